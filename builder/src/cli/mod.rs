@@ -1,0 +1,1 @@
+//! Arguments as parsed, then the plan as resolved, then the plan carried out.

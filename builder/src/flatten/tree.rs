@@ -1,0 +1,78 @@
+//! The tree: one root file system in memory, without its files' bytes.
+//!
+//! Paths lead to inodes, as in a real file system: two paths with one inode are hard links. Metadata is the inode's.
+
+use std::{collections::BTreeMap, fs::File, path::PathBuf, sync::Arc};
+
+use coracle_format::{Time, Xattr};
+
+/// A flattened image.
+#[derive(Debug, Clone, Default)]
+pub struct Tree {
+    /// Path below the root (no leading slash, the root itself is empty, any bytes but NUL) to inode. Sorted bytewise, so a
+    /// parent comes before its children. Every path's parent is there and is a directory.
+    pub paths: BTreeMap<Vec<u8>, InodeId>,
+    /// The inodes; some may be reached by no path any more.
+    pub inodes: Vec<Inode>,
+    /// What was left out or changed on the way, in words for the user.
+    pub notes: Vec<String>,
+}
+
+/// Number of an inode in [`Tree::inodes`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct InodeId(pub u32);
+
+/// A file of whatever kind, apart from its names.
+#[derive(Debug, Clone)]
+pub struct Inode {
+    /// `mode & 0o7777`.
+    pub mode: u16,
+    /// Owner in the image.
+    pub uid: u32,
+    /// Group in the image.
+    pub gid: u32,
+    /// Modification time.
+    pub mtime: Time,
+    /// Extended attributes, sorted by name.
+    pub xattrs: Vec<Xattr>,
+    /// What it is.
+    pub kind: InodeKind,
+}
+
+/// Kinds of inodes.
+#[derive(Debug, Clone)]
+pub enum InodeKind {
+    /// A directory.
+    Directory,
+    /// A regular file.
+    File {
+        /// Length in bytes.
+        size: u64,
+        /// Its bytes.
+        data: Data,
+    },
+    /// A symbolic link with this target.
+    Symlink(Vec<u8>),
+    /// A named pipe.
+    Fifo,
+    /// A character device, (major, minor): recorded, never made.
+    CharDevice(u32, u32),
+    /// A block device, (major, minor): recorded, never made.
+    BlockDevice(u32, u32),
+}
+
+/// Where a regular file's bytes are.
+#[derive(Debug, Clone)]
+pub enum Data {
+    /// In memory.
+    Bytes(Arc<[u8]>),
+    /// A whole file of the host.
+    Host(PathBuf),
+    /// A run of bytes in an open file (a spool, or an uncompressed layer), read with pread(2).
+    Slice {
+        /// The file.
+        file: Arc<File>,
+        /// Where the bytes start.
+        offset: u64,
+    },
+}

@@ -1,0 +1,11 @@
+//! The builder: a container image in, one executable file out.
+//!
+//! Data flows one way: [`source`] → [`flatten`] → [`patch`] → [`pack`]. [`store`] keeps what was pulled, [`cli`] turns
+//! arguments into a plan and runs it. Only `cli` reads the environment, and only `main.rs` exits.
+
+pub mod cli;
+pub mod flatten;
+pub mod pack;
+pub mod patch;
+pub mod source;
+pub mod store;

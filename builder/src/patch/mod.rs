@@ -1,0 +1,1 @@
+//! ELF analysis: image facts, and (not in this version) fix-ups per engine.

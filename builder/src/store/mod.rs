@@ -1,0 +1,1 @@
+//! What was pulled: layers and images by digest, under `$CORACLE_DIR` or `~/.coracle`.

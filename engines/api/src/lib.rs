@@ -1,0 +1,71 @@
+//! The contract between whoever launches a program in a tree and the engines that can run it there.
+//!
+//! A leaf: it imports no crate of this workspace. The launcher (`runtime-stub`) fills a [`LaunchSpec`] with *resolved*
+//! facts: every path absolute, every default applied, every environment variable read. An engine looks at nothing else.
+//!
+//! Rules for an engine:
+//! - [`Engine::probe`] takes well under a millisecond and leaves no lasting effect. What rules cannot predict (AppArmor,
+//!   nested containers) it tries for real in a vfork or fork child, and uses sysctls only to explain.
+//! - [`Engine::run`] is called in a process with one thread. It either replaces the process by the guest's program, or
+//!   stays as its supervisor and returns how the guest ended ([`Ended`]).
+//! - An engine never prints, reads the environment or exits: it returns errors, the launcher reports them.
+
+pub mod exec;
+mod facts;
+mod host;
+mod refusal;
+pub mod signals;
+mod spec;
+
+pub use facts::ImageFacts;
+pub use host::Host;
+pub use refusal::{Refusal, RunError};
+pub use spec::{Access, Bind, BindOrigin, Devices, Identity, LaunchSpec, SPEC_VERSION, SubordinateIds, Unshare};
+
+use serde::{Deserialize, Serialize};
+
+/// What a run wants of an engine, beyond starting a program; [`Engine::probe`] says whether it can have it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// The guest may write to its own copy of the tree.
+    pub writable: bool,
+    /// The guest sees itself as root.
+    pub root: bool,
+    /// The guest is to be kept from the host, so an engine that isolates nothing must refuse.
+    pub isolated: bool,
+    /// Namespaces asked for beyond those the engine needs.
+    pub unshare: Unshare,
+}
+
+/// How a guest ended, as seen by an engine that stayed with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Ended {
+    /// It exited with this status, 0–255.
+    Exited(u8),
+    /// It was killed by this signal number.
+    Signaled(i32),
+}
+
+/// A way of running a program inside a tree without privileges.
+pub trait Engine: Sync {
+    /// The name a user types after `--coracle-engine=`.
+    fn name(&self) -> &'static str;
+
+    /// Other names that mean this engine, such as udocker's execution modes.
+    fn aliases(&self) -> &'static [&'static str];
+
+    /// Whether the engine stays between the launcher and the guest (a tracer), rather than replacing the process.
+    fn stays(&self) -> bool;
+
+    /// Whether this node, this image and this request allow the engine.
+    ///
+    /// # Errors
+    /// The refusal names the exact reason, in words for the user.
+    fn probe(&self, host: &Host, facts: &ImageFacts, request: &Request) -> Result<(), Refusal>;
+
+    /// Runs the program. Returns only on failure, or, from an engine that [stays](Engine::stays), when the guest ended.
+    ///
+    /// # Errors
+    /// [`RunError`] says which step failed, on what, why, and how the process should exit.
+    fn run(&self, spec: &LaunchSpec) -> Result<Ended, RunError>;
+}

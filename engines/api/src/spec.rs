@@ -1,0 +1,140 @@
+//! The launch specification: one run, fully resolved.
+//!
+//! Written by the launcher (or by `coracle run`, as JSON for the stub), read by engines. Host paths are absolute paths of
+//! the kernel's view; guest paths are absolute paths as the program sees them.
+
+use std::{ffi::OsString, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// Raised when a field changes its meaning. A stub refuses a specification of another version.
+pub const SPEC_VERSION: u32 = 1;
+
+/// One run of one program in one tree.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LaunchSpec {
+    /// [`SPEC_VERSION`].
+    pub version: u32,
+    /// Host directory that holds the tree.
+    pub root: PathBuf,
+    /// May the guest change the tree, and where do its changes go.
+    pub access: Access,
+    /// Host directory of this run's own: mount points, generated files; exists, is writable, is removed by the launcher.
+    pub scratch: PathBuf,
+    /// The program and its arguments; `argv[0]` is looked up on the guest's PATH if it holds no slash. Never empty.
+    pub argv: Vec<OsString>,
+    /// The guest's whole environment.
+    pub env: Vec<(OsString, OsString)>,
+    /// Guest directory to start in.
+    pub cwd: PathBuf,
+    /// Make [`cwd`](Self::cwd) if the image lacks it, as Docker does for WORKDIR; otherwise a missing one is an error.
+    pub make_cwd: bool,
+    /// Who the guest is.
+    pub identity: Identity,
+    /// Host places that the guest sees, in order: a later one covers an earlier one.
+    pub binds: Vec<Bind>,
+    /// What `/dev` holds.
+    pub devices: Devices,
+    /// Namespaces to make beyond those that the engine needs.
+    pub unshare: Unshare,
+    /// Host name inside; needs `unshare.uts`, or an engine that answers `uname` itself.
+    pub hostname: Option<OsString>,
+}
+
+/// What the guest may do to the tree.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Access {
+    /// Writes answer `EROFS`; the tree is shared by other runs.
+    ReadOnly,
+    /// Copy-on-write: changes go to this host directory, which the engine lays out as it needs (`upper`, `work`…).
+    CopyOnWrite {
+        /// Exists and is writable; kept or removed by the launcher.
+        changes: PathBuf,
+    },
+    /// The tree is the guest's own: a container of the store.
+    Direct,
+}
+
+/// One host place inside the guest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bind {
+    /// Host file or directory.
+    pub host: PathBuf,
+    /// Where the guest sees it. A missing mount point is made without touching the shared tree.
+    pub guest: PathBuf,
+    /// Read-only, recursively.
+    pub read_only: bool,
+    /// Failing to bind is no error (a default of ours that the node or image may lack).
+    pub optional: bool,
+    /// Why it is there; shown by `explain`.
+    pub origin: BindOrigin,
+}
+
+/// Where a bind came from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BindOrigin {
+    /// The user's `--coracle-volume` or its environment form.
+    Volume,
+    /// The configuration file, named.
+    Config(PathBuf),
+    /// A default; the text says what it is for: `home directory`, `name resolution`, `$TMPDIR`.
+    Default(String),
+    /// A file that the launcher generated: passwd, group, hostname.
+    Generated,
+}
+
+/// Who the guest is, and what of that the host really grants.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// User id that the guest sees.
+    pub uid: u32,
+    /// Group id that the guest sees.
+    pub gid: u32,
+    /// Supplementary groups asked for; an engine that cannot grant them shows what the kernel shows.
+    pub groups: Vec<u32>,
+    /// The launcher's own user id on the host.
+    pub host_uid: u32,
+    /// The launcher's own group id on the host.
+    pub host_gid: u32,
+    /// Ranges that `newuidmap`/`newgidmap` would grant, if they are installed and configured for this user.
+    pub subordinate: Option<SubordinateIds>,
+}
+
+/// Subordinate id ranges (subuid(5), subgid(5)) and the set-user-id helpers that map them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SubordinateIds {
+    /// First host uid and count.
+    pub uids: (u32, u32),
+    /// First host gid and count.
+    pub gids: (u32, u32),
+    /// Path of newuidmap(1).
+    pub newuidmap: PathBuf,
+    /// Path of newgidmap(1).
+    pub newgidmap: PathBuf,
+}
+
+/// What the guest finds in `/dev`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Devices {
+    /// The host's `/dev`, whole: what batch jobs with GPUs and interconnects expect.
+    Host,
+    /// Docker's: null zero full random urandom tty ptmx pts shm fd stdin stdout stderr, and these host devices.
+    Minimal {
+        /// Host device nodes to add, each at the same path inside.
+        extra: Vec<PathBuf>,
+    },
+}
+
+/// Namespaces that a run asks for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Unshare {
+    /// Own process ids, with an init that reaps.
+    pub pid: bool,
+    /// Own System V IPC and message queues.
+    pub ipc: bool,
+    /// Own host name.
+    pub uts: bool,
+    /// Own, empty network with loopback up.
+    pub net: bool,
+}

@@ -1,0 +1,1 @@
+//! ELF facts: interpreter, needed libraries, static or dynamic.

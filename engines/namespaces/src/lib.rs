@@ -1,0 +1,1 @@
+//! The `namespaces` engine: user and mount namespaces, native speed.

@@ -1,0 +1,1 @@
+//! The `ptrace` engine: interception from outside, by a tracer process.

@@ -1,0 +1,3 @@
+//! Raw system calls, and all the assembly of the project, one file per architecture under `arch/`.
+
+#![no_std]

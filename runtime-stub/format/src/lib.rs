@@ -1,0 +1,40 @@
+//! The bytes of a bundle: the builder writes them, the stub and `coracle verify` read them, nobody else knows them.
+//!
+//! ```text
+//! offset 0   stub        static ELF; the fixed slot in it (`slot`) tells P and the total length
+//! P          payload     concatenated zstd frames; decompressed and joined they are one ordinary tar (`frame`)
+//! I          one zstd skippable frame: manifest (JSON), index (zstd of `index`), trailer last (`trailer`)
+//! ```
+//!
+//! A leaf crate without input or output: it turns structures into bytes and back. Decoding takes hostile bytes: every
+//! length and reference is checked, nothing is allocated on a promise that the input does not keep.
+//!
+//! All integers are little-endian. Digests are SHA-256.
+
+mod error;
+mod fixup;
+mod index;
+mod manifest;
+mod slot;
+mod trailer;
+mod wire;
+
+pub use error::FormatError;
+pub use fixup::{Edit, Fixup, FixupSet};
+pub use index::{Content, Entry, Frame, Index, Kind, Time, Xattr};
+pub use manifest::{Defaults, ImageConfig, IndexInfo, Manifest, PayloadInfo, Provenance, StubInfo, hex, parse_hex};
+pub use slot::{SLOT_LEN, Slot};
+pub use trailer::{Region, SKIPPABLE_HEADER_LEN, TRAILER_LEN, Trailer, skippable_header};
+
+/// Version of the whole layout; a reader refuses any other.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// A SHA-256 digest.
+pub type Digest = [u8; 32];
+
+/// SHA-256 of `bytes`.
+#[must_use]
+pub fn sha256(bytes: &[u8]) -> Digest {
+    use sha2::Digest as _;
+    sha2::Sha256::digest(bytes).into()
+}

@@ -1,0 +1,98 @@
+//! The fixed slot: 64 bytes inside the stub that the builder fills in and the running stub reads from its own memory.
+//!
+//! It lies in a loaded section, so `strip` keeps it: a stub whose file is shorter than the slot says was stripped or cut.
+
+use crate::{FORMAT_VERSION, FormatError, wire::Reader};
+
+/// Length of the slot in bytes.
+pub const SLOT_LEN: usize = 64;
+
+/// Marks the slot in the stub's bytes. The builder searches for it and refuses a stub that holds it other than once.
+const MAGIC: [u8; 16] = *b"\x7fCORACLE-SLOT\x00\xff\n";
+
+/// What the slot says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Slot {
+    /// P: offset of the payload, which is the stub's length; 0 in a stub that no builder has filled in.
+    pub payload: u64,
+    /// Length of the whole bundle in bytes.
+    pub total: u64,
+}
+
+impl Slot {
+    /// The slot of a bare stub, for the stub's own static.
+    pub const BARE: [u8; SLOT_LEN] = Self { payload: 0, total: 0 }.encode();
+
+    /// The slot's bytes.
+    #[must_use]
+    pub const fn encode(self) -> [u8; SLOT_LEN] {
+        let mut out = [0; SLOT_LEN];
+        copy(&mut out, 0, &MAGIC);
+        copy(&mut out, 16, &FORMAT_VERSION.to_le_bytes());
+        copy(&mut out, 24, &self.payload.to_le_bytes());
+        copy(&mut out, 32, &self.total.to_le_bytes());
+        out
+    }
+
+    /// Reads a slot.
+    ///
+    /// # Errors
+    /// [`FormatError::Missing`] without the mark, [`FormatError::Version`] for another layout.
+    pub fn decode(bytes: &[u8; SLOT_LEN]) -> Result<Self, FormatError> {
+        let mut reader = Reader::new(bytes, "slot");
+        if reader.array::<16>()? != MAGIC {
+            return Err(FormatError::Missing { part: "slot" });
+        }
+        let found = reader.u32()?;
+        if found != FORMAT_VERSION {
+            return Err(FormatError::Version { found, expected: FORMAT_VERSION });
+        }
+        reader.u32()?;
+        Ok(Self { payload: reader.u64()?, total: reader.u64()? })
+    }
+
+    /// Offset of the one slot in a stub's bytes.
+    ///
+    /// # Errors
+    /// [`FormatError::Missing`] if there is none, [`FormatError::Corrupt`] if there are several.
+    pub fn find(stub: &[u8]) -> Result<usize, FormatError> {
+        let mut found = stub.windows(MAGIC.len()).enumerate().filter(|(_, window)| *window == MAGIC);
+        let (offset, _) = found.next().ok_or(FormatError::Missing { part: "slot" })?;
+        if found.next().is_some() {
+            return Err(FormatError::corrupt("stub", "its slot's mark occurs twice"));
+        }
+        if offset + SLOT_LEN > stub.len() {
+            return Err(FormatError::Short { part: "slot" });
+        }
+        Ok(offset)
+    }
+}
+
+const fn copy(out: &mut [u8; SLOT_LEN], at: usize, bytes: &[u8]) {
+    let mut i = 0;
+    while i < bytes.len() {
+        out[at + i] = bytes[i];
+        i += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_comes_back() {
+        let slot = Slot { payload: 483_928, total: 5 << 32 };
+        assert_eq!(Slot::decode(&slot.encode()), Ok(slot));
+    }
+
+    #[test]
+    fn the_slot_is_found_once_or_refused() {
+        let mut stub = vec![0; 100];
+        assert_eq!(Slot::find(&stub), Err(FormatError::Missing { part: "slot" }));
+        stub.extend_from_slice(&Slot::BARE);
+        assert_eq!(Slot::find(&stub), Ok(100));
+        stub.extend_from_slice(&Slot::BARE);
+        assert!(matches!(Slot::find(&stub), Err(FormatError::Corrupt { .. })));
+    }
+}
