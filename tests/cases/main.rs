@@ -1,0 +1,3 @@
+//! Cases that drive the built binaries as processes, as an ordinary user. One file per theme.
+
+mod workspace;

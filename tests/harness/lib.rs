@@ -1,0 +1,25 @@
+//! The harness: what every case needs to drive the built binaries as an ordinary user would.
+//!
+//! - [`Sandbox`]: a directory of its own for one test, with home, cache, scratch and store in it, and a clean environment.
+//! - [`user`]: as root, every command is run as an ordinary account; otherwise as yourself.
+//! - [`images`]: published root file systems, where the folder with them is there.
+//! - [`bundles`]: bundles made once per process and shared by the cases.
+//! - [`Registry`]: a real registry on loopback.
+//! - [`skip`]: a test that lacks something says so by name; `cargo xtask test` lists all of them at its end.
+//!
+//! Rules: servers and background processes are owned by guards that end them by pid, also when a test fails. Nothing
+//! leaves loopback. Panics are assertions here.
+
+pub mod bundles;
+pub mod images;
+mod output;
+mod registry;
+mod sandbox;
+pub mod skip;
+pub mod user;
+mod wait;
+
+pub use output::Output;
+pub use registry::Registry;
+pub use sandbox::{Sandbox, coracle};
+pub use wait::{eventually, free_port};
