@@ -3,6 +3,7 @@
 //! Data flows one way: [`source`] → [`flatten`] → [`patch`] → [`pack`]. [`store`] keeps what was pulled, [`cli`] turns
 //! arguments into a plan and runs it. Only `cli` reads the environment, and only `main.rs` exits.
 
+pub mod artifacts;
 pub mod cli;
 pub mod flatten;
 pub mod pack;

@@ -1,1 +1,3 @@
 //! The stub's logic, as a library that tests can link: open the bundle, unpack it to the cache, launch it by an engine.
+
+pub mod slot;

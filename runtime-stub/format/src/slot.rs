@@ -7,7 +7,7 @@ use crate::{FORMAT_VERSION, FormatError, wire::Reader};
 /// Length of the slot in bytes.
 pub const SLOT_LEN: usize = 64;
 
-/// Marks the slot in the stub's bytes. The builder searches for it and refuses a stub that holds it other than once.
+/// Marks the slot.
 const MAGIC: [u8; 16] = *b"\x7fCORACLE-SLOT\x00\xff\n";
 
 /// What the slot says.
@@ -51,20 +51,18 @@ impl Slot {
         Ok(Self { payload: reader.u64()?, total: reader.u64()? })
     }
 
-    /// Offset of the one slot in a stub's bytes.
+    /// Offset of the one bare slot in a stub's bytes. The whole slot is looked for, because the compiler may keep the
+    /// mark alone a second time as a constant of [`Slot::decode`].
     ///
     /// # Errors
     /// [`FormatError::Missing`] if there is none, [`FormatError::Corrupt`] if there are several.
     pub fn find(stub: &[u8]) -> Result<usize, FormatError> {
-        let mut found = stub.windows(MAGIC.len()).enumerate().filter(|(_, window)| *window == MAGIC);
+        let mut found = stub.windows(SLOT_LEN).enumerate().filter(|(_, window)| *window == Self::BARE);
         let (offset, _) = found.next().ok_or(FormatError::Missing { part: "slot" })?;
-        if found.next().is_some() {
-            return Err(FormatError::corrupt("stub", "its slot's mark occurs twice"));
+        match found.next() {
+            Some(_) => Err(FormatError::corrupt("stub", "it holds two bare slots")),
+            None => Ok(offset),
         }
-        if offset + SLOT_LEN > stub.len() {
-            return Err(FormatError::Short { part: "slot" });
-        }
-        Ok(offset)
     }
 }
 

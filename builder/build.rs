@@ -1,0 +1,118 @@
+//! Builds the stub, which the builder carries as opaque bytes (`src/artifacts.rs`).
+//!
+//! Cargo has neither a profile nor a target nor flags per package, so a nested `cargo rustc` builds it: with its own
+//! target directory (one shared with the outer cargo would wait for the outer cargo's lock for ever), its own flags, and
+//! none of the outer cargo's environment, which would make it rebuild or misbuild.
+
+use std::{
+    env,
+    error::Error,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// Forces the stub's target triple, so that tests reach both.
+const TARGET_VARIABLE: &str = "CORACLE_STUB_TARGET";
+
+/// Folders, relative to the workspace, whose files go into the stub. Cargo looks at every file below.
+const SOURCES: [&str; 5] = ["runtime-stub", "engines", "Cargo.toml", "Cargo.lock", "rust-toolchain.toml"];
+
+/// Variables of the outer build that the nested one keeps: where crates come from, and the job server.
+const KEPT: [&str; 2] = ["CARGO_HOME", "CARGO_MAKEFLAGS"];
+const KEPT_PREFIXES: [&str; 4] = ["CARGO_NET_", "CARGO_HTTP_", "CARGO_REGISTRY_", "CARGO_REGISTRIES_"];
+
+/// Variables that cargo, clippy or the user set for the outer build, beside all of `CARGO_*`.
+const DROPPED: [&str; 14] = [
+    "RUSTFLAGS",
+    "RUSTDOCFLAGS",
+    "RUSTC",
+    "RUSTDOC",
+    "RUSTC_WRAPPER",
+    "RUSTC_WORKSPACE_WRAPPER",
+    "RUSTC_LINKER",
+    "TARGET",
+    "HOST",
+    "PROFILE",
+    "OPT_LEVEL",
+    "DEBUG",
+    "OUT_DIR",
+    "CLIPPY_ARGS",
+];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let manifest = PathBuf::from(variable("CARGO_MANIFEST_DIR")?);
+    let workspace = manifest.parent().ok_or("the builder has no workspace around it")?;
+    let out = PathBuf::from(variable("OUT_DIR")?).join("stub");
+
+    println!("cargo::rerun-if-env-changed={TARGET_VARIABLE}");
+    println!("cargo::rerun-if-changed=build.rs");
+    for source in SOURCES.iter().map(|source| workspace.join(source)).filter(|path| path.exists()) {
+        println!("cargo::rerun-if-changed={}", source.display());
+    }
+
+    let target = stub_target()?;
+    build(workspace, &out, &target)?;
+    println!("cargo::rustc-env=CORACLE_STUB_TARGET={target}");
+    println!("cargo::rustc-env=CORACLE_STUB_FILE={}", out.join(&target).join("stub/coracle-stub").display());
+    Ok(())
+}
+
+/// musl where its target is installed (smaller, and starts five times faster), else static glibc.
+fn stub_target() -> Result<String, Box<dyn Error>> {
+    if let Some(forced) = env::var_os(TARGET_VARIABLE).filter(|value| !value.is_empty()) {
+        return forced.into_string().map_err(|_| format!("{TARGET_VARIABLE} is not text").into());
+    }
+    let arch = variable("CARGO_CFG_TARGET_ARCH")?;
+    let musl = format!("{arch}-unknown-linux-musl");
+    let printed = Command::new(variable("RUSTC")?).args(["--print", "target-libdir", "--target", &musl]).output()?;
+    let installed = printed.status.success() && Path::new(String::from_utf8(printed.stdout)?.trim()).is_dir();
+    Ok(if installed { musl } else { format!("{arch}-unknown-linux-gnu") })
+}
+
+fn build(workspace: &Path, out: &Path, target: &str) -> Result<(), Box<dyn Error>> {
+    let mut cargo = Command::new(variable("CARGO")?);
+    for (name, _) in env::vars_os() {
+        let name = name.to_string_lossy();
+        let kept = KEPT.contains(&&*name) || KEPT_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+        if (name.starts_with("CARGO") && !kept) || DROPPED.contains(&&*name) {
+            cargo.env_remove(&*name);
+        }
+    }
+    // The target feature stands here too because these flags replace those of .cargo/config.toml.
+    cargo.env("CARGO_ENCODED_RUSTFLAGS", ["-Ctarget-feature=+crt-static"].join("\u{1f}"));
+    if target.ends_with("-musl") && !on_path("musl-gcc") {
+        use_plain_cc(&mut cargo, target);
+    }
+    cargo
+        .current_dir(workspace)
+        .args(["rustc", "--quiet", "--package", "coracle-stub", "--bin", "coracle-stub", "--profile", "stub"])
+        .args(["--target", target, "--target-dir"])
+        .arg(out);
+    if workspace.join("Cargo.lock").exists() {
+        cargo.arg("--locked");
+    }
+    let status = cargo.status()?;
+    if status.success() { Ok(()) } else { Err(format!("the stub was not built for {target}: {status}").into()) }
+}
+
+/// zstd's C files need nothing of a libc but its plain functions, which glibc's headers declare as musl has them, once
+/// they are kept from naming glibc's own: the checked ones (`__memcpy_chk`) and the stack protector.
+fn use_plain_cc(cargo: &mut Command, target: &str) {
+    let suffix = target.replace('-', "_");
+    for (name, value) in
+        [("CC", "cc"), ("CFLAGS", "-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=0 -fno-stack-protector"), ("AR", "ar")]
+    {
+        let name = format!("{name}_{suffix}");
+        if env::var_os(&name).is_none() {
+            cargo.env(name, value);
+        }
+    }
+}
+
+fn on_path(program: &str) -> bool {
+    env::var_os("PATH").is_some_and(|path| env::split_paths(&path).any(|folder| folder.join(program).is_file()))
+}
+
+fn variable(name: &str) -> Result<String, Box<dyn Error>> {
+    env::var(name).map_err(|error| format!("{name}: {error}").into())
+}
