@@ -39,6 +39,9 @@ pub struct LaunchSpec {
     pub unshare: Unshare,
     /// Host name inside; needs `unshare.uts`, or an engine that answers `uname` itself.
     pub hostname: Option<OsString>,
+    /// The name that the user gave the engine (`P2`), where an engine has variants that its aliases choose.
+    #[serde(default)]
+    pub variant: Option<String>,
 }
 
 /// What the guest may do to the tree.
