@@ -32,7 +32,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     ("coracle", &["coracle-format", "coracle-api", "coracle-elf"]),
-    ("xtask", &[]),
+    ("xtask", &["coracle-tests"]),
     ("coracle-tests", &["coracle-format"]),
 ];
 

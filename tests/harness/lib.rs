@@ -4,6 +4,7 @@
 //! - [`user`]: as root, every command is run as an ordinary account; otherwise as yourself.
 //! - [`images`]: published root file systems, where the folder with them is there.
 //! - [`bundles`]: bundles made once per process and shared by the cases.
+//! - [`oci`], [`hello`]: images made by hand.
 //! - [`Registry`]: a real registry on loopback.
 //! - [`skip`]: a test that lacks something says so by name; `cargo xtask test` lists all of them at its end.
 //!
@@ -11,7 +12,9 @@
 //! leaves loopback. Panics are assertions here.
 
 pub mod bundles;
+pub mod hello;
 pub mod images;
+pub mod oci;
 mod output;
 mod registry;
 mod sandbox;

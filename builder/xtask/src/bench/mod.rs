@@ -1,0 +1,53 @@
+//! `cargo xtask bench WHAT…`: measurements against peers.
+//!
+//! Machines are noisy, so nothing is compared across runs: the peers of one table take turns, round by round, and the
+//! figures are medians with their quartiles and the ratio to the peer that the goal names. Run as root, everything
+//! measured runs as the tests' ordinary user.
+
+mod pack;
+mod start;
+mod stats;
+mod tree;
+mod unpack;
+
+use std::env;
+
+use clap::{Args, ValueEnum};
+
+use crate::{cargo::release, setup};
+
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// What to measure.
+    #[arg(required = true)]
+    what: Vec<What>,
+    /// Rounds of what is short; what is long takes a third of them.
+    #[arg(long, default_value_t = 30)]
+    rounds: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum What {
+    /// Warm start against bubblewrap.
+    Start,
+    /// Packing a tree against mksquashfs and tar.
+    Pack,
+    /// Unpacking a tree against tar and unsquashfs.
+    Unpack,
+}
+
+/// Builds the release binary and runs the benchmarks asked for.
+pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
+    setup::prepare(true);
+    let built = release()?;
+    // SAFETY: no other thread exists yet that could read the environment at the same time.
+    unsafe { env::set_var("CORACLE_BIN", built) };
+    for what in &options.what {
+        match what {
+            What::Start => start::run(options.rounds)?,
+            What::Pack => pack::run(options.rounds / 3)?,
+            What::Unpack => unpack::run(options.rounds / 3)?,
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,83 @@
+//! Interleaved rounds, medians and quartiles.
+
+use std::{
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, ensure};
+
+/// One competitor: a name, and how to run it once.
+pub(crate) struct Peer<'a> {
+    pub(crate) name: &'static str,
+    /// Runs once before each round, untimed.
+    pub(crate) before: Box<dyn Fn() + 'a>,
+    /// The command that is timed.
+    pub(crate) command: Box<dyn Fn() -> Command + 'a>,
+}
+
+impl<'a> Peer<'a> {
+    /// A competitor with nothing to prepare.
+    pub(crate) fn new(name: &'static str, command: impl Fn() -> Command + 'a) -> Self {
+        Self { name, before: Box::new(|| {}), command: Box::new(command) }
+    }
+
+    /// Adds what must be put in order before each run.
+    pub(crate) fn before(mut self, before: impl Fn() + 'a) -> Self {
+        self.before = Box::new(before);
+        self
+    }
+}
+
+/// Lets the peers take turns for `rounds` rounds after one unmeasured round, and prints a table. Ratios are to the peer
+/// named `base`, or to the fastest of several bases.
+pub(crate) fn compare(title: &str, rounds: usize, bases: &[&str], peers: &[Peer<'_>]) -> anyhow::Result<()> {
+    let mut times: Vec<Vec<Duration>> = vec![Vec::new(); peers.len()];
+    for round in 0..=rounds {
+        for (peer, times) in peers.iter().zip(&mut times) {
+            (peer.before)();
+            let mut command = (peer.command)();
+            command.stdin(Stdio::null()).stdout(Stdio::null());
+            let begin = Instant::now();
+            let status = command.status().with_context(|| format!("{} cannot be started", peer.name))?;
+            let time = begin.elapsed();
+            ensure!(status.success(), "{} failed: {status}", peer.name);
+            if round > 0 {
+                times.push(time);
+            }
+        }
+    }
+    for times in &mut times {
+        times.sort();
+    }
+    let median = |times: &[Duration]| quantile(times, 0.5).as_secs_f64();
+    let base = peers
+        .iter()
+        .zip(&times)
+        .filter(|(peer, _)| bases.contains(&peer.name))
+        .map(|(_, times)| median(times))
+        .fold(f64::INFINITY, f64::min);
+    println!("\n{title} ({rounds} rounds, interleaved)");
+    println!("{:<24} {:>11} {:>23} {:>8}", "", "median", "quartiles", "ratio");
+    for (peer, times) in peers.iter().zip(&times) {
+        println!(
+            "{:<24} {:>8.2} ms {:>9.2} – {:>8.2} ms {:>8.2}",
+            peer.name,
+            median(times) * 1e3,
+            quantile(times, 0.25).as_secs_f64() * 1e3,
+            quantile(times, 0.75).as_secs_f64() * 1e3,
+            median(times) / base,
+        );
+    }
+    Ok(())
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    reason = "an index into a few dozen measurements"
+)]
+fn quantile(sorted: &[Duration], q: f64) -> Duration {
+    sorted[((sorted.len() - 1) as f64 * q).round() as usize]
+}

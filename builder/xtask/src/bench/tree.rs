@@ -1,0 +1,25 @@
+//! The tree that packing and unpacking are measured on: a Debian with a compiler and Python, about 300 MB, made once.
+
+use std::{path::PathBuf, process::Command};
+
+use anyhow::ensure;
+use harness::{images::workspace, user};
+
+use crate::cargo::run;
+
+/// Makes the tree in `target/bench/tree` if it is not there, readable by everybody.
+pub(crate) fn debian() -> anyhow::Result<PathBuf> {
+    let tree = workspace().join("target/bench/tree");
+    if !tree.join("etc/debian_version").exists() {
+        ensure!(user::is_root(), "the tree is made by mmdebstrap, which needs root here: run once as root");
+        std::fs::create_dir_all(tree.parent().unwrap_or(&tree))?;
+        let include = "--include=gcc,libc6-dev,make,python3,perl,git";
+        // An old snapshot of the archive is as good as a new one.
+        let old = r#"--aptopt=Acquire::Check-Valid-Until "false""#;
+        run(Command::new("mmdebstrap").args(["--quiet", "--variant=minbase", include, old, "trixie"]).arg(&tree))?;
+        // What only root reads, an ordinary user cannot pack; device nodes are in no bundle.
+        run(Command::new("chmod").args(["-R", "a+rX"]).arg(&tree))?;
+        run(Command::new("rm").arg("-rf").args([tree.join("dev"), tree.join("proc"), tree.join("sys")]))?;
+    }
+    Ok(tree)
+}

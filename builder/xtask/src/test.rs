@@ -1,0 +1,43 @@
+//! `cargo xtask test`: all quick tests, and with `--all` the slow tier too.
+
+use std::fs;
+
+use anyhow::Context as _;
+use clap::Args;
+use harness::images::workspace;
+
+use crate::{
+    cargo::{self, cargo},
+    setup,
+};
+
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// Also the slow tier: big programs, many distributions, schedulers.
+    #[arg(long)]
+    all: bool,
+    /// Only tests whose name holds this.
+    filter: Option<String>,
+}
+
+pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
+    setup::prepare(options.all);
+    let skips = workspace().join("target/skipped-tests");
+    fs::create_dir_all(workspace().join("target")).context("make target")?;
+    let _ = fs::remove_file(&skips);
+    let mut command = cargo();
+    command.args(["test", "--workspace", "--no-fail-fast"]).env("CORACLE_TEST_SKIPS", &skips);
+    if options.all {
+        command.env("CORACLE_TEST_ALL", "1");
+    }
+    command.args(&options.filter);
+    let done = cargo::run(&mut command);
+    let mut skipped: Vec<String> = fs::read_to_string(&skips).unwrap_or_default().lines().map(str::to_owned).collect();
+    skipped.sort();
+    skipped.dedup();
+    println!("\nskipped tests: {}", skipped.len());
+    for line in skipped {
+        println!("  {line}");
+    }
+    done
+}
