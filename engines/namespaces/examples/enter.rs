@@ -37,6 +37,7 @@ fn main() {
         devices: Devices::Host,
         unshare: Unshare::default(),
         hostname: None,
+        variant: None,
     };
     let mut probe = false;
     while let Some(arg) = args.next() {
