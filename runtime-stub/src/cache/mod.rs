@@ -1,0 +1,157 @@
+//! The cache: unpacked trees, shared by all of a user's jobs on the node, each unpacked once.
+
+mod places;
+
+use std::{fmt, os::fd::OwnedFd, path::PathBuf, time::Duration};
+
+use crate::{
+    open::{Bundle, OpenError},
+    unpack::{Stats, UnpackError},
+};
+
+pub use places::{Place, Settings, Skipped};
+
+/// How to get a tree.
+#[derive(Debug, Clone)]
+pub struct CacheOptions {
+    /// Where to look and unpack.
+    pub settings: Settings,
+    /// `cache=none`: a directory of this run's own, below the scratch places, gone at its end.
+    pub private: bool,
+    /// Threads that unpack; `None` means all cores that the job may use.
+    pub threads: Option<usize>,
+    /// How long another process may unpack without getting anywhere before this one stops waiting for it.
+    pub patience: Duration,
+}
+
+impl Default for CacheOptions {
+    fn default() -> Self {
+        Self { settings: Settings::default(), private: false, threads: None, patience: Duration::from_secs(20) }
+    }
+}
+
+/// A tree that is ready and stays so while the lease is held.
+#[derive(Debug)]
+pub struct Cached {
+    /// The directory of this tree: `…/coracle-<uid>/<index digest>`.
+    pub dir: PathBuf,
+    /// The tree itself, `dir/root`, as an absolute path without symbolic links.
+    pub root: PathBuf,
+    /// The index as a file, decompressed, for engines: `dir/index`.
+    pub index: PathBuf,
+    /// Keeps the tree from being cleaned up. Inherited over exec: it must stay open until the last process ends.
+    pub lease: OwnedFd,
+    /// It was there already.
+    pub hit: bool,
+    /// What unpacking did, if it was not there.
+    pub stats: Option<Stats>,
+    /// Whoever called removes it at the end, with [`Cached::remove`].
+    pub private: bool,
+    /// Places that were passed over.
+    pub skipped: Vec<Skipped>,
+}
+
+/// What happens meanwhile, for the user to see.
+#[derive(Debug)]
+pub enum Event {
+    /// Unpacking begins. For `verbose`.
+    Unpacking {
+        /// Where.
+        dir: PathBuf,
+        /// Bytes that it takes.
+        bytes: u64,
+    },
+    /// Somebody else unpacks this tree, and this process waits.
+    Waiting {
+        /// Process id of the other, as it wrote it down.
+        pid: Option<u32>,
+        /// Where.
+        dir: PathBuf,
+    },
+    /// The other one does not get anywhere; this process unpacks itself.
+    GaveUp {
+        /// Process id of the other, as it wrote it down.
+        pid: Option<u32>,
+        /// How long nothing moved.
+        after: Duration,
+    },
+    /// The tree was damaged and is unpacked again.
+    Damaged {
+        /// Where.
+        dir: PathBuf,
+        /// What is missing or different.
+        why: String,
+    },
+    /// A place that the user chose is passed over.
+    Skipped(Skipped),
+}
+
+impl Event {
+    /// Whether it is to be shown without being asked for.
+    #[must_use]
+    pub fn is_notable(&self) -> bool {
+        !matches!(self, Self::Unpacking { .. })
+    }
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let other =
+            |pid: &Option<u32>| pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));
+        match self {
+            Self::Unpacking { dir, bytes } => {
+                write!(f, "unpacking {} MB to {}", bytes.div_ceil(1 << 20), dir.display())
+            }
+            Self::Waiting { pid, dir } => write!(f, "waiting for {}, which unpacks {}", other(pid), dir.display()),
+            Self::GaveUp { pid, after } => {
+                write!(f, "{} made no progress for {} s: unpacking here as well", other(pid), after.as_secs())
+            }
+            Self::Damaged { dir, why } => write!(f, "{}: {why}: unpacking it again", dir.display()),
+            Self::Skipped(skipped) => write!(f, "cache {skipped}: using another place"),
+        }
+    }
+}
+
+/// No tree could be had.
+#[derive(Debug, thiserror::Error)]
+pub enum CacheError {
+    /// The bundle cannot be read.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// No place will do.
+    #[error(
+        "no directory to unpack to: {}: name one with room and permission to execute in CORACLE_CACHE",
+        list(.0)
+    )]
+    NoPlace(Vec<Skipped>),
+    /// Unpacking failed, for a reason that no other place would cure.
+    #[error(transparent)]
+    Unpack(#[from] UnpackError),
+}
+
+fn list(skipped: &[Skipped]) -> String {
+    skipped.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+/// Finds the bundle's tree in the cache, or unpacks it there.
+///
+/// Called in a process with one thread, and returns in one.
+///
+/// # Errors
+/// [`CacheError`] tells what was tried.
+pub fn acquire(bundle: &Bundle, options: &CacheOptions, report: &mut dyn FnMut(Event)) -> Result<Cached, CacheError> {
+    let _ = (bundle, report);
+    Err(CacheError::NoPlace(
+        options
+            .settings
+            .cache_places()
+            .into_iter()
+            .map(|place| Skipped { place, reason: "not in this version".to_owned() })
+            .collect(),
+    ))
+}
+
+impl Cached {
+    /// Removes a private tree; a shared one stays.
+    pub fn remove(self) {}
+}

@@ -1,0 +1,214 @@
+//! The bundle as a file: this program's own, or one given by its path.
+//!
+//! Opening reads the slot, the trailer and the manifest, and nothing else: that is all a warm start needs. The index is
+//! read on demand. The running program's slot comes from its own memory, where a shortened file cannot hide it.
+//!
+//! Everything read is hostile until its digest was checked, and within its own bounds afterwards.
+
+mod diagnose;
+mod error;
+mod frames;
+
+use std::{
+    fs::File,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+};
+
+use coracle_format::{Digest, FormatError, Index, Manifest, SLOT_LEN, Slot, TRAILER_LEN, Trailer, sha256};
+
+pub use error::OpenError;
+pub use frames::{FrameError, FrameReader, MAX_FRAME};
+
+/// A manifest is a few kilobytes; a longer one than this is damage or malice.
+const MAX_MANIFEST: u64 = 16 << 20;
+
+/// An index of ten million files stays below this.
+const MAX_INDEX: u64 = 2 << 30;
+
+/// An open bundle whose trailer and manifest were checked.
+#[derive(Debug)]
+pub struct Bundle {
+    file: File,
+    path: PathBuf,
+    trailer: Trailer,
+    manifest: Manifest,
+}
+
+impl Bundle {
+    /// Opens the running program's own file.
+    ///
+    /// # Errors
+    /// [`OpenError`] tells a bare stub, a stripped, a shortened and a damaged file apart.
+    pub fn open_self() -> Result<Self, OpenError> {
+        // The link's text is for messages; opening the link itself reaches the right file even when it was renamed.
+        let link = Path::new("/proc/self/exe");
+        let path = std::fs::read_link(link).unwrap_or_else(|_| link.to_owned());
+        let slot = crate::slot::read().map_err(|source| OpenError::format(&path, source))?;
+        if slot.payload == 0 {
+            return Err(OpenError::Bare { path });
+        }
+        let file = File::open(link).or_else(|_| File::open(&path)).map_err(|source| OpenError::read(&path, source))?;
+        Self::from_slot(file, path, slot)
+    }
+
+    /// Opens the bundle at `path`, which need not be this program.
+    ///
+    /// # Errors
+    /// As [`Bundle::open_self`], and [`OpenError::NotABundle`].
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
+        let file = File::open(path).map_err(|source| OpenError::read(path, source))?;
+        let len = file.metadata().map_err(|source| OpenError::read(path, source))?.len();
+        // A whole bundle leads from its trailer to its manifest to its slot. Only a damaged one needs a search.
+        let slot = match Self::slot_by_manifest(&file, path, len) {
+            Some(slot) => slot,
+            None => diagnose::find_slot(&file, path)?,
+        };
+        if slot.payload == 0 {
+            return Err(OpenError::Bare { path: path.to_owned() });
+        }
+        Self::from_slot(file, path.to_owned(), slot)
+    }
+
+    fn slot_by_manifest(file: &File, path: &Path, len: u64) -> Option<Slot> {
+        let trailer = read_trailer(file, path, len).ok()?;
+        let manifest = read_manifest(file, path, &trailer).ok()?;
+        let mut bytes = [0; SLOT_LEN];
+        file.read_exact_at(&mut bytes, manifest.stub.slot).ok()?;
+        Slot::decode(&bytes).ok()
+    }
+
+    fn from_slot(file: File, path: PathBuf, slot: Slot) -> Result<Self, OpenError> {
+        let len = file.metadata().map_err(|source| OpenError::read(&path, source))?.len();
+        if len != slot.total {
+            return Err(diagnose::wrong_length(&file, path, len, slot));
+        }
+        let trailer = read_trailer(&file, &path, len)?;
+        if trailer.payload.offset != slot.payload {
+            let why = "it does not say what the slot says".to_owned();
+            return Err(OpenError::format(&path, FormatError::Corrupt { part: "trailer", why }));
+        }
+        let manifest = read_manifest(&file, &path, &trailer)?;
+        Ok(Self { file, path, trailer, manifest })
+    }
+
+    /// The file's name, for messages.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The open file.
+    #[must_use]
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Where the parts are.
+    #[must_use]
+    pub fn trailer(&self) -> &Trailer {
+        &self.trailer
+    }
+
+    /// How to start it.
+    #[must_use]
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// Names the bundle as a whole, settings included.
+    #[must_use]
+    pub fn manifest_digest(&self) -> &Digest {
+        &self.trailer.manifest_digest
+    }
+
+    /// Names the tree.
+    #[must_use]
+    pub fn index_digest(&self) -> &Digest {
+        &self.trailer.index_digest
+    }
+
+    /// P: `tail -c +$((P+1)) FILE | zstd -d` is the tree's tar.
+    #[must_use]
+    pub fn payload_offset(&self) -> u64 {
+        self.trailer.payload.offset
+    }
+
+    /// Reads the index's bytes and checks their digest.
+    ///
+    /// # Errors
+    /// [`OpenError::Read`] or [`OpenError::Corrupt`].
+    pub fn index_bytes(&self) -> Result<Vec<u8>, OpenError> {
+        const PART: &str = "index";
+        let Trailer { index: region, index_len, .. } = self.trailer;
+        let corrupt =
+            |why: &str| OpenError::format(&self.path, FormatError::Corrupt { part: PART, why: why.to_owned() });
+        if index_len > MAX_INDEX || region.len > MAX_INDEX {
+            return Err(corrupt("it is longer than any index"));
+        }
+        let (stored_len, len) = (to_len(region.len), to_len(index_len));
+        let mut stored = vec![0; stored_len];
+        self.file.read_exact_at(&mut stored, region.offset).map_err(|source| OpenError::read(&self.path, source))?;
+        // The decompressor stops at the end of the buffer, so a bomb gets no further than the length it announced.
+        let mut bytes = vec![0; len];
+        match zstd_safe::decompress(&mut bytes[..], &stored) {
+            Ok(got) if got == len => {}
+            Ok(_) => return Err(corrupt("its length is not what the trailer says")),
+            Err(code) => return Err(corrupt(zstd_safe::get_error_name(code))),
+        }
+        if sha256(&bytes) != self.trailer.index_digest {
+            return Err(OpenError::format(&self.path, FormatError::Digest { part: PART }));
+        }
+        Ok(bytes)
+    }
+
+    /// Reads, checks and decodes the index.
+    ///
+    /// # Errors
+    /// As [`Bundle::index_bytes`], and for an index that breaks its rules.
+    pub fn index(&self) -> Result<Index, OpenError> {
+        self.decode_index(&self.index_bytes()?)
+    }
+
+    /// Decodes bytes that [`Bundle::index_bytes`] returned.
+    ///
+    /// # Errors
+    /// [`OpenError::Corrupt`] for an index that breaks its rules or whose frames do not fill the payload.
+    pub fn decode_index(&self, bytes: &[u8]) -> Result<Index, OpenError> {
+        let index = Index::decode(bytes).map_err(|source| OpenError::format(&self.path, source))?;
+        let end = index.frames.last().map_or(0, |frame| frame.offset + u64::from(frame.stored));
+        if end != self.trailer.payload.len {
+            let why = "its frames do not fill the payload".to_owned();
+            return Err(OpenError::format(&self.path, FormatError::Corrupt { part: "index", why }));
+        }
+        Ok(index)
+    }
+}
+
+fn read_trailer(file: &File, path: &Path, len: u64) -> Result<Trailer, OpenError> {
+    let mut bytes = [0; TRAILER_LEN];
+    let Some(start) = len.checked_sub(TRAILER_LEN as u64) else {
+        return Err(OpenError::format(path, FormatError::Missing { part: "trailer" }));
+    };
+    file.read_exact_at(&mut bytes, start).map_err(|source| OpenError::read(path, source))?;
+    Trailer::decode(&bytes, len).map_err(|source| OpenError::format(path, source))
+}
+
+fn read_manifest(file: &File, path: &Path, trailer: &Trailer) -> Result<Manifest, OpenError> {
+    const PART: &str = "manifest";
+    if trailer.manifest.len > MAX_MANIFEST {
+        let why = "it is longer than any manifest".to_owned();
+        return Err(OpenError::format(path, FormatError::Corrupt { part: PART, why }));
+    }
+    let mut bytes = vec![0; to_len(trailer.manifest.len)];
+    file.read_exact_at(&mut bytes, trailer.manifest.offset).map_err(|source| OpenError::read(path, source))?;
+    if sha256(&bytes) != trailer.manifest_digest {
+        return Err(OpenError::format(path, FormatError::Digest { part: PART }));
+    }
+    Manifest::decode(&bytes).map_err(|source| OpenError::format(path, source))
+}
+
+/// A length as memory counts. What exceeds the address space fails where it is allocated or read.
+pub(crate) fn to_len(len: u64) -> usize {
+    usize::try_from(len).unwrap_or(usize::MAX)
+}
