@@ -1,1 +1,39 @@
-//! Arguments as parsed, then the plan as resolved, then the plan carried out.
+//! Arguments as parsed ([`args`]), then the plan as resolved ([`plan`]), then the plan carried out ([`commands`]).
+//!
+//! Only here is the environment read. Nothing here exits: [`run`] returns the status for `main.rs`.
+
+pub mod args;
+mod commands;
+mod plan;
+mod print;
+mod report;
+
+use std::ffi::OsString;
+
+use clap::Parser as _;
+
+/// Exit status of every failure of our own, wrong arguments included: a guest's own statuses must stay apart from ours.
+pub const FAILURE: u8 = 125;
+
+/// Parses the arguments and carries them out; returns the exit status.
+#[must_use]
+pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
+    let parsed = match args::Cli::try_parse_from(args) {
+        Ok(parsed) => parsed,
+        Err(error) => {
+            // Help and version are "errors" of clap's that go to standard output.
+            let asked = !error.use_stderr();
+            let printed = error.print();
+            return if asked && printed.is_ok() { 0 } else { FAILURE };
+        }
+    };
+    match commands::run(parsed) {
+        Ok(()) => 0,
+        // Whoever reads our output has read enough: `coracle inspect … | head -1`.
+        Err(error) if error.is::<print::Closed>() => 0,
+        Err(error) => {
+            eprintln!("{}", report::line(&error));
+            FAILURE
+        }
+    }
+}

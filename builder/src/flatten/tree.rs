@@ -2,7 +2,7 @@
 //!
 //! Paths lead to inodes, as in a real file system: two paths with one inode are hard links. Metadata is the inode's.
 
-use std::{collections::BTreeMap, fs::File, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, fs::File, io, os::unix::fs::FileExt as _, path::PathBuf, sync::Arc};
 
 use coracle_format::{Time, Xattr};
 
@@ -75,4 +75,33 @@ pub enum Data {
         /// Where the bytes start.
         offset: u64,
     },
+}
+
+impl Data {
+    /// Reads the bytes at offset `at` of the file, as many as `buffer` holds.
+    ///
+    /// # Errors
+    /// Those of the host; `UnexpectedEof` if the file has become shorter than the tree says.
+    pub fn read_exact_at(&self, buffer: &mut [u8], at: u64) -> io::Result<()> {
+        match self {
+            Self::Bytes(bytes) => {
+                let rest = usize::try_from(at).ok().and_then(|at| bytes.get(at..));
+                let from = rest.and_then(|rest| rest.get(..buffer.len())).ok_or(io::ErrorKind::UnexpectedEof)?;
+                buffer.copy_from_slice(from);
+                Ok(())
+            }
+            Self::Host(path) => File::open(path)?.read_exact_at(buffer, at),
+            Self::Slice { file, offset } => file.read_exact_at(buffer, offset + at),
+        }
+    }
+
+    /// Where the bytes come from, in words.
+    #[must_use]
+    pub fn origin(&self) -> String {
+        match self {
+            Self::Bytes(_) => "memory".to_owned(),
+            Self::Host(path) => path.display().to_string(),
+            Self::Slice { .. } => "its layer".to_owned(),
+        }
+    }
 }

@@ -2,9 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs::File,
     io,
-    os::unix::fs::FileExt,
     sync::{Condvar, Mutex, MutexGuard, PoisonError},
     thread,
 };
@@ -17,7 +15,7 @@ use super::{
     layout::{Layout, Piece, Plan},
     tar,
 };
-use crate::flatten::{Data, InodeKind, Tree};
+use crate::flatten::{InodeKind, Tree};
 
 /// Frames that may wait for the writer, per thread: a slow disk must not fill the memory.
 const AHEAD: usize = 4;
@@ -152,12 +150,12 @@ fn fill(tree: &Tree, layout: &Layout, plan: &Plan, raw: &mut Vec<u8>) -> Result<
             Piece::Bytes { entry, offset, len } => {
                 let start = raw.len();
                 raw.resize(start + len as usize, 0);
-                let InodeKind::File { size, data } = &tree.inodes[layout.inodes_of[entry].0 as usize].kind else {
+                let InodeKind::File { data, .. } = &tree.inodes[layout.inodes_of[entry].0 as usize].kind else {
                     unreachable!("only files have bytes in a layout");
                 };
-                read(data, *size, offset, &mut raw[start..]).map_err(|error| {
+                data.read_exact_at(&mut raw[start..], offset).map_err(|error| {
                     let path = String::from_utf8_lossy(&layout.entries[entry].path).into_owned();
-                    let from = source_of(data);
+                    let from = data.origin();
                     match error.kind() {
                         io::ErrorKind::UnexpectedEof => PackError::Changed { path, from },
                         _ => PackError::Read { path, from, error },
@@ -168,33 +166,6 @@ fn fill(tree: &Tree, layout: &Layout, plan: &Plan, raw: &mut Vec<u8>) -> Result<
     }
     debug_assert_eq!(raw.len(), plan.len as usize);
     Ok(())
-}
-
-fn read(data: &Data, size: u64, at: u64, buffer: &mut [u8]) -> io::Result<()> {
-    match data {
-        Data::Bytes(bytes) => {
-            let start = usize::try_from(at).map_err(|_| io::ErrorKind::UnexpectedEof)?;
-            let from = bytes.get(start..).and_then(|rest| rest.get(..buffer.len()));
-            buffer.copy_from_slice(from.ok_or(io::ErrorKind::UnexpectedEof)?);
-            Ok(())
-        }
-        Data::Host(path) => {
-            let file = File::open(path)?;
-            if file.metadata()?.len() != size {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            file.read_exact_at(buffer, at)
-        }
-        Data::Slice { file, offset } => file.read_exact_at(buffer, offset + at),
-    }
-}
-
-fn source_of(data: &Data) -> String {
-    match data {
-        Data::Bytes(_) => "memory".to_owned(),
-        Data::Host(path) => path.display().to_string(),
-        Data::Slice { .. } => "its layer".to_owned(),
-    }
 }
 
 struct Compressor(CCtx<'static>);

@@ -1,0 +1,222 @@
+//! The command line as parsed: each flag once. Help, completions and manual pages are made from these definitions.
+
+use std::{ffi::OsString, num::NonZeroUsize, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand, ValueHint};
+
+/// A container image in, one executable file out.
+#[derive(Debug, Parser)]
+#[command(name = "coracle", version, propagate_version = false, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// Print nothing but errors and what was asked for.
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Turn an image into one executable file.
+    Build(Box<BuildArgs>),
+    /// Fetch an image into the store.
+    Pull(PullArgs),
+    /// Show what a bundle or an image is.
+    Inspect(InspectArgs),
+    /// Check every byte of a bundle.
+    Verify(VerifyArgs),
+    /// Keep a registry's user name and password.
+    Login(LoginArgs),
+    /// Forget them.
+    Logout(LogoutArgs),
+    /// Print versions.
+    Version,
+    /// Print a shell's completions.
+    Completions(CompletionsArgs),
+    /// Print the manual page, or write one page per command to a directory.
+    #[command(hide = true)]
+    Man(ManArgs),
+}
+
+/// `coracle build`.
+#[derive(Debug, Args)]
+pub struct BuildArgs {
+    /// The image: [docker://]NAME[:TAG][@DIGEST], docker-archive:FILE, oci:DIR[:TAG], oci-archive:FILE,
+    /// docker-daemon:NAME, rootfs:DIR|TAR, bundle:FILE, a path, or - for standard input.
+    #[arg(value_hint = ValueHint::AnyPath)]
+    pub source: OsString,
+    /// The file to write; - is standard output.
+    #[arg(long, short, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub output: PathBuf,
+    /// Where the image comes from.
+    #[command(flatten)]
+    pub source_options: SourceArgs,
+    /// What becomes of it.
+    #[command(flatten)]
+    pub changes: ChangeArgs,
+    /// How it is packed.
+    #[command(flatten)]
+    pub pack: PackArgs,
+    /// How much it may hold.
+    #[command(flatten)]
+    pub limits: LimitArgs,
+}
+
+/// Options of every command that takes an image from somewhere.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Source")]
+pub struct SourceArgs {
+    /// The image for this platform, of those that the source has.
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    pub platform: Option<String>,
+    /// Allow plain http and unknown certificates.
+    #[arg(long)]
+    pub insecure: bool,
+}
+
+/// Changes to the image.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Changes to the image")]
+pub struct ChangeArgs {
+    /// Copy a file or a directory's content into the image, as COPY of a Dockerfile does.
+    #[arg(long, value_name = "SRC:DST")]
+    pub copy: Vec<OsString>,
+    /// Leave out what matches, such as /usr/share/doc/**.
+    #[arg(long, value_name = "GLOB")]
+    pub exclude: Vec<OsString>,
+    /// Replace the entrypoint: a JSON list, or a command for /bin/sh; empty for none.
+    #[arg(long, value_name = "COMMAND")]
+    pub entrypoint: Option<String>,
+    /// Replace the default arguments: a JSON list, or a command for /bin/sh; empty for none.
+    #[arg(long, value_name = "COMMAND")]
+    pub cmd: Option<String>,
+    /// Set a variable; without a value, take ours.
+    #[arg(long, short, value_name = "KEY[=VALUE]")]
+    pub env: Vec<String>,
+    /// Start in this directory of the image.
+    #[arg(long, short, value_name = "DIR")]
+    pub workdir: Option<String>,
+    /// Bind a place of the host at every run.
+    #[arg(long, short, value_name = "HOST[:GUEST][:ro]")]
+    pub volume: Vec<String>,
+    /// Run as this user of the image.
+    #[arg(long, short, value_name = "USER[:GROUP]")]
+    pub user: Option<String>,
+    /// Give runs nothing of the host but devices and name resolution.
+    #[arg(long)]
+    pub isolated: bool,
+    /// Run with this engine unless told otherwise.
+    #[arg(long, value_name = "ENGINE")]
+    pub engine: Option<String>,
+}
+
+/// How to pack.
+#[derive(Debug, Clone, Copy, Args)]
+#[command(next_help_heading = "Packing")]
+pub struct PackArgs {
+    /// zstd's level: more makes a smaller file in more time.
+    #[arg(long, value_name = "LEVEL", default_value_t = crate::pack::DEFAULT_LEVEL,
+          value_parser = clap::value_parser!(i32).range(1..=22))]
+    pub compression: i32,
+    /// Threads; as many as CPUs may be used unless given.
+    #[arg(long, short, value_name = "N")]
+    pub jobs: Option<NonZeroUsize>,
+}
+
+/// How much an image may hold: layers are made by others.
+#[derive(Debug, Clone, Copy, Default, Args)]
+#[command(next_help_heading = "Limits")]
+pub struct LimitArgs {
+    /// Entries of all layers together.
+    #[arg(long, value_name = "N")]
+    pub limit_entries: Option<u64>,
+    /// Bytes of all layers and of all files once decompressed.
+    #[arg(long, value_name = "BYTES")]
+    pub limit_size: Option<u64>,
+    /// Bytes of one path.
+    #[arg(long, value_name = "BYTES")]
+    pub limit_path: Option<u64>,
+    /// Directories one inside the other.
+    #[arg(long, value_name = "N")]
+    pub limit_depth: Option<u64>,
+    /// Decompressed bytes per stored byte of a layer.
+    #[arg(long, value_name = "N")]
+    pub limit_ratio: Option<u64>,
+    /// Bytes of names, link targets and attributes of all layers together.
+    #[arg(long, value_name = "BYTES")]
+    pub limit_metadata: Option<u64>,
+}
+
+/// `coracle pull`.
+#[derive(Debug, Args)]
+pub struct PullArgs {
+    /// The image, as for build.
+    pub source: OsString,
+    /// Where the image comes from.
+    #[command(flatten)]
+    pub source_options: SourceArgs,
+}
+
+/// `coracle inspect`.
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    /// A bundle, or an image as for build.
+    #[arg(value_name = "FILE|IMAGE", value_hint = ValueHint::AnyPath)]
+    pub what: OsString,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// Where the image comes from.
+    #[command(flatten)]
+    pub source_options: SourceArgs,
+}
+
+/// `coracle verify`.
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// The bundle.
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub file: PathBuf,
+    /// Threads; as many as CPUs may be used unless given.
+    #[arg(long, short, value_name = "N")]
+    pub jobs: Option<NonZeroUsize>,
+}
+
+/// `coracle login`.
+#[derive(Debug, Args)]
+pub struct LoginArgs {
+    /// The registry; Docker's unless given.
+    pub registry: Option<String>,
+    /// User name; asked for unless given.
+    #[arg(long, short)]
+    pub username: Option<String>,
+    /// Read the password from standard input.
+    #[arg(long)]
+    pub password_stdin: bool,
+    /// Allow plain http and unknown certificates.
+    #[arg(long)]
+    pub insecure: bool,
+}
+
+/// `coracle logout`.
+#[derive(Debug, Args)]
+pub struct LogoutArgs {
+    /// The registry; Docker's unless given.
+    pub registry: Option<String>,
+}
+
+/// `coracle completions`.
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    /// The shell.
+    pub shell: clap_complete::Shell,
+}
+
+/// `coracle man`.
+#[derive(Debug, Args)]
+pub struct ManArgs {
+    /// Write a page per command here.
+    pub directory: Option<PathBuf>,
+}
