@@ -105,3 +105,75 @@ impl Data {
         }
     }
 }
+
+impl Tree {
+    /// The inode at a path.
+    #[must_use]
+    pub fn get(&self, path: &[u8]) -> Option<&Inode> {
+        self.paths.get(path).map(|id| self.inode(*id))
+    }
+
+    /// An inode by its number.
+    ///
+    /// # Panics
+    /// On a number of another tree.
+    #[must_use]
+    pub fn inode(&self, id: InodeId) -> &Inode {
+        &self.inodes[id.0 as usize]
+    }
+
+    /// An inode by its number, to be changed under all its names.
+    ///
+    /// # Panics
+    /// On a number of another tree.
+    pub fn inode_mut(&mut self, id: InodeId) -> &mut Inode {
+        &mut self.inodes[id.0 as usize]
+    }
+
+    /// Adds an inode that no path leads to yet.
+    ///
+    /// # Panics
+    /// At 2^32 inodes, far beyond what limits allow.
+    pub fn add(&mut self, inode: Inode) -> InodeId {
+        let id = InodeId(u32::try_from(self.inodes.len()).expect("limits keep inodes below 2^32"));
+        self.inodes.push(inode);
+        id
+    }
+
+    /// Removes a path with all below it.
+    pub fn remove(&mut self, path: &[u8]) {
+        self.paths.remove(path);
+        let start = [path, b"/"].concat();
+        let below: Vec<Vec<u8>> = self
+            .paths
+            .range(start.clone()..)
+            .map(|(path, _)| path.clone())
+            .take_while(|p| p.starts_with(&start))
+            .collect();
+        for path in below {
+            self.paths.remove(&path);
+        }
+    }
+
+    /// Notes the device nodes in the tree, which unpacking leaves out.
+    pub(crate) fn note_devices(&mut self) {
+        const NAMED: usize = 8;
+        let is_device =
+            |id: &InodeId| matches!(self.inode(*id).kind, InodeKind::CharDevice(..) | InodeKind::BlockDevice(..));
+        let names: Vec<_> = self.paths.iter().filter(|(_, id)| is_device(id)).map(|(path, _)| path).collect();
+        if names.is_empty() {
+            return;
+        }
+        let shown: Vec<_> = names.iter().take(NAMED).map(|name| format!("/{}", super::error::shown(name))).collect();
+        let more = if names.len() > NAMED { ", …" } else { "" };
+        let note = format!(
+            "{} device node{} recorded and left out of the unpacked tree: {}{more}",
+            names.len(),
+            if names.len() == 1 { " is" } else { "s are" },
+            shown.join(", "),
+        );
+        if !self.notes.contains(&note) {
+            self.notes.push(note);
+        }
+    }
+}

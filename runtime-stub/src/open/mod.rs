@@ -1,5 +1,4 @@
-//! The bundle as a file: this program's own, or one given by its path. The stub runs what it opens; the builder inspects
-//! and verifies it, and takes it as a source.
+//! The bundle as a file: this program's own, or one given by its path.
 //!
 //! Opening reads the slot, the trailer and the manifest, and nothing else: that is all a warm start needs. The index is
 //! read on demand. The running program's slot comes from its own memory, where a shortened file cannot hide it.
@@ -37,15 +36,15 @@ pub struct Bundle {
 }
 
 impl Bundle {
-    /// Opens the running program's own file, given the slot in its memory.
+    /// Opens the running program's own file.
     ///
     /// # Errors
     /// [`OpenError`] tells a bare stub, a stripped, a shortened and a damaged file apart.
-    pub fn open_self(slot: Result<Slot, FormatError>) -> Result<Self, OpenError> {
+    pub fn open_self() -> Result<Self, OpenError> {
         // The link's text is for messages; opening the link itself reaches the right file even when it was renamed.
         let link = Path::new("/proc/self/exe");
         let path = std::fs::read_link(link).unwrap_or_else(|_| link.to_owned());
-        let slot = slot.map_err(|source| OpenError::format(&path, source))?;
+        let slot = crate::slot::read().map_err(|source| OpenError::format(&path, source))?;
         if slot.payload == 0 {
             return Err(OpenError::Bare { path });
         }
@@ -210,6 +209,6 @@ fn read_manifest(file: &File, path: &Path, trailer: &Trailer) -> Result<Manifest
 }
 
 /// A length as memory counts. What exceeds the address space fails where it is allocated or read.
-fn to_len(len: u64) -> usize {
+pub(crate) fn to_len(len: u64) -> usize {
     usize::try_from(len).unwrap_or(usize::MAX)
 }
