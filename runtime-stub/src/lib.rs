@@ -1,6 +1,6 @@
 //! The stub's logic, as a library that tests can link: open the bundle, unpack it to the cache, launch it by an engine.
 
 pub mod cache;
-pub mod open;
+pub use coracle_open as open;
 pub mod slot;
 pub mod unpack;

@@ -9,6 +9,7 @@ use serde_json::Value;
 const ARROWS: &[(&str, &[&str])] = &[
     ("coracle-api", &[]),
     ("coracle-format", &[]),
+    ("coracle-open", &["coracle-format"]),
     ("coracle-paths", &[]),
     ("coracle-elf", &[]),
     ("coracle-sys", &[]),
@@ -22,6 +23,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "coracle-stub",
         &[
             "coracle-format",
+            "coracle-open",
             "coracle-api",
             "coracle-paths",
             "coracle-namespaces",
@@ -31,7 +33,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "coracle-apptainer",
         ],
     ),
-    ("coracle", &["coracle-format", "coracle-api", "coracle-elf"]),
+    ("coracle", &["coracle-format", "coracle-open", "coracle-api", "coracle-elf"]),
     ("xtask", &["coracle-tests"]),
     ("coracle-tests", &["coracle-format"]),
 ];

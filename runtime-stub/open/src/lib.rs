@@ -1,4 +1,5 @@
-//! The bundle as a file: this program's own, or one given by its path.
+//! The bundle as a file: this program's own, or one given by its path. The stub runs what it opens; the builder inspects
+//! and verifies it, and takes it as a source.
 //!
 //! Opening reads the slot, the trailer and the manifest, and nothing else: that is all a warm start needs. The index is
 //! read on demand. The running program's slot comes from its own memory, where a shortened file cannot hide it.
@@ -36,15 +37,15 @@ pub struct Bundle {
 }
 
 impl Bundle {
-    /// Opens the running program's own file.
+    /// Opens the running program's own file, given the slot in its memory.
     ///
     /// # Errors
     /// [`OpenError`] tells a bare stub, a stripped, a shortened and a damaged file apart.
-    pub fn open_self() -> Result<Self, OpenError> {
+    pub fn open_self(slot: Result<Slot, FormatError>) -> Result<Self, OpenError> {
         // The link's text is for messages; opening the link itself reaches the right file even when it was renamed.
         let link = Path::new("/proc/self/exe");
         let path = std::fs::read_link(link).unwrap_or_else(|_| link.to_owned());
-        let slot = crate::slot::read().map_err(|source| OpenError::format(&path, source))?;
+        let slot = slot.map_err(|source| OpenError::format(&path, source))?;
         if slot.payload == 0 {
             return Err(OpenError::Bare { path });
         }
@@ -209,6 +210,6 @@ fn read_manifest(file: &File, path: &Path, trailer: &Trailer) -> Result<Manifest
 }
 
 /// A length as memory counts. What exceeds the address space fails where it is allocated or read.
-pub(crate) fn to_len(len: u64) -> usize {
+fn to_len(len: u64) -> usize {
     usize::try_from(len).unwrap_or(usize::MAX)
 }

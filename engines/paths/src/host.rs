@@ -1,0 +1,43 @@
+//! What a walk asks of the world outside: symbolic links, and who the processes in `/proc` are.
+
+use core::ffi::CStr;
+
+use crate::Errno;
+
+/// The process on whose behalf a path is resolved, as numbered in the host's `/proc`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Caller {
+    /// Thread group id: what `/proc/self` names.
+    pub pid: u32,
+    /// Thread id: what `/proc/thread-self` names.
+    pub tid: u32,
+}
+
+/// The host, as a walk sees it. Tracer, agent, shim and the tests' models each have their own.
+pub trait Host {
+    /// readlink(2) of a host path, without its terminating NUL, not following the last component.
+    ///
+    /// A walk asks this of every component that may be a link, and of `DIR/.` to learn whether DIR can be searched. The
+    /// path is absolute, and may be longer than `PATH_MAX`: an implementation opens such a one piece by piece, or answers
+    /// [`Errno::ENAMETOOLONG`].
+    ///
+    /// # Errors
+    /// The kernel's: [`Errno::EINVAL`] if it exists and is no symbolic link.
+    fn readlink(&self, path: &CStr, target: &mut [u8]) -> Result<usize, Errno>;
+
+    /// Whose `/proc/self` is meant.
+    fn caller(&self) -> Caller;
+
+    /// The guest directory that is `/` for process `pid` (guests may chroot), or `None` if it is no process of this run:
+    /// then its `root`, `cwd`, `exe` and `fd` links cannot be followed, as in a container of its own.
+    ///
+    /// Not asked for the caller itself. The answer is canonical; it is written to `root`.
+    fn root_of(&self, pid: u32, root: &mut [u8]) -> Option<usize>;
+
+    /// The guest path of the program that process `pid` runs, if the kernel's own `/proc/PID/exe` leads elsewhere (to a
+    /// loader); `None` if the kernel's link is right.
+    fn exe_of(&self, pid: u32, exe: &mut [u8]) -> Option<usize> {
+        let _ = (pid, exe);
+        None
+    }
+}

@@ -1,0 +1,166 @@
+//! All names of a tree that never changes, as one flat piece of bytes: mapped by every process of a run and consulted
+//! without a system call.
+//!
+//! Little-endian. A header ([`MAGIC`], number of nodes, number of slots, length of the strings); then a record of 16 bytes
+//! per node (parent u32, name u32, target u32, target length u16, name length u8, kind u8), node 0 being the root; then a
+//! hash table of u32 slots (node, or 0 for empty; a power of two, at most half full), keyed by parent and name, probed
+//! linearly; then the strings.
+//!
+//! Rules: every number read is checked where it is used, so no bytes whatever can make a reader panic, loop or read
+//! outside; wrong bytes give wrong answers. Whoever maps a table must have made it, or trust who did.
+
+#[cfg(feature = "alloc")]
+mod build;
+
+#[cfg(feature = "alloc")]
+pub use build::{BuildError, build};
+
+/// First bytes of a table; the digit is the version.
+pub const MAGIC: [u8; 8] = *b"CORPATH1";
+
+pub(crate) const HEADER: usize = 20;
+pub(crate) const RECORD: usize = 16;
+pub(crate) const SLOT: usize = 4;
+
+/// A table's bytes, split.
+#[derive(Debug, Clone, Copy)]
+pub struct Table<'a> {
+    records: &'a [u8],
+    slots: &'a [u8],
+    strings: &'a [u8],
+}
+
+/// A file of the tree, by number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Node(u32);
+
+/// What a file of the tree is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind<'a> {
+    /// A directory.
+    Directory,
+    /// A symbolic link with its target.
+    Symlink(&'a [u8]),
+    /// Anything else that exists.
+    File,
+}
+
+/// The bytes are no table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NotATable;
+
+impl<'a> Table<'a> {
+    /// Takes a table apart.
+    ///
+    /// # Errors
+    /// [`NotATable`] if magic or lengths do not fit.
+    pub fn new(bytes: &'a [u8]) -> Result<Self, NotATable> {
+        let (header, rest) = bytes.split_at_checked(HEADER).ok_or(NotATable)?;
+        let count = |at: usize| u32_at(header, at).map(|value| value as usize);
+        let (nodes, slots, strings) = (count(8)?, count(12)?, count(16)?);
+        if header[..8] != MAGIC || nodes == 0 || !slots.is_power_of_two() {
+            return Err(NotATable);
+        }
+        let (records, rest) = rest.split_at_checked(nodes.checked_mul(RECORD).ok_or(NotATable)?).ok_or(NotATable)?;
+        let (slots, rest) = rest.split_at_checked(slots.checked_mul(SLOT).ok_or(NotATable)?).ok_or(NotATable)?;
+        if rest.len() != strings {
+            return Err(NotATable);
+        }
+        Ok(Self { records, slots, strings: rest })
+    }
+
+    /// The tree's root directory.
+    #[must_use]
+    pub fn root(&self) -> Node {
+        Node(0)
+    }
+
+    /// The directory that holds `node`; the root is its own.
+    #[must_use]
+    pub fn parent(&self, node: Node) -> Node {
+        self.record(node).map_or(Node(0), |record| Node(u32_of(record, 0)))
+    }
+
+    /// What `node` is.
+    #[must_use]
+    pub fn kind(&self, node: Node) -> Kind<'a> {
+        let Some(record) = self.record(node) else { return Kind::File };
+        match record[15] {
+            b'd' => Kind::Directory,
+            b'l' => {
+                let len = usize::from(u16::from_le_bytes([record[12], record[13]]));
+                Kind::Symlink(self.string(u32_of(record, 8), len))
+            }
+            _ => Kind::File,
+        }
+    }
+
+    /// The file called `name` in directory `node`.
+    #[must_use]
+    pub fn child(&self, node: Node, name: &[u8]) -> Option<Node> {
+        let count = self.slots.len() / SLOT;
+        let mask = count - 1;
+        let mut at = hash(node.0, name) & mask;
+        for _ in 0..count {
+            let found = u32_of(self.slots, at * SLOT);
+            if found == 0 {
+                return None;
+            }
+            let record = self.record(Node(found))?;
+            if u32_of(record, 0) == node.0
+                && usize::from(record[14]) == name.len()
+                && self.string(u32_of(record, 4), name.len()) == name
+            {
+                return Some(Node(found));
+            }
+            at = (at + 1) & mask;
+        }
+        None
+    }
+
+    /// The file at a canonical guest path of the tree (no links in it are followed).
+    #[must_use]
+    pub fn find(&self, path: &[u8]) -> Option<Node> {
+        path.split(|byte| *byte == b'/')
+            .filter(|name| !name.is_empty())
+            .try_fold(self.root(), |node, name| self.child(node, name))
+    }
+
+    fn record(&self, node: Node) -> Option<&'a [u8]> {
+        let start = (node.0 as usize).checked_mul(RECORD)?;
+        self.records.get(start..start.checked_add(RECORD)?)
+    }
+
+    /// A string; empty if it lies outside.
+    fn string(&self, start: u32, len: usize) -> &'a [u8] {
+        let start = start as usize;
+        start.checked_add(len).and_then(|end| self.strings.get(start..end)).unwrap_or(b"")
+    }
+}
+
+/// Where the search for `name` in directory `parent` begins: eight bytes a step, multiplied and folded.
+#[expect(clippy::cast_possible_truncation, reason = "a hash may lose bits")]
+pub(crate) fn hash(parent: u32, name: &[u8]) -> usize {
+    const K: u64 = 0x9e37_79b9_7f4a_7c15;
+    let mix = |state: u64, word: u64| {
+        let product = u128::from(state ^ word) * u128::from(K);
+        (product as u64) ^ ((product >> 64) as u64)
+    };
+    let mut state = mix(u64::from(parent), name.len() as u64 ^ K);
+    let (words, tail) = name.as_chunks::<8>();
+    for word in words {
+        state = mix(state, u64::from_le_bytes(*word));
+    }
+    let mut last = [0; 8];
+    last[..tail.len()].copy_from_slice(tail);
+    mix(state, u64::from_le_bytes(last)) as usize
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Result<u32, NotATable> {
+    bytes.get(at..at + 4).and_then(|four| four.try_into().ok()).map(u32::from_le_bytes).ok_or(NotATable)
+}
+
+/// As [`u32_at`], for places known to be inside (0 otherwise).
+fn u32_of(bytes: &[u8], at: usize) -> u32 {
+    u32_at(bytes, at).unwrap_or(0)
+}
