@@ -54,7 +54,8 @@ pub trait Engine: Sync {
     /// Other names that mean this engine, such as udocker's execution modes.
     fn aliases(&self) -> &'static [&'static str];
 
-    /// Whether the engine stays between the launcher and the guest (a tracer), rather than replacing the process.
+    /// Whether the engine stays between the launcher and the guest (a tracer), rather than replacing the process. An
+    /// engine that does not stays nevertheless where a pid namespace is asked for.
     fn stays(&self) -> bool;
 
     /// Whether this node, this image and this request allow the engine.
@@ -63,7 +64,13 @@ pub trait Engine: Sync {
     /// The refusal names the exact reason, in words for the user.
     fn probe(&self, host: &Host, facts: &ImageFacts, request: &Request) -> Result<(), Refusal>;
 
-    /// Runs the program. Returns only on failure, or, from an engine that [stays](Engine::stays), when the guest ended.
+    /// What a request that [`probe`](Self::probe) accepts would get less of than it asks for, in words for `explain` and
+    /// for a note to the user: nothing falls back silently.
+    fn notes(&self, _host: &Host, _request: &Request) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Runs the program. Returns only on failure, or, where the engine [stays](Engine::stays), when the guest ended.
     ///
     /// # Errors
     /// [`RunError`] says which step failed, on what, why, and how the process should exit.
