@@ -1,8 +1,6 @@
 //! A small driver for benchmarks and by hand: `enter TREE [--root] [--sub] [--minimal] [--cow DIR] [--direct] [--bind HOST:GUEST[:ro]]…
 //! [--pid] [--ipc] [--uts] [--net] [--cwd DIR] -- PROGRAM ARG…`.
 
-#![expect(clippy::exit, reason = "a driver exits with the guest's status")]
-
 use std::{env, ffi::OsString, path::PathBuf, process::exit};
 
 use coracle_api::{

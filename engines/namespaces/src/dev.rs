@@ -6,15 +6,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use coracle_api::{Identity, RunError};
+use coracle_api::{Identity, LaunchSpec, RunError};
 use nix::{
     mount::{MsFlags, mount},
     sys::stat::{Mode, umask},
 };
 
 use crate::{
-    root::{bind_recursive, mount_point},
+    mounts::bind_recursive,
+    root::{Root, mount_point},
     sys::{Step, fd_path},
+    underlay::Kind,
 };
 
 /// Devices that every program may count on.
@@ -34,18 +36,18 @@ const LINKS: [(&str, &str); 6] = [
 const TTY_GROUP: u32 = 5;
 
 /// Mounts and fills a tmpfs at `place`, the root's `/dev`; nodes are the host's, bound one by one.
-pub(crate) fn minimal(root: &OwnedFd, place: &OwnedFd, extra: &[PathBuf], identity: &Identity) -> Result<(), RunError> {
+pub(crate) fn minimal(root: &Root, place: &OwnedFd, extra: &[PathBuf], spec: &LaunchSpec) -> Result<(), RunError> {
     let old = umask(Mode::empty());
-    let answer = fill(root, place, extra, identity);
+    let answer = fill(root, place, extra, spec);
     umask(old);
     answer
 }
 
-fn fill(root: &OwnedFd, place: &OwnedFd, extra: &[PathBuf], identity: &Identity) -> Result<(), RunError> {
+fn fill(root: &Root, place: &OwnedFd, extra: &[PathBuf], spec: &LaunchSpec) -> Result<(), RunError> {
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
     mount(Some("tmpfs"), &fd_path(place), Some("tmpfs"), flags, Some("mode=755,size=64m"))
         .step(|| "mount a tmpfs at /dev")?;
-    let dev = mount_point(root, Path::new("/dev"))?;
+    let dev = mount_point(root, Path::new("/dev"), Kind::Directory)?;
     let dev = fd_path(&dev);
     for name in ALWAYS {
         node(&Path::new("/dev").join(name), &dev.join(name))?;
@@ -61,7 +63,13 @@ fn fill(root: &OwnedFd, place: &OwnedFd, extra: &[PathBuf], identity: &Identity)
     for (name, target) in LINKS {
         symlink(target, dev.join(name)).step(|| format!("link /dev/{name}"))?;
     }
-    terminals(&dev.join("pts"), identity)?;
+    terminals(&dev.join("pts"), &spec.identity)?;
+    if spec.unshare.ipc {
+        let queues = dev.join("mqueue");
+        create_dir(&queues).step(|| "make /dev/mqueue")?;
+        // Not in every kernel, and of use to few.
+        let _ = mount(Some("mqueue"), &queues, Some("mqueue"), MsFlags::MS_NOSUID, None::<&str>);
+    }
     let shm = dev.join("shm");
     create_dir(&shm).step(|| "make /dev/shm")?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;

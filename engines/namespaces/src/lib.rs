@@ -1,12 +1,24 @@
 //! The `namespaces` engine: user and mount namespaces, native speed.
 //!
-//! The process enters new namespaces, puts the guest's view of files together and executes the program, keeping its pid;
-//! only an own pid namespace makes it stay behind as supervisor.
+//! The process enters new namespaces ([`user`]), puts the guest's view of files together ([`root`]) and executes the
+//! program, keeping its pid. Only an own pid namespace makes it stay behind as supervisor ([`init`]).
+//!
+//! Rules: nothing newer than Linux 3.10 is taken for granted; what is newer is tried and has an older way, or the refusal
+//! says which release has it. Nothing of the host or of the shared tree is written to.
 
+mod apt;
+mod credentials;
 mod dev;
+mod init;
+mod mounts;
+mod net;
+mod overlay;
+mod probe;
 mod resolve;
 mod root;
+mod seccomp;
 mod sys;
+mod underlay;
 mod user;
 
 use coracle_api::{Ended, Engine, Host, ImageFacts, LaunchSpec, Refusal, Request, RunError, exec::Prepared};
@@ -24,18 +36,34 @@ impl Engine for Namespaces {
         &["R1"]
     }
 
+    /// It stays only when a pid namespace is asked for.
     fn stays(&self) -> bool {
         false
     }
 
-    fn probe(&self, _host: &Host, _facts: &ImageFacts, _request: &Request) -> Result<(), Refusal> {
-        Ok(())
+    fn probe(&self, host: &Host, _facts: &ImageFacts, request: &Request) -> Result<(), Refusal> {
+        probe::probe(host, request)
+    }
+
+    fn notes(&self, host: &Host, request: &Request) -> Vec<String> {
+        let mut notes = Vec::new();
+        if request.unshare.pid && !probe::own_proc(host) {
+            notes.push("/proc shows the host's processes: parts of it are masked here (inside a container), so the kernel refuses a fresh one".to_owned());
+        }
+        notes
     }
 
     fn run(&self, spec: &LaunchSpec) -> Result<Ended, RunError> {
         let program = Prepared::new(&spec.argv, &spec.env)?;
-        user::enter(&spec.identity, spec.unshare)?;
+        let mut wanted = spec.unshare;
+        wanted.uts |= spec.hostname.is_some();
+        user::enter(&spec.identity, wanted)?;
+        if wanted.pid {
+            return init::supervise(spec, &program);
+        }
+        net::name_and_loopback(spec)?;
         root::enter(spec)?;
+        credentials::settle(spec)?;
         Err(program.exec())
     }
 }

@@ -1,32 +1,67 @@
-//! The mount namespace: the guest's view of files, put together below the tree's own directory and then made `/`.
+//! The mount namespace: the guest's view of files, put together on top of `/` and then made the root.
 //!
-//! In order: the tree bound onto itself (or an overlay over it), `/proc`, `/sys`, `/dev`, the binds, pivot_root(2). A
-//! mount namespace that belongs to a new user namespace receives the host's mounts as slaves, recursively: what the host
-//! mounts later (autofs, CVMFS) arrives, and nothing of ours leaves.
+//! In order: the tree (or an overlay on it), mount points that it lacks, `/proc`, `/sys`, `/dev`, the binds,
+//! pivot_root(2). The tree is mounted over `/` itself: our own root directory stays the host's until the end, so every
+//! host path still means what it says, and a bind of a host directory that contains the tree does not copy our mounts.
+//!
+//! A mount namespace that belongs to a new user namespace receives the host's mounts as slaves, recursively (since Linux
+//! 3.8): what the host mounts later (autofs, CVMFS) arrives, and nothing of ours leaves.
 
 use std::{
     io,
-    os::fd::{AsFd, OwnedFd},
-    path::{Path, PathBuf},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::MetadataExt,
+    },
+    path::{Component, Path},
 };
 
 use coracle_api::{Access, Bind, Devices, LaunchSpec, RunError};
 use nix::{
     errno::Errno,
     mount::{MntFlags, MsFlags, mount, umount2},
-    unistd::{chdir, fchdir, pivot_root},
+    unistd::{chdir, chroot, fchdir, pivot_root},
 };
 
 use crate::{
-    dev,
+    apt, dev,
+    mounts::{bind_recursive, read_only},
+    overlay,
     resolve::{self, Place},
-    sys::{Step, fd_path, mount_setattr_recursive, open_place},
+    sys::{Step, fd_path, open_place},
+    underlay::{self, Kind},
 };
+
+/// The guest's root directory while it is being put together.
+pub(crate) struct Root {
+    /// The top of what is mounted over `/`.
+    pub(crate) place: OwnedFd,
+    /// How many mounts lie over `/`: the tree, and a cover on it.
+    levels: u32,
+}
+
+impl Root {
+    /// After a mount over `/`. (`/` itself means the process's root directory, which mounts do not cover; `..` of it is
+    /// itself, but with mounts followed.)
+    fn top() -> io::Result<Self> {
+        Ok(Self { place: open_place(Path::new("/.."))?, levels: 1 })
+    }
+
+    /// One more mount lies over all of it.
+    pub(crate) fn covered(&mut self) -> io::Result<()> {
+        *self = Self { levels: self.levels + 1, ..Self::top()? };
+        Ok(())
+    }
+}
 
 /// Builds the view and makes it the process's root; leaves the process in the guest's working directory.
 pub(crate) fn enter(spec: &LaunchSpec) -> Result<(), RunError> {
-    let root = tree(spec)?;
+    let mut root = tree(spec)?;
+    if spec.access == Access::ReadOnly {
+        underlay::provide(&mut root, &wanted(spec))?;
+    }
     system(&root, spec)?;
+    apt::stay_root(&root, spec)?;
     for bind in &spec.binds {
         match one_bind(&root, bind) {
             Err(_) if bind.optional => {}
@@ -34,70 +69,135 @@ pub(crate) fn enter(spec: &LaunchSpec) -> Result<(), RunError> {
         }
     }
     pivot(&root)?;
-    chdir(&spec.cwd).step(|| format!("start in {}", spec.cwd.display()))
+    working_directory(spec)
 }
 
 /// The tree as a mount of its own.
-fn tree(spec: &LaunchSpec) -> Result<OwnedFd, RunError> {
+fn tree(spec: &LaunchSpec) -> Result<Root, RunError> {
     let name = spec.root.display();
     if let Access::CopyOnWrite { changes } = &spec.access {
-        return Err(RunError::step(format!("copy-on-write into {}", changes.display()), Errno::ENOSYS.into()));
+        overlay::mount_over_root(&spec.root, changes)?;
+        return Root::top().step(|| format!("open the copy of {name}"));
     }
-    bind_recursive(&spec.root, &spec.root).step(|| format!("bind the tree {name}"))?;
-    let root = open_place(&spec.root).step(|| format!("open the tree {name}"))?;
+    bind_recursive(&spec.root, Path::new("/")).step(|| format!("bind the tree {name}"))?;
+    let root = Root::top().step(|| format!("open the tree {name}"))?;
     if spec.access == Access::ReadOnly {
-        read_only(&root).step(|| format!("make the tree {name} read-only"))?;
+        read_only(&root.place, &root.place).step(|| format!("make the tree {name} read-only"))?;
     }
     Ok(root)
 }
 
-/// `/proc`, `/sys` and `/dev`.
-fn system(root: &OwnedFd, spec: &LaunchSpec) -> Result<(), RunError> {
-    for name in ["/proc", "/sys"] {
-        let place = mount_point(root, Path::new(name))?;
-        bind_recursive(Path::new(name), &fd_path(&place)).step(|| format!("bind the host's {name}"))?;
+/// Every place in the tree that must exist.
+fn wanted(spec: &LaunchSpec) -> Vec<(&Path, Kind)> {
+    let mut wanted: Vec<_> = ["/proc", "/sys", "/dev"].map(|name| (Path::new(name), Kind::Directory)).into();
+    // A host file that is missing is reported when it is bound.
+    wanted.extend(spec.binds.iter().filter_map(|bind| Some((bind.guest.as_path(), Kind::of(&bind.host).ok()?))));
+    if spec.make_cwd {
+        wanted.push((&spec.cwd, Kind::Directory));
     }
-    let place = mount_point(root, Path::new("/dev"))?;
+    wanted
+}
+
+/// `/proc`, `/sys` and `/dev`.
+fn system(root: &Root, spec: &LaunchSpec) -> Result<(), RunError> {
+    let place = mount_point(root, Path::new("/proc"), Kind::Directory)?;
+    if !(spec.unshare.pid && fresh_proc(&place)?) {
+        bind_recursive(Path::new("/proc"), &fd_path(&place)).step(|| "bind the host's /proc")?;
+    }
+    let place = mount_point(root, Path::new("/sys"), Kind::Directory)?;
+    bind_recursive(Path::new("/sys"), &fd_path(&place)).step(|| "bind the host's /sys")?;
+    let place = mount_point(root, Path::new("/dev"), Kind::Directory)?;
     match &spec.devices {
         Devices::Host => bind_recursive(Path::new("/dev"), &fd_path(&place)).step(|| "bind the host's /dev"),
-        Devices::Minimal { extra } => dev::minimal(root, &place, extra, &spec.identity),
+        Devices::Minimal { extra } => dev::minimal(root, &place, extra, spec),
     }
 }
 
-fn one_bind(root: &OwnedFd, bind: &Bind) -> Result<(), RunError> {
+/// Mounts a `/proc` of the new pid namespace; false where a container has masked parts of the host's, for then the kernel
+/// lets nobody inside mount one that shows them ([`crate::Namespaces::notes`] says so).
+fn fresh_proc(place: &OwnedFd) -> Result<bool, RunError> {
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    match mount(Some("proc"), &fd_path(place), Some("proc"), flags, None::<&str>) {
+        Err(Errno::EPERM) => Ok(false),
+        answer => answer.map(|()| true).step(|| "mount /proc in the container"),
+    }
+}
+
+fn one_bind(root: &Root, bind: &Bind) -> Result<(), RunError> {
     let what = || format!("bind {} to {}", bind.host.display(), bind.guest.display());
-    let place = mount_point(root, &bind.guest)?;
-    bind_recursive(&bind.host, &fd_path(&place)).step(what)?;
+    let kind = Kind::of(&bind.host).step(what)?;
+    let place = mount_point(root, &bind.guest, kind)?;
+    bind_recursive(&bind.host, &fd_path(&place)).map_err(|error| explain_bind(what(), error))?;
+    let mounted = || resolve::open(root.place.as_fd(), &bind.guest).step(what);
+    if is_host_root(&bind.host) {
+        // The host's root came with what we have mounted over it.
+        for _ in 0..root.levels {
+            umount2(&fd_path(&mounted()?), MntFlags::MNT_DETACH).step(what)?;
+        }
+    }
     if bind.read_only {
-        let mounted = resolve::open(root.as_fd(), &bind.guest).step(what)?;
-        read_only(&mounted).step(|| format!("{} read-only", what()))?;
+        read_only(&root.place, &mounted()?).step(|| format!("{} read-only", what()))?;
     }
     Ok(())
 }
 
-/// The place where something is to be mounted.
-pub(crate) fn mount_point(root: &OwnedFd, guest: &Path) -> Result<OwnedFd, RunError> {
+/// Whether the path is another way of writing `/`, or leads there.
+fn is_host_root(path: &Path) -> bool {
+    let file = |path: &Path| std::fs::metadata(path).map(|it| (it.dev(), it.ino())).ok();
+    file(path) == file(Path::new("/"))
+}
+
+fn explain_bind(what: String, error: Errno) -> RunError {
+    let advice = match error {
+        Errno::ENOTDIR => Some("a directory can only be bound to a directory, and a file to a file"),
+        Errno::EINVAL => Some("the kernel forbids to bind what another mount covers in part"),
+        _ => None,
+    };
+    RunError::Step { what, source: error.into(), advice: advice.map(str::to_owned) }
+}
+
+/// The place where something is to be mounted. One that is missing is made: in the guest's own copy of the tree, or in a
+/// host directory that was bound before (as Docker does); the shared tree has been provided for already.
+pub(crate) fn mount_point(root: &Root, guest: &Path, kind: Kind) -> Result<OwnedFd, RunError> {
     let what = || format!("find the mount point {} in the container", guest.display());
-    match resolve::resolve(root.as_fd(), guest).step(what)? {
+    if !guest.components().any(|part| matches!(part, Component::Normal(_))) {
+        return Err(RunError::step(what(), io::Error::other("nothing can be bound over / itself")));
+    }
+    match resolve::resolve(root.place.as_fd(), guest).step(what)? {
         Place::Found(place) => Ok(place),
-        Place::Missing(_) => Err(RunError::step(what(), io::Error::from(io::ErrorKind::NotFound))),
+        Place::Missing(missing) => {
+            underlay::make(&fd_path(&missing.ancestor), &missing.rest, kind)
+                .step(|| format!("make the mount point {} in the container", guest.display()))?;
+            resolve::open(root.place.as_fd(), guest).step(what)
+        }
     }
 }
 
-/// Binds with all that is mounted below: in a user namespace the kernel refuses to show what a mount covered.
-pub(crate) fn bind_recursive(host: &Path, place: &Path) -> nix::Result<()> {
-    mount(Some(host), place, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)
-}
-
-fn read_only(mounted: &OwnedFd) -> io::Result<()> {
-    mount_setattr_recursive(mounted.as_fd(), libc::MOUNT_ATTR_RDONLY)
-}
-
 /// Makes `root` the root directory and lets go of the host's.
-fn pivot(root: &OwnedFd) -> Result<(), RunError> {
-    fchdir(root).step(|| "change to the container's root")?;
+fn pivot(root: &Root) -> Result<(), RunError> {
+    fchdir(&root.place).step(|| "change to the container's root")?;
     // The old root lands on top of the new one, so the new one needs no directory for it.
-    pivot_root(".", ".").step(|| "make the tree the root directory (pivot_root)")?;
-    umount2(".", MntFlags::MNT_DETACH).step(|| "let go of the host's root")?;
-    chdir(&PathBuf::from("/")).step(|| "change to the container's root")
+    match pivot_root(".", ".") {
+        Ok(()) => {
+            // What was below us, and lies on top of us now: the host's root, and on it all but our own level.
+            for _ in 0..root.levels {
+                umount2(".", MntFlags::MNT_DETACH).step(|| "let go of the host's root")?;
+            }
+        }
+        // The root of an initramfs cannot be exchanged; but the tree covers it already.
+        Err(Errno::EINVAL) => chroot(".").step(|| "make the tree the root directory (chroot)")?,
+        Err(error) => return Err(RunError::step("make the tree the root directory (pivot_root)", error.into())),
+    }
+    chdir("/").step(|| "change to the container's root")
+}
+
+fn working_directory(spec: &LaunchSpec) -> Result<(), RunError> {
+    let what = || format!("start in {}", spec.cwd.display());
+    match chdir(&spec.cwd) {
+        Err(Errno::ENOENT) if spec.make_cwd => {
+            std::fs::create_dir_all(&spec.cwd).step(|| format!("make the working directory {}", spec.cwd.display()))?;
+            chdir(&spec.cwd).step(what)
+        }
+        answer => answer.step(what),
+    }
 }

@@ -4,15 +4,12 @@
 
 use std::{
     fs, io,
-    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    os::fd::{AsRawFd, BorrowedFd, OwnedFd},
     path::PathBuf,
 };
 
 use coracle_api::RunError;
-use nix::{
-    fcntl::{AT_FDCWD, OFlag},
-    sys::stat::Mode,
-};
+use nix::{fcntl::OFlag, sys::stat::Mode};
 
 /// Turns a system call's answer into the engine's error, naming the step.
 pub(crate) trait Step<T> {
@@ -34,11 +31,6 @@ pub(crate) fn fd_path(fd: &impl AsRawFd) -> PathBuf {
 /// Opens a path as a place (`O_PATH`), following symbolic links.
 pub(crate) fn open_place(path: &std::path::Path) -> nix::Result<OwnedFd> {
     nix::fcntl::open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
-}
-
-/// Whether an error means that the kernel, or a filter around us, does not know the call.
-pub(crate) fn is_unknown_call(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM))
 }
 
 /// Sets attributes (`MOUNT_ATTR_…`) of the mount at `place` and of all below it. Linux 5.12.
@@ -72,20 +64,4 @@ pub(crate) fn open_in_root(root: BorrowedFd<'_>, path: &std::path::Path) -> nix:
         .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
         .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
     openat2(root, path, how)
-}
-
-/// Where the process is, as a descriptor constant that nix accepts.
-pub(crate) fn here() -> BorrowedFd<'static> {
-    AT_FDCWD
-}
-
-/// Takes ownership of a descriptor that a raw call returned.
-pub(crate) fn owned(fd: i64) -> io::Result<OwnedFd> {
-    match i32::try_from(fd) {
-        Ok(fd) if fd >= 0 => {
-            // SAFETY: the kernel has just returned this descriptor to us, and nobody else holds it.
-            Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-        }
-        _ => Err(io::Error::last_os_error()),
-    }
 }
