@@ -18,7 +18,7 @@ use nix::{
         statfs::fstatfs,
         statvfs::{FsFlags, fstatvfs},
     },
-    unistd::{AccessFlags, faccessat, geteuid, unlinkat, UnlinkatFlags},
+    unistd::{AccessFlags, UnlinkatFlags, faccessat, geteuid, unlinkat},
 };
 
 use super::Place;
@@ -119,7 +119,8 @@ impl Base {
     /// Whether the file system has room. It may still run out later, or a quota may: unpacking says so then.
     pub(super) fn check_room(&self, bytes: u64, inodes: u64) -> Result<(), String> {
         let Ok(data) = fstatvfs(&self.fd) else { return Ok(()) };
-        let (free, free_inodes) = (data.blocks_available().saturating_mul(data.fragment_size()), data.files_available());
+        let (free, free_inodes) =
+            (data.blocks_available().saturating_mul(data.fragment_size()), data.files_available());
         // Every file ends, on average, in the middle of a block.
         let needed = bytes.saturating_add(inodes.saturating_mul(data.block_size().min(4096) / 2));
         if free < needed {

@@ -7,7 +7,7 @@
 
 use std::{
     fs::File,
-    io::Write,
+    io::{Read, Write},
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -28,6 +28,9 @@ const HIGH: i32 = 700;
 
 /// Lines of jobs that are long gone pile up to this length, where locks make them redundant.
 const LONGEST: i64 = 64 << 10;
+
+/// Seconds after which a line of an unknown boot says nothing any more.
+const MONTH: u64 = 30 * 24 * 3600;
 
 /// Makes the lease of a new tree, and takes it.
 pub(super) fn create(dir: BorrowedFd<'_>, boot: &str) -> Result<OwnedFd, Errno> {
@@ -69,11 +72,74 @@ pub(super) fn make_inherited(fd: OwnedFd) -> OwnedFd {
     fd
 }
 
+/// Whether a process that wrote a line may still be alive; asked only where there are no locks.
+///
+/// A line of another boot may be another node's: it counts for a month.
+pub(super) fn is_used(fd: &OwnedFd) -> bool {
+    let boot = super::trust::boot_id();
+    let mut bytes = Vec::new();
+    let Ok(Ok(_)) = fd.try_clone().map(|copy| File::from(copy).read_to_end(&mut bytes)) else { return true };
+    let now = seconds();
+    String::from_utf8_lossy(&bytes).lines().any(|line| {
+        let mut fields = line.split(' ');
+        let Some(pid) = fields.next().and_then(|pid| pid.parse::<i32>().ok()) else { return false };
+        let since = fields.next().and_then(|time| time.parse::<u64>().ok()).unwrap_or(now);
+        if fields.next() == Some(boot.as_str()) {
+            // A process that started after the line was written is another one with the same number.
+            started(pid).is_some_and(|start| start <= since + 2)
+        } else {
+            since + MONTH > now
+        }
+    })
+}
+
+/// When a process started, in seconds since the epoch (proc(5): `starttime` in ticks after `btime`).
+fn started(pid: i32) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name, in parentheses, may hold anything; what follows it starts with field 3.
+    let ticks: u64 = stat.rsplit_once(')')?.1.split_whitespace().nth(22 - 3)?.parse().ok()?;
+    let boot = std::fs::read_to_string("/proc/stat").ok()?;
+    let boot: u64 = boot.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()?;
+    let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok()??;
+    Some(boot + ticks / u64::try_from(per_second).ok().filter(|ticks| *ticks > 0)?)
+}
+
+fn seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
+}
+
 /// One short write to a file opened for appending: lines do not mix. A full disk costs only the line.
 fn record(fd: &OwnedFd, boot: &str) {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+    let now = seconds();
     let line = format!("{} {now} {boot}\n", std::process::id());
     if let Ok(copy) = fd.try_clone() {
         let _ = File::from(copy).write_all(line.as_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_started_before_now_and_after_boot() {
+        let start = started(i32::try_from(std::process::id()).unwrap()).unwrap();
+        assert!(start <= seconds() && start + 24 * 3600 > seconds(), "{start}");
+    }
+
+    #[test]
+    fn lines_tell_the_living_from_the_dead() {
+        let path = std::env::temp_dir().join(format!("coracle-lease-{}", std::process::id()));
+        let check = |text: String| {
+            std::fs::write(&path, text).unwrap();
+            is_used(&OwnedFd::from(File::open(&path).unwrap()))
+        };
+        let (me, boot, now) = (std::process::id(), super::super::trust::boot_id(), seconds());
+        assert!(check(format!("{me} {now} {boot}\n")));
+        assert!(!check(format!("{me} 1000 {boot}\n")), "the number was another process's then");
+        assert!(!check(format!("4194305 {now} {boot}\n")), "no such process");
+        assert!(check(format!("1 {now} another-boot\n")));
+        assert!(!check(format!("1 {} another-boot\n", now - MONTH - 1)));
+        std::fs::remove_file(&path).unwrap();
     }
 }

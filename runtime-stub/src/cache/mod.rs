@@ -1,15 +1,47 @@
 //! The cache: unpacked trees, shared by all of a user's jobs on the node, each unpacked once.
+//!
+//! ```text
+//! PLACE/coracle-UID/             0700, this user's; trusted only if nobody else can have written to it
+//!     DIGEST/                    one tree, named by the SHA-256 of its index; whole from the moment it has this name
+//!         canary                 written first, read never (`trust`)
+//!         lease                  flocked by every job that uses the tree; a line per start (`lease`)
+//!         index                  the index, decompressed, for engines
+//!         root/                  the tree
+//!         trust                  under which boots the tree was found whole (`trust`)
+//!     DIGEST.lock                who unpacks, and how far (`lock`)
+//!     .new-… .old-…              being unpacked; replaced, and kept until its last job ends
+//!     .run-…                     one run's own tree or files
+//! ```
+//!
+//! Rules:
+//! - Correctness rests on rename alone: a tree gets its name when it is whole, and loses it before it is removed.
+//! - A start that finds its tree makes about twenty system calls and reads nothing of the tree.
+//! - A tree found damaged is unpacked anew beside the old one and takes its name in one step; jobs in the old one go on.
+//! - What a killed process left is removed by the next one that unpacks: it holds no lock any more.
 
+mod base;
+mod fill;
+mod lease;
+mod lock;
 mod places;
+mod scratch;
+mod trust;
 
-use std::{fmt, os::fd::OwnedFd, path::PathBuf, time::Duration};
+use std::{fmt, fs, io, os::fd::OwnedFd, path::PathBuf, time::Duration};
 
+use coracle_format::hex;
+
+use self::{
+    base::{Base, NoBase},
+    fill::{Filler, Found, NoFill},
+};
 use crate::{
     open::{Bundle, OpenError},
     unpack::{Stats, UnpackError},
 };
 
 pub use places::{Place, Settings, Skipped};
+pub use scratch::{Scratch, ScratchError};
 
 /// How to get a tree.
 #[derive(Debug, Clone)]
@@ -140,18 +172,53 @@ fn list(skipped: &[Skipped]) -> String {
 /// # Errors
 /// [`CacheError`] tells what was tried.
 pub fn acquire(bundle: &Bundle, options: &CacheOptions, report: &mut dyn FnMut(Event)) -> Result<Cached, CacheError> {
-    let _ = (bundle, report);
-    Err(CacheError::NoPlace(
-        options
-            .settings
-            .cache_places()
-            .into_iter()
-            .map(|place| Skipped { place, reason: "not in this version".to_owned() })
-            .collect(),
-    ))
+    let boot = trust::boot_id();
+    let name = hex(bundle.index_digest());
+    let filler = Filler { bundle, options, boot: &boot, name: &name };
+    let mut skipped = Vec::new();
+    let mut places = if options.private { options.settings.scratch_places() } else { options.settings.cache_places() };
+    if !options.private {
+        for place in &places {
+            match Base::open(place, false) {
+                Ok(base) => {
+                    if let Found::Whole(mut cached) = filler.find(&base) {
+                        cached.skipped = skipped;
+                        return Ok(cached);
+                    }
+                }
+                Err(NoBase::Missing) => {}
+                // Found again, and reported, when a place to unpack to is looked for.
+                Err(NoBase::Refused(reason)) => skipped.push(Skipped { place: place.clone(), reason }),
+            }
+        }
+        skipped.clear();
+    }
+    // Memory is charged to the job: only if nothing else will do, or if the user chose it.
+    places.sort_by_key(|place| !place.chosen && base::is_tmpfs(&place.path));
+    for place in places {
+        let reason = match filler.fill_place(&place, report) {
+            Ok(mut cached) => {
+                cached.skipped = skipped;
+                return Ok(cached);
+            }
+            Err(NoFill::Place(reason)) => reason,
+            Err(NoFill::Fatal(error)) => return Err(error),
+        };
+        let one = Skipped { place, reason };
+        if one.place.chosen {
+            report(Event::Skipped(one.clone()));
+        }
+        skipped.push(one);
+    }
+    Err(CacheError::NoPlace(skipped))
 }
 
 impl Cached {
     /// Removes a private tree; a shared one stays.
-    pub fn remove(self) {}
+    ///
+    /// # Errors
+    /// What could not be removed, and why.
+    pub fn remove(self) -> io::Result<()> {
+        if self.private { fs::remove_dir_all(&self.dir) } else { Ok(()) }
+    }
 }

@@ -129,8 +129,7 @@ fn check(dir: BorrowedFd<'_>, root: &OwnedFd, text: &[u8], boot: &str) -> Result
     let unreadable = || format!("its {TRUST} file is damaged");
     let mut lines = text.split(|byte| *byte == b'\n');
     let header = lines.next().and_then(|line| std::str::from_utf8(line).ok()).ok_or_else(unreadable)?;
-    let unpacked: i64 =
-        header.strip_prefix(HEADER).and_then(|rest| rest.trim().parse().ok()).ok_or_else(unreadable)?;
+    let unpacked: i64 = header.strip_prefix(HEADER).and_then(|rest| rest.trim().parse().ok()).ok_or_else(unreadable)?;
     let mut known = false;
     for line in lines {
         if let Some(rest) = line.strip_prefix(b"boot ") {
@@ -184,7 +183,8 @@ fn fullest(index: &Index) -> Vec<&[u8]> {
         *counts.entry(parent).or_default() += 1;
     }
     counts.insert(b"", usize::MAX);
-    let mut counts: Vec<_> = counts.into_iter().filter(|(path, _)| !path.contains(&b'\n') && path.len() < 1024).collect();
+    let mut counts: Vec<_> =
+        counts.into_iter().filter(|(path, _)| !path.contains(&b'\n') && path.len() < 1024).collect();
     counts.sort_by(|one, other| other.1.cmp(&one.1).then_with(|| one.0.cmp(other.0)));
     counts.into_iter().take(SAMPLE).map(|(path, _)| path).collect()
 }

@@ -1,0 +1,341 @@
+//! One tree in one place: looked up, waited for, unpacked, renamed into place.
+
+use std::{
+    ffi::OsString,
+    fs,
+    os::fd::{AsFd, AsRawFd, OwnedFd},
+    path::PathBuf,
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use nix::{
+    errno::Errno,
+    fcntl::{OFlag, RenameFlags, openat, renameat, renameat2},
+    sys::stat::{Mode, mkdirat},
+};
+
+use super::{
+    CacheError, CacheOptions, Cached, Event, Place,
+    base::{Base, NoBase, path_of},
+    lease,
+    lock::{self, Held, Turn, Wait},
+    trust::{self, Finding},
+};
+use crate::{
+    open::Bundle,
+    unpack::{self, Modes, Stats, UnpackError},
+};
+
+/// A tree and where to have it.
+pub(super) struct Filler<'a> {
+    pub(super) bundle: &'a Bundle,
+    pub(super) options: &'a CacheOptions,
+    pub(super) boot: &'a str,
+    /// The index's digest: the directory's name.
+    pub(super) name: &'a str,
+}
+
+/// What a place holds under the tree's name.
+pub(super) enum Found {
+    /// The tree, with its lease taken.
+    Whole(Cached),
+    /// Nothing, or what is just being removed.
+    Nothing,
+    /// A tree that is not what was unpacked.
+    Damaged(String),
+}
+
+/// Why a place got no tree.
+pub(super) enum NoFill {
+    /// For a reason of this place: another may do.
+    Place(String),
+    /// For a reason that every place would meet.
+    Fatal(CacheError),
+}
+
+impl From<Errno> for NoFill {
+    fn from(errno: Errno) -> Self {
+        Self::Place(errno.desc().to_owned())
+    }
+}
+
+impl Filler<'_> {
+    /// Looks for the tree, without making anything.
+    pub(super) fn find(&self, base: &Base) -> Found {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let dir = match openat(base.fd(), self.name, flags, Mode::empty()) {
+            Ok(dir) => dir,
+            Err(Errno::ENOENT) => return Found::Nothing,
+            Err(errno) => return Found::Damaged(errno.desc().to_owned()),
+        };
+        match trust::look(dir.as_fd(), self.boot) {
+            Finding::Whole => {}
+            Finding::OtherBoot { settled } => {
+                if let Err(why) = self.trust_anew(base, &dir, settled) {
+                    return Found::Damaged(why);
+                }
+            }
+            Finding::Damaged(why) => return Found::Damaged(why),
+        }
+        match lease::take(dir.as_fd(), self.boot) {
+            Ok(lease) => match path_of(dir.as_fd()) {
+                Ok(path) => Found::Whole(self.cached(path, lease, None)),
+                Err(error) => Found::Damaged(error.to_string()),
+            },
+            // Somebody removes it, or has.
+            Err(Errno::EWOULDBLOCK) => Found::Nothing,
+            Err(Errno::ENOENT) => Found::Damaged("its lease is gone, as after a cleaner of old files".to_owned()),
+            Err(errno) => Found::Damaged(format!("its lease cannot be taken: {}", errno.desc())),
+        }
+    }
+
+    /// A tree that was unpacked before this boot, or on another node.
+    fn trust_anew(&self, base: &Base, dir: &OwnedFd, settled: bool) -> Result<(), String> {
+        // Network file systems have the data once the files are closed, whatever becomes of the node that wrote them; and
+        // looking at every file of theirs takes longer than unpacking.
+        if !base.is_network() {
+            if !settled {
+                return Err("the node went down soon after it was unpacked".to_owned());
+            }
+            let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+            let root =
+                openat(dir, trust::ROOT, flags, Mode::empty()).map_err(|errno| format!("root: {}", errno.desc()))?;
+            let index = self.bundle.index().map_err(|error| error.to_string())?;
+            trust::compare(root.as_fd(), &index)?;
+        }
+        // A read-only cache is looked at again each time.
+        let _ = trust::add_boot(dir.as_fd(), self.boot);
+        Ok(())
+    }
+
+    /// Gets the tree into `place`, by whoever.
+    pub(super) fn fill_place(&self, place: &Place, report: &mut dyn FnMut(Event)) -> Result<Cached, NoFill> {
+        let base = Base::open(place, true).map_err(|no| match no {
+            NoBase::Missing => NoFill::Place("does not exist".to_owned()),
+            NoBase::Refused(reason) => NoFill::Place(reason),
+        })?;
+        if self.options.private {
+            self.check(&base)?;
+            return self.unpack(&base, None, false, report);
+        }
+        let ready = || match self.find(&base) {
+            Found::Whole(cached) => Some(cached),
+            Found::Nothing | Found::Damaged(_) => None,
+        };
+        let dir = base.path().map_err(|error| NoFill::Place(error.to_string()))?.join(self.name);
+        let patience = self.options.patience;
+        let turn = lock::turn(&base, self.name, patience, ready, |wait| {
+            report(match wait {
+                Wait::For(pid) => Event::Waiting { pid, dir: dir.clone() },
+                Wait::GaveUp(pid) => Event::GaveUp { pid, after: patience },
+            });
+        })?;
+        let held = match turn {
+            Turn::Ready(cached) => return Ok(cached),
+            Turn::Ours(held) => held,
+        };
+        let damaged = match self.find(&base) {
+            Found::Whole(cached) => return Ok(cached),
+            Found::Nothing => false,
+            Found::Damaged(why) => {
+                report(Event::Damaged { dir, why });
+                // Makes room, if nobody is in it.
+                remove_unused(&base, self.name);
+                true
+            }
+        };
+        sweep(&base);
+        self.check(&base)?;
+        self.unpack(&base, held.as_ref(), damaged, report)
+    }
+
+    fn check(&self, base: &Base) -> Result<(), NoFill> {
+        let payload = &self.bundle.manifest().payload;
+        base.check_exec().map_err(NoFill::Place)?;
+        base.check_room(payload.unpacked, payload.inodes).map_err(NoFill::Place)
+    }
+
+    /// Unpacks to a directory of this process's own, and gives that the tree's name.
+    fn unpack(
+        &self,
+        base: &Base,
+        held: Option<&Held>,
+        damaged: bool,
+        report: &mut dyn FnMut(Event),
+    ) -> Result<Cached, NoFill> {
+        let temporary = temporary(if self.options.private { "run" } else { "new" });
+        mkdirat(base.fd(), temporary.as_str(), Mode::S_IRWXU)?;
+        let path = base.path().map_err(|error| NoFill::Place(error.to_string()))?.join(&temporary);
+        // From here on, nothing half-made stays behind.
+        let half_made = HalfMade { path: Some(path.clone()) };
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let dir = openat(base.fd(), temporary.as_str(), flags, Mode::empty())?;
+        trust::write_canary(dir.as_fd())?;
+        let lease = lease::create(dir.as_fd(), self.boot)?;
+        report(Event::Unpacking { dir: path.clone(), bytes: self.bundle.manifest().payload.unpacked });
+        let stats = self.write(&dir, &path, held)?;
+
+        if self.options.private {
+            half_made.keep();
+            return Ok(self.cached(path, lease, Some(stats)));
+        }
+        let taken = self.put_in_place(base, &temporary, damaged)?;
+        if taken {
+            drop(half_made);
+            return match self.find(base) {
+                Found::Whole(cached) => Ok(cached),
+                _ => Err(NoFill::Place("somebody else's tree has its name and is damaged".to_owned())),
+            };
+        }
+        half_made.keep();
+        let path = path_of(dir.as_fd()).map_err(|error| NoFill::Place(error.to_string()))?;
+        Ok(self.cached(path, lease, Some(stats)))
+    }
+
+    /// Everything inside the temporary directory but canary and lease.
+    fn write(&self, dir: &OwnedFd, path: &std::path::Path, held: Option<&Held>) -> Result<Stats, NoFill> {
+        let fatal = |error: crate::open::OpenError| NoFill::Fatal(error.into());
+        let bytes = self.bundle.index_bytes().map_err(fatal)?;
+        let index = self.bundle.decode_index(&bytes).map_err(fatal)?;
+        trust::write(dir.as_fd(), trust::INDEX, &bytes)?;
+        drop(bytes);
+        mkdirat(dir, trust::ROOT, Mode::S_IRWXU)?;
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let root = openat(dir, trust::ROOT, flags, Mode::empty())?;
+        let progress = |done, all| {
+            if let Some(held) = held {
+                held.progress(done, all);
+            }
+        };
+        let options =
+            unpack::Options { threads: self.options.threads, modes: Modes::Shared, progress: Some(&progress) };
+        let stats = unpack::unpack(self.bundle, &index, &path.join(trust::ROOT), &options).map_err(|error| {
+            match (&error, error.errno()) {
+                // Of this place. Anything wrong with the bundle, or a signal, is not.
+                (UnpackError::Step { .. }, Some(_)) => NoFill::Place(error.to_string()),
+                _ => NoFill::Fatal(error.into()),
+            }
+        })?;
+        trust::write_trust(dir.as_fd(), root.as_fd(), &index, self.boot)?;
+        Ok(stats)
+    }
+
+    /// Gives the temporary directory the tree's name. `true`: the name is taken by a tree that somebody else unpacked.
+    fn put_in_place(&self, base: &Base, temporary: &str, damaged: bool) -> Result<bool, Errno> {
+        let from = base.fd();
+        match renameat(from, temporary, from, self.name) {
+            Ok(()) => return Ok(false),
+            Err(Errno::EEXIST | Errno::ENOTEMPTY) if !damaged => return Ok(true),
+            Err(Errno::EEXIST | Errno::ENOTEMPTY) => {}
+            Err(errno) => return Err(errno),
+        }
+        // Jobs are in the damaged tree, or it would be gone. It makes way in one step where the kernel can do that.
+        let old = self::temporary("old");
+        match renameat2(from, temporary, from, self.name, RenameFlags::RENAME_EXCHANGE) {
+            Ok(()) => renameat(from, temporary, from, old.as_str())?,
+            Err(_) => {
+                renameat(from, self.name, from, old.as_str())?;
+                match renameat(from, temporary, from, self.name) {
+                    Ok(()) => {}
+                    Err(Errno::EEXIST | Errno::ENOTEMPTY) => return Ok(true),
+                    Err(errno) => return Err(errno),
+                }
+            }
+        }
+        remove_unused(base, &old);
+        Ok(false)
+    }
+
+    fn cached(&self, dir: PathBuf, lease: OwnedFd, stats: Option<Stats>) -> Cached {
+        Cached {
+            root: dir.join(trust::ROOT),
+            index: dir.join(trust::INDEX),
+            dir,
+            lease: lease::make_inherited(lease),
+            hit: stats.is_none(),
+            stats,
+            private: self.options.private,
+            skipped: Vec::new(),
+        }
+    }
+}
+
+/// A directory that is removed unless it was finished.
+struct HalfMade {
+    path: Option<PathBuf>,
+}
+
+impl HalfMade {
+    fn keep(mut self) {
+        self.path = None;
+    }
+}
+
+impl Drop for HalfMade {
+    fn drop(&mut self) {
+        if let Some(path) = &self.path {
+            // What cannot be removed now, a later start removes.
+            let _ = fs::remove_dir_all(path);
+        }
+    }
+}
+
+/// A name that no other process takes, and that tells its maker.
+pub(super) fn temporary(kind: &str) -> String {
+    static COUNTER: AtomicU32 = AtomicU32::new(0);
+    let nanoseconds =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |time| time.subsec_nanos());
+    let count = COUNTER.fetch_add(1, Ordering::Relaxed);
+    format!(".{kind}-{}-{nanoseconds:08x}{count:x}", std::process::id())
+}
+
+/// Removes what killed processes left behind: temporaries whose lock nobody holds.
+fn sweep(base: &Base) {
+    let Ok(path) = base.path() else { return };
+    let Ok(entries) = fs::read_dir(path) else { return };
+    for name in entries.flatten().map(|entry| entry.file_name()) {
+        let Some(rest) = name.to_str().and_then(|name| name.strip_prefix('.')) else { continue };
+        let mut parts = rest.split('-');
+        if matches!(parts.next(), Some("new" | "old" | "run" | "exec")) && is_abandoned(base, &name, parts.next()) {
+            remove_unused(base, &name.to_string_lossy());
+        }
+    }
+}
+
+/// Whether the maker of a temporary is gone, as far as a process id can tell, or has had a minute to take its lock.
+fn is_abandoned(base: &Base, name: &OsString, pid: Option<&str>) -> bool {
+    let dead = pid
+        .and_then(|pid| pid.parse::<i32>().ok())
+        .is_some_and(|pid| nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), None) == Err(Errno::ESRCH));
+    let old = base.path().ok().and_then(|path| fs::symlink_metadata(path.join(name)).ok()).is_some_and(|data| {
+        data.modified().ok().and_then(|time| time.elapsed().ok()).is_some_and(|age| age.as_secs() >= 60)
+    });
+    dead || old
+}
+
+/// Removes a tree or a temporary, unless its lease is held.
+pub(super) fn remove_unused(base: &Base, name: &str) -> bool {
+    let Ok(path) = base.path().map(|path| path.join(name)) else { return false };
+    let Ok(metadata) = fs::symlink_metadata(&path) else { return false };
+    if !metadata.is_dir() {
+        return fs::remove_file(&path).is_ok();
+    }
+    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let lease = openat(base.fd(), path.join(lease::LEASE).as_path(), flags, Mode::empty());
+    if let Ok(lease) = &lease {
+        match lock::flock(lease.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) {
+            Ok(()) => {}
+            Err(Errno::EWOULDBLOCK) => return false,
+            // No locks here: only time tells. A job may run for weeks.
+            Err(_) if lease::is_used(lease) => return false,
+            Err(_) => {}
+        }
+    }
+    // The name goes first, so that nobody finds a tree that is half removed; the lease goes with the rest, while it is held.
+    let doomed = temporary("old");
+    if name.starts_with('.') {
+        return fs::remove_dir_all(&path).is_ok();
+    }
+    renameat(base.fd(), name, base.fd(), doomed.as_str()).is_ok()
+        && fs::remove_dir_all(path.with_file_name(doomed)).is_ok()
+}

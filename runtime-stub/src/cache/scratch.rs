@@ -1,0 +1,79 @@
+//! A run's own directory: mount points, generated files, copy-on-write layers.
+
+use std::{
+    fs, io,
+    os::fd::{AsFd, OwnedFd},
+    path::{Path, PathBuf},
+};
+
+use nix::{
+    fcntl::{OFlag, openat},
+    sys::stat::{Mode, mkdirat},
+};
+
+use super::{
+    Settings, Skipped,
+    base::{Base, NoBase},
+    fill::temporary,
+    lease, trust,
+};
+
+/// A directory that this run made for itself, empty but for a lease that tells others that the run is alive.
+#[derive(Debug)]
+pub struct Scratch {
+    path: PathBuf,
+    lease: OwnedFd,
+}
+
+/// No scratch directory could be made.
+#[derive(Debug, thiserror::Error)]
+#[error("no scratch directory: {}: name a directory of your own in CORACLE_SCRATCH", super::list(.0))]
+pub struct ScratchError(pub Vec<Skipped>);
+
+impl Scratch {
+    /// Makes one in the first of the scratch places that will have it.
+    ///
+    /// # Errors
+    /// Every place, and why it would not do.
+    pub fn create(settings: &Settings) -> Result<Self, ScratchError> {
+        let boot = trust::boot_id();
+        let mut skipped = Vec::new();
+        for place in settings.scratch_places() {
+            let made = Base::open(&place, true)
+                .map_err(|no| match no {
+                    NoBase::Missing => "does not exist".to_owned(),
+                    NoBase::Refused(reason) => reason,
+                })
+                .and_then(|base| Self::create_in(&base, &boot).map_err(|error| error.to_string()));
+            match made {
+                Ok(scratch) => return Ok(scratch),
+                Err(reason) => skipped.push(Skipped { place, reason }),
+            }
+        }
+        Err(ScratchError(skipped))
+    }
+
+    fn create_in(base: &Base, boot: &str) -> io::Result<Self> {
+        let name = temporary("run");
+        mkdirat(base.fd(), name.as_str(), Mode::S_IRWXU)?;
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let dir = openat(base.fd(), name.as_str(), flags, Mode::empty())?;
+        let lease = lease::create(dir.as_fd(), boot)?;
+        Ok(Self { path: base.path()?.join(name), lease: lease::make_inherited(lease) })
+    }
+
+    /// The directory: absolute, without symbolic links. What it holds beside the file `lease` is the caller's.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Removes the directory and everything in it. Without this it stays until a later run finds its lease free.
+    ///
+    /// # Errors
+    /// What could not be removed.
+    pub fn remove(self) -> io::Result<()> {
+        drop(self.lease);
+        fs::remove_dir_all(self.path)
+    }
+}
