@@ -55,12 +55,10 @@ pub struct Options {
 /// # Errors
 /// Layers that cannot be read, are damaged, or are refused as hostile; a full disk.
 pub fn flatten(content: Content, options: &Options) -> Result<Tree, FlattenError> {
-    let mut tree = match content {
-        Content::Tree(tree) => tree,
-        Content::Layers(layers) => flatten_layers(&layers, options)?,
-    };
-    tree.note_devices();
-    Ok(tree)
+    match content {
+        Content::Tree(tree) => Ok(tree),
+        Content::Layers(layers) => flatten_layers(&layers, options),
+    }
 }
 
 fn flatten_layers(layers: &[Layer], options: &Options) -> Result<Tree, FlattenError> {

@@ -154,26 +154,4 @@ impl Tree {
             self.paths.remove(&path);
         }
     }
-
-    /// Notes the device nodes in the tree, which unpacking leaves out.
-    pub(crate) fn note_devices(&mut self) {
-        const NAMED: usize = 8;
-        let is_device =
-            |id: &InodeId| matches!(self.inode(*id).kind, InodeKind::CharDevice(..) | InodeKind::BlockDevice(..));
-        let names: Vec<_> = self.paths.iter().filter(|(_, id)| is_device(id)).map(|(path, _)| path).collect();
-        if names.is_empty() {
-            return;
-        }
-        let shown: Vec<_> = names.iter().take(NAMED).map(|name| format!("/{}", super::error::shown(name))).collect();
-        let more = if names.len() > NAMED { ", …" } else { "" };
-        let note = format!(
-            "{} device node{} recorded and left out of the unpacked tree: {}{more}",
-            names.len(),
-            if names.len() == 1 { " is" } else { "s are" },
-            shown.join(", "),
-        );
-        if !self.notes.contains(&note) {
-            self.notes.push(note);
-        }
-    }
 }
