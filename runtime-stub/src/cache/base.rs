@@ -15,7 +15,7 @@ use nix::{
     fcntl::{AtFlags, OFlag, openat},
     sys::{
         stat::{Mode, SFlag, fstat, mkdirat},
-        statfs::fstatfs,
+        statfs::{FsType, fstatfs},
         statvfs::{FsFlags, fstatvfs},
     },
     unistd::{AccessFlags, UnlinkatFlags, faccessat, geteuid, unlinkat},
@@ -25,21 +25,21 @@ use super::Place;
 
 /// File systems whose directories other nodes may share, by their magic number (statfs(2) and the systems' own sources):
 /// NFS, Lustre, GPFS, Ceph, AFS, BeeGFS, SMB, SMB2, FUSE, 9P, PanFS, OrangeFS.
-const NETWORK: [i64; 12] = [
-    0x6969,
-    0x0BD0_0BD0,
-    0x4750_4653,
-    0x00C3_6400,
-    0x5346_414F,
-    0x1983_0326,
-    0xFF53_4D42,
-    0xFE53_4D42,
-    0x6573_5546,
-    0x0102_1997,
-    0xAAD7_AAEA,
-    0x2003_0528,
+const NETWORK: [FsType; 12] = [
+    FsType(0x6969),
+    FsType(0x0BD0_0BD0),
+    FsType(0x4750_4653),
+    FsType(0x00C3_6400),
+    FsType(0x5346_414F),
+    FsType(0x1983_0326),
+    FsType(0xFF53_4D42),
+    FsType(0xFE53_4D42),
+    FsType(0x6573_5546),
+    FsType(0x0102_1997),
+    FsType(0xAAD7_AAEA),
+    FsType(0x2003_0528),
 ];
-const TMPFS: i64 = 0x0102_1994;
+const TMPFS: FsType = FsType(0x0102_1994);
 
 /// An open `coracle-<uid>`.
 #[derive(Debug)]
@@ -96,7 +96,7 @@ impl Base {
     }
 
     pub(super) fn is_network(&self) -> bool {
-        file_system(self.fd()).is_some_and(|magic| NETWORK.contains(&magic))
+        fstatfs(self.fd()).is_ok_and(|data| NETWORK.contains(&data.filesystem_type()))
     }
 
     /// Whether programs may be executed there: by the mount's flag, and by asking about a file that was just made.
@@ -136,16 +136,12 @@ impl Base {
 
 /// Whether a place lies in memory.
 pub(super) fn is_tmpfs(place: &Path) -> bool {
-    nix::sys::statfs::statfs(place).is_ok_and(|data| i64::from(data.filesystem_type().0) == TMPFS)
+    nix::sys::statfs::statfs(place).is_ok_and(|data| data.filesystem_type() == TMPFS)
 }
 
 /// The path that a descriptor leads to, from the kernel.
 pub(super) fn path_of(fd: BorrowedFd<'_>) -> io::Result<PathBuf> {
     std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()))
-}
-
-fn file_system(fd: BorrowedFd<'_>) -> Option<i64> {
-    fstatfs(fd).ok().map(|data| i64::from(data.filesystem_type().0))
 }
 
 fn make(place: &Place, name: &str) -> Result<(), NoBase> {
