@@ -51,7 +51,8 @@ fn read_only_one_by_one(root: &OwnedFd, mounted: &OwnedFd) -> io::Result<()> {
     Ok(())
 }
 
-/// A remount names all flags anew, and those that came with the mount from outside may not be dropped.
+/// A remount names all flags anew, and those that came with the mount from outside may not be dropped. `relatime` is what
+/// the kernel takes by itself where no other of its kind is named (and musl's statvfs does not tell it).
 pub(crate) fn remount_read_only(place: &Path) -> nix::Result<()> {
     let kept = [
         (FsFlags::ST_NOSUID, MsFlags::MS_NOSUID),
@@ -59,7 +60,6 @@ pub(crate) fn remount_read_only(place: &Path) -> nix::Result<()> {
         (FsFlags::ST_NOEXEC, MsFlags::MS_NOEXEC),
         (FsFlags::ST_NOATIME, MsFlags::MS_NOATIME),
         (FsFlags::ST_NODIRATIME, MsFlags::MS_NODIRATIME),
-        (FsFlags::ST_RELATIME, MsFlags::MS_RELATIME),
     ];
     let now = statvfs(place)?.flags();
     let mut flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;

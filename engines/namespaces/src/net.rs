@@ -21,6 +21,9 @@ pub(crate) fn name_and_loopback(spec: &LaunchSpec) -> Result<(), RunError> {
     Ok(())
 }
 
+/// `libc` has it as a `c_ulong`, which musl's ioctl does not take.
+const SIOCSIFFLAGS: libc::Ioctl = 0x8914;
+
 /// A new network namespace has one interface, `lo`, and it is down; the kernel gives it its addresses when it comes up.
 fn loopback_up() -> io::Result<()> {
     let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
@@ -32,6 +35,6 @@ fn loopback_up() -> io::Result<()> {
     request.ifr_ifru.ifru_flags =
         libc::c_short::try_from(libc::IFF_UP | libc::IFF_RUNNING).map_err(io::Error::other)?;
     // SAFETY: SIOCSIFFLAGS reads an ifreq; `request` is initialised and outlives the call.
-    let done = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
+    let done = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCSIFFLAGS, &raw const request) };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

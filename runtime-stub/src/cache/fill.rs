@@ -3,14 +3,15 @@
 use std::{
     ffi::OsString,
     fs,
-    os::fd::{AsFd, AsRawFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     path::PathBuf,
     sync::atomic::{AtomicU32, Ordering},
 };
 
 use nix::{
+    NixPath,
     errno::Errno,
-    fcntl::{OFlag, RenameFlags, openat, renameat, renameat2},
+    fcntl::{OFlag, openat, renameat},
     sys::stat::{Mode, mkdirat},
 };
 
@@ -231,7 +232,7 @@ impl Filler<'_> {
         }
         // Jobs are in the damaged tree, or it would be gone. It makes way in one step where the kernel can do that.
         let old = self::temporary("old");
-        match renameat2(from, temporary, from, self.name, RenameFlags::RENAME_EXCHANGE) {
+        match exchange(from, temporary, self.name) {
             Ok(()) => renameat(from, temporary, from, old.as_str())?,
             Err(_) => {
                 renameat(from, self.name, from, old.as_str())?;
@@ -258,6 +259,18 @@ impl Filler<'_> {
             skipped: Vec::new(),
         }
     }
+}
+
+/// renameat2(2) as a system call: musl has no function for it.
+fn exchange(base: BorrowedFd<'_>, one: &str, other: &str) -> Result<(), Errno> {
+    let done = one.with_nix_path(|one| {
+        other.with_nix_path(|other| {
+            let (fd, one, other) = (base.as_raw_fd(), one.as_ptr(), other.as_ptr());
+            // SAFETY: both names are NUL-terminated and outlive the call, which writes to no memory of this process.
+            unsafe { libc::syscall(libc::SYS_renameat2, fd, one, fd, other, libc::RENAME_EXCHANGE) }
+        })
+    })??;
+    Errno::result(done).map(drop)
 }
 
 /// A directory that is removed unless it was finished.
