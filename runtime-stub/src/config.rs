@@ -60,7 +60,8 @@ impl Config {
         let Some(run) = table.get("run") else { return Ok(()) };
         let run = run.as_table().ok_or_else(|| wrong("run is not a table".to_owned()))?;
         for (key, value) in run {
-            let Some(row) = Row::named(key.as_bytes()).filter(|row| !matches!(row.kind, Kind::Action | Kind::Later)) else {
+            let Some(row) = Row::named(key.as_bytes()).filter(|row| !matches!(row.kind, Kind::Action | Kind::Later))
+            else {
                 let near = table::nearest(key).map_or_else(String::new, |near| format!(": did you mean {near}?"));
                 self.warnings.push(format!("{}: {key:?}: no such option, ignored{near}", path.display()));
                 continue;
@@ -141,7 +142,11 @@ mod tests {
     fn read(text: &str) -> Result<Config, OptionError> {
         let dir = std::env::temp_dir().join(format!("coracle-config-{}-{}", std::process::id(), text.len()));
         fs::write(&dir, text).expect("the temporary directory is writable");
-        let env = [("CORACLE_CONFIG".into(), dir.clone().into()), ("USER".into(), "ann".into()), ("HOME".into(), "/h".into())];
+        let env = [
+            ("CORACLE_CONFIG".into(), dir.clone().into()),
+            ("USER".into(), "ann".into()),
+            ("HOME".into(), "/h".into()),
+        ];
         let config = Config::read(&env);
         fs::remove_file(dir).expect("it was just written");
         config
@@ -171,7 +176,9 @@ mod tests {
 
     #[test]
     fn a_file_that_is_no_toml_and_a_value_of_the_wrong_type_are_errors_of_one_line() {
-        for (text, part) in [("run = [", "expected"), ("[run]\nengine = 1\n", "a string is wanted"), ("run = 1", "not a table")] {
+        for (text, part) in
+            [("run = [", "expected"), ("[run]\nengine = 1\n", "a string is wanted"), ("run = 1", "not a table")]
+        {
             let message = read(text).err().map(|error| error.to_string()).unwrap_or_default();
             assert!(message.contains(part) && !message.contains('\n'), "{message}");
         }

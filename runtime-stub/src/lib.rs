@@ -1,6 +1,12 @@
 //! The stub's logic, as a library that tests can link: open the bundle, unpack it to the cache, launch it by an engine.
 
 pub mod cache;
+pub mod config;
+pub mod launch;
 pub use coracle_open as open;
+pub mod options;
+pub mod report;
 pub mod slot;
+pub mod start;
+pub mod supervise;
 pub mod unpack;

@@ -2,7 +2,7 @@
 
 use std::{
     fs, io,
-    os::unix::{ffi::OsStrExt, fs::MetadataExt},
+    os::unix::fs::MetadataExt,
     path::{Component, Path, PathBuf},
 };
 
@@ -12,9 +12,8 @@ use super::{Caller, LaunchError, Tree, environ};
 use crate::options::{Origin, Volume};
 
 /// Directories that are the image's own: a host directory in one of them is never put over the image's.
-const SYSTEM: [&str; 12] = [
-    "/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/proc", "/sbin", "/sys", "/usr",
-];
+const SYSTEM: [&str; 12] =
+    ["/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/proc", "/sbin", "/sys", "/usr"];
 
 /// Directories that hosts and images share: a host directory in one of them shows unless the image has it too.
 const SHARED: [&str; 5] = ["/opt", "/root", "/srv", "/var/lib", "/run"];
@@ -205,11 +204,6 @@ pub(super) fn images_own(path: &Path, tree: Tree) -> Option<&'static str> {
     } else {
         None
     }
-}
-
-/// Whether a path is the guest's to see although no bind shows it: one of the system's own.
-pub(super) fn is_system(path: &Path) -> bool {
-    path.as_os_str().as_bytes() == b"/" || below(path, &["/proc", "/sys", "/dev"])
 }
 
 #[cfg(test)]

@@ -5,13 +5,8 @@ use coracle_api::{Engine, Host, ImageFacts, Refusal, Request};
 use super::LaunchError;
 
 /// Every engine, in the order in which `auto` tries them: the less it costs the guest, the earlier.
-pub static ENGINES: [&dyn Engine; 5] = [
-    &coracle_namespaces::Namespaces,
-    &coracle_trap::Trap,
-    &coracle_preload::Preload,
-    &coracle_ptrace::Ptrace,
-    &coracle_apptainer::Apptainer,
-];
+pub static ENGINES: [&dyn Engine; 4] =
+    [&coracle_namespaces::Namespaces, &coracle_trap::Trap, &coracle_preload::Preload, &coracle_apptainer::Apptainer];
 
 /// An engine and what it says to a run.
 #[derive(Clone)]
@@ -26,7 +21,8 @@ pub struct Candidate {
 #[must_use]
 pub fn find(engines: &[&'static dyn Engine], name: &str) -> Option<&'static dyn Engine> {
     engines.iter().copied().find(|engine| {
-        engine.name().eq_ignore_ascii_case(name) || engine.aliases().iter().any(|alias| alias.eq_ignore_ascii_case(name))
+        engine.name().eq_ignore_ascii_case(name)
+            || engine.aliases().iter().any(|alias| alias.eq_ignore_ascii_case(name))
     })
 }
 
@@ -48,10 +44,8 @@ pub fn choose(
     request: &Request,
 ) -> Result<(&'static dyn Engine, Vec<Candidate>), LaunchError> {
     if let Some(name) = asked.filter(|name| !name.eq_ignore_ascii_case("auto")) {
-        let engine = find(engines, name).ok_or_else(|| LaunchError::NoSuchEngine {
-            asked: name.to_owned(),
-            known: known(engines),
-        })?;
+        let engine = find(engines, name)
+            .ok_or_else(|| LaunchError::NoSuchEngine { asked: name.to_owned(), known: known(engines) })?;
         return match engine.probe(host, facts, request) {
             Ok(()) => Ok((engine, Vec::new())),
             Err(refusal) => Err(LaunchError::EngineRefused { engine: engine.name(), refusal: refusal.to_string() }),
@@ -64,7 +58,8 @@ pub fn choose(
             answer => refused.push(Candidate { engine, answer }),
         }
     }
-    let refusals = refused.iter().filter_map(|one| one.answer.as_ref().err().map(|refusal| (one.engine.name(), refusal)));
+    let refusals =
+        refused.iter().filter_map(|one| one.answer.as_ref().err().map(|refusal| (one.engine.name(), refusal)));
     let refusals = refusals.map(|(name, refusal)| format!("{name}: {refusal}")).collect::<Vec<_>>().join("; ");
     Err(LaunchError::NoEngine { refusals })
 }
@@ -137,8 +132,6 @@ mod tests {
     #[test]
     fn every_mode_of_udocker_finds_its_engine() {
         for (mode, name) in [
-            ("P1", "ptrace"),
-            ("P2", "ptrace"),
             ("R1", "namespaces"),
             ("F1", "preload"),
             ("F2", "preload"),

@@ -7,7 +7,7 @@
 use std::{
     ffi::{OsStr, OsString},
     fs,
-    os::unix::ffi::{OsStrExt, OsStringExt},
+    os::unix::ffi::OsStrExt,
     path::Path,
 };
 
@@ -159,18 +159,13 @@ pub(super) fn path_of(value: &OsStr) -> Option<&Path> {
     Some(Path::new(OsStr::from_bytes(bytes))).filter(|path| path.is_absolute())
 }
 
-/// For messages.
-pub(super) fn lossy(value: &OsStr) -> String {
-    OsString::from_vec(value.as_bytes().to_vec()).to_string_lossy().into_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::launch::tests::caller;
 
     fn get(env: &Environment, key: &str) -> Option<String> {
-        env.get(key).map(lossy)
+        env.get(key).map(|value| value.to_string_lossy().into_owned())
     }
 
     #[test]

@@ -24,8 +24,11 @@ pub(super) fn kept(dir: &Path, kind: &str, content: &[u8]) -> Result<PathBuf, La
     if fs::symlink_metadata(&file).is_ok_and(|meta| meta.is_file() && meta.len() == content.len() as u64) {
         return Ok(file);
     }
-    write_beside(dir, &file, content)
-        .map_err(|source| LaunchError::Scratch { step: "write it", path: file.clone(), source })?;
+    write_beside(dir, &file, content).map_err(|source| LaunchError::Scratch {
+        step: "write it",
+        path: file.clone(),
+        source,
+    })?;
     Ok(file)
 }
 

@@ -101,7 +101,7 @@ impl Person {
         let groups = if group_name.is_some() {
             Vec::new()
         } else {
-            let member = |group: &Group| group.members.iter().any(|member| *member == account.name);
+            let member = |group: &Group| group.members.contains(&account.name);
             accounts::groups(&group).filter(member).map(|group| group.gid).collect()
         };
         let source = format!("{} ({}:{gid}, from the image)", account.name, account.uid);
@@ -132,7 +132,9 @@ fn host_account(caller: &Caller, names: &NameService) -> (Account, &'static str)
     if let Some(account) = accounts::accounts(&passwd).find(|account| account.uid == caller.uid) {
         return (account, "/etc/passwd");
     }
-    if let Some(account) = accounts::accounts(&names.ask("passwd", &[caller.uid])).find(|account| account.uid == caller.uid) {
+    if let Some(account) =
+        accounts::accounts(&names.ask("passwd", &[caller.uid])).find(|account| account.uid == caller.uid)
+    {
         return (account, "getent");
     }
     let named = ["USER", "LOGNAME"].iter().find_map(|key| caller.var(key).and_then(|value| value.to_str()));
@@ -154,7 +156,10 @@ fn host_groups(ids: &[u32], member: &str, names: &NameService) -> Vec<Group> {
     }
     ids.iter()
         .map(|id| Group {
-            name: known.iter().find(|group| group.gid == *id).map_or_else(|| format!("group{id}"), |group| group.name.clone()),
+            name: known
+                .iter()
+                .find(|group| group.gid == *id)
+                .map_or_else(|| format!("group{id}"), |group| group.name.clone()),
             gid: *id,
             members: vec![member.to_owned()],
         })
@@ -211,7 +216,9 @@ mod tests {
         fs::write(dir.path().join("etc/group"), "www:x:33:\nlog:x:44:www\nadm:x:4:root,www\n").expect("writable");
         let tree = Tree::new(dir.path());
         let ids = |asked: &str| {
-            Person::of_image(asked, tree).map(|person| (person.uid, person.gid, person.groups)).map_err(|e| e.to_string())
+            Person::of_image(asked, tree)
+                .map(|person| (person.uid, person.gid, person.groups))
+                .map_err(|e| e.to_string())
         };
         assert_eq!(ids("www"), Ok((33, 33, vec![44, 4])));
         assert_eq!(ids("33"), Ok((33, 33, vec![44, 4])));

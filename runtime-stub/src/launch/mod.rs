@@ -127,12 +127,7 @@ pub fn plan(inputs: &Inputs) -> Result<Plan, LaunchError> {
     notes.extend(binds.notes.drain(..).map(|note| ("not bound", note)));
 
     let unshare = Unshare { pid: options.isolated, ipc: options.isolated, uts: options.hostname.is_some(), net: false };
-    let request = Request {
-        writable,
-        root: person.uid == 0 && caller.uid != 0,
-        isolated: options.isolated,
-        unshare,
-    };
+    let request = Request { writable, root: person.uid == 0 && caller.uid != 0, isolated: options.isolated, unshare };
     let spec = LaunchSpec {
         version: SPEC_VERSION,
         root: inputs.root.to_owned(),

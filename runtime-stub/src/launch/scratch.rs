@@ -54,8 +54,11 @@ impl Scratch {
     /// # Errors
     /// [`LaunchError::Scratch`] names what could not be removed.
     pub fn remove(self) -> Result<(), LaunchError> {
-        remove_tree(&self.path)
-            .map_err(|source| LaunchError::Scratch { step: "remove it", path: self.path.clone(), source })
+        remove_tree(&self.path).map_err(|source| LaunchError::Scratch {
+            step: "remove it",
+            path: self.path.clone(),
+            source,
+        })
     }
 }
 

@@ -40,7 +40,8 @@ impl World {
         fs::create_dir(dir.path().join("made")).expect("it is empty");
         fs::write(root.join("bin/sh"), "").expect("writable");
         fs::set_permissions(root.join("bin/sh"), fs::Permissions::from_mode(0o755)).expect("it is ours");
-        fs::write(root.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\nweb:x:33:33::/srv/web:/bin/sh\n").expect("writable");
+        fs::write(root.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\nweb:x:33:33::/srv/web:/bin/sh\n")
+            .expect("writable");
         fs::write(root.join("etc/group"), "root:x:0:\nweb:x:33:\n").expect("writable");
         let config = ImageConfig {
             cmd: Some(vec!["sh".into()]),

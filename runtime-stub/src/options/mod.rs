@@ -123,7 +123,10 @@ impl Options {
         let mut options = Self::default();
         let mut action: Option<&Given> = None;
         // Docker reads files before single variables, whatever their order.
-        let files_first = given.iter().filter(|one| one.row.id == Id::EnvFile).chain(given.iter().filter(|one| one.row.id != Id::EnvFile));
+        let files_first = given
+            .iter()
+            .filter(|one| one.row.id == Id::EnvFile)
+            .chain(given.iter().filter(|one| one.row.id != Id::EnvFile));
         for one in files_first {
             if one.row.kind == Kind::Action && one.row.takes == Takes::Switch && !switch(one)? {
                 continue;

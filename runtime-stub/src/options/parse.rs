@@ -142,7 +142,10 @@ mod tests {
     #[test]
     fn what_cannot_be_obeyed_is_refused_with_advice() {
         for (arg, message) in [
-            ("--coracle-voluem=/x", "--coracle-voluem: no such option: did you mean --coracle-volume? --coracle-help lists the options"),
+            (
+                "--coracle-voluem=/x",
+                "--coracle-voluem: no such option: did you mean --coracle-volume? --coracle-help lists the options",
+            ),
             ("--coracle-volume", "--coracle-volume: it needs a value: write --coracle-volume=HOST[:GUEST][:ro|rw]"),
             ("--coracle-nvidia", "--coracle-nvidia: not in this version of Coracle: leave it out"),
             ("--coracle-", "--coracle-: no such option: --coracle-help lists the options"),
@@ -154,8 +157,9 @@ mod tests {
 
     #[test]
     fn lists_in_the_environment_are_split_and_others_are_not() {
-        let env = [("CORACLE_VOLUME", "/a:ro,/b"), ("CORACLE_ENV", "A=1,2\nB"), ("CORACLE_DIR", "/x"), ("CORACLE_USER", "")]
-            .map(|(key, value)| (OsString::from(key), OsString::from(value)));
+        let env =
+            [("CORACLE_VOLUME", "/a:ro,/b"), ("CORACLE_ENV", "A=1,2\nB"), ("CORACLE_DIR", "/x"), ("CORACLE_USER", "")]
+                .map(|(key, value)| (OsString::from(key), OsString::from(value)));
         let given = environment(&env).expect("they are well-formed");
         let values: Vec<_> = given.iter().map(|given| given.value.clone().unwrap_or_default()).collect();
         assert_eq!(values, os(&["/a:ro", "/b", "A=1,2", "B"]));

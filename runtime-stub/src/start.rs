@@ -1,0 +1,249 @@
+//! One start of the stub, from its arguments to an exit status: read the layers of options, then do what they ask.
+
+use std::{
+    ffi::OsString,
+    os::fd::{AsRawFd, IntoRawFd},
+    path::Path,
+};
+
+use coracle_api::{Ended, Engine, Host, ImageFacts, signals};
+use coracle_format::{Defaults, Manifest};
+
+use crate::{
+    cache::{self, CacheError, CacheOptions, Cached},
+    config::Config,
+    launch::{self, Caller, Inputs, LaunchError, Plan, engines},
+    open::{Bundle, OpenError},
+    options::{self, Action, Cache, Given, OptionError, Options, Origin, table::Row},
+    report::{self, Voice, say},
+    slot, supervise,
+};
+
+/// Coracle's own failures.
+const FAILED: u8 = 125;
+
+/// A start that failed before the application ran.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An option.
+    #[error(transparent)]
+    Option(#[from] OptionError),
+    /// The bundle.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The cache.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+    /// The plan.
+    #[error(transparent)]
+    Launch(#[from] LaunchError),
+    /// Facts that this version cannot read.
+    #[error("{path}: its facts about the image cannot be read: {source}: build it again with this version")]
+    Facts {
+        /// The bundle.
+        path: String,
+        /// What is wrong.
+        source: serde_json::Error,
+    },
+    /// The child that runs the application.
+    #[error("cannot start a process for the application: {0}: raise the limit on processes")]
+    Fork(std::io::Error),
+    /// An action that failed, in words.
+    #[error("{0}")]
+    Action(String),
+}
+
+/// Runs this process to its end and returns the exit status; a guest that replaces the process never returns.
+#[must_use]
+pub fn start(argv: Vec<OsString>) -> u8 {
+    let caller = Caller::read(argv);
+    match run(&caller) {
+        Ok(code) => code,
+        Err(error) => {
+            say(&error.to_string());
+            FAILED
+        }
+    }
+}
+
+fn run(caller: &Caller) -> Result<u8, StartError> {
+    let (mut command_line, args) = options::command_line(&caller.args)?;
+    let environment = options::environment(&caller.env)?;
+    let config = Config::read(&caller.env)?;
+    // Help and version are to be had of a damaged file too.
+    let early = Options::join(command_line.clone())?;
+    match early.action {
+        Action::Help => return print(&report::help(&caller.argv0.to_string_lossy())),
+        Action::Version => return print(&report::version()),
+        _ => {}
+    }
+    let bundle = Bundle::open_self(slot::read())?;
+    let mut given = defaults(&bundle.manifest().defaults);
+    given.extend(config.given);
+    given.extend(environment);
+    given.append(&mut command_line);
+    let options = Options::join(given)?;
+    let voice = Voice { verbose: options.verbose, quiet: options.quiet };
+    for warning in &config.warnings {
+        voice.warn(warning);
+    }
+    let start = Start { caller, options: &options, bundle: &bundle, args, voice };
+    match &options.action {
+        Action::Run => start.launch(),
+        Action::Help => print(&report::help(&caller.argv0.to_string_lossy())),
+        Action::Version => print(&report::version()),
+        Action::Info { json: false } => print(&report::info(&bundle)),
+        Action::Info { json: true } => print(&report::info_json(&bundle)),
+        Action::Offset => print(&format!("{}\n", bundle.payload_offset())),
+        Action::Explain => start.explain(),
+        Action::Verify | Action::Extract(_) | Action::Tar(_) | Action::Cleanup => {
+            Err(StartError::Action("this action: not in this version of Coracle: leave it out".to_owned()))
+        }
+    }
+}
+
+/// What the builder fixed, as the lowest layer.
+fn defaults(defaults: &Defaults) -> Vec<Given> {
+    let one = |name: &str, value: &str| {
+        Row::named(name.as_bytes()).map(|row| Given { row, value: Some(value.into()), origin: Origin::Bundle })
+    };
+    let isolated = defaults.isolated.then(|| one("isolated", "yes")).flatten();
+    let engine = defaults.engine.as_ref().and_then(|engine| one("engine", engine));
+    let volumes = defaults.volumes.iter().filter_map(|volume| one("volume", volume));
+    isolated.into_iter().chain(engine).chain(volumes).collect()
+}
+
+fn print(text: &str) -> Result<u8, StartError> {
+    use std::io::Write;
+    std::io::stdout()
+        .write_all(text.as_bytes())
+        .map(|()| 0)
+        .map_err(|error| StartError::Action(format!("standard output: {error}: nothing was printed")))
+}
+
+struct Start<'a> {
+    caller: &'a Caller,
+    options: &'a Options,
+    bundle: &'a Bundle,
+    args: &'a [OsString],
+    voice: Voice,
+}
+
+impl Start<'_> {
+    fn acquire(&self) -> Result<Cached, StartError> {
+        let options = CacheOptions {
+            settings: launch::places(self.options, self.caller),
+            private: matches!(self.options.cache, Some((Cache::None, _))),
+            ..CacheOptions::default()
+        };
+        let voice = self.voice;
+        let mut report = |event: cache::Event| {
+            if event.is_notable() { voice.warn(&event.to_string()) } else { voice.note(&event.to_string()) }
+        };
+        Ok(cache::acquire(self.bundle, &options, &mut report)?)
+    }
+
+    fn plan(&self, root: &Path, shared: Option<&Path>) -> Result<Plan, StartError> {
+        Ok(launch::plan(&Inputs {
+            manifest: self.bundle.manifest(),
+            options: self.options,
+            caller: self.caller,
+            args: self.args,
+            bundle: self.bundle.path(),
+            root,
+            shared,
+            places: &launch::places(self.options, self.caller),
+        })?)
+    }
+
+    fn facts(&self) -> Result<ImageFacts, StartError> {
+        let Manifest { facts, .. } = self.bundle.manifest();
+        if facts.is_null() {
+            return Ok(ImageFacts::default());
+        }
+        serde_json::from_value(facts.clone())
+            .map_err(|source| StartError::Facts { path: self.bundle.path().display().to_string(), source })
+    }
+
+    fn asked_engine(&self) -> Option<&str> {
+        self.options.engine.as_ref().map(|(name, _)| name.as_str())
+    }
+
+    fn launch(&self) -> Result<u8, StartError> {
+        let facts = self.facts()?;
+        let cached = self.acquire()?;
+        let shared = launch::shared(&cached.dir)?;
+        let mut plan = self.plan(&cached.root, Some(&shared))?;
+        let chosen = engines::choose(&engines::ENGINES, self.asked_engine(), &Host::read(), &facts, &plan.request);
+        let (engine, refused) = match chosen {
+            Ok(chosen) => chosen,
+            Err(error) => {
+                self.clean(plan, cached);
+                return Err(error.into());
+            }
+        };
+        for (topic, text) in &plan.notes {
+            self.voice.note(&format!("{topic}: {text}"));
+        }
+        for one in &refused {
+            if let Err(refusal) = &one.answer {
+                self.voice.note(&format!("engine {}: {refusal}", one.engine.name()));
+            }
+        }
+        self.voice.note(&format!("engine: {}", engine.name()));
+        plan.spec.env.push(("CORACLE_BUNDLE_ENGINE".into(), engine.name().into()));
+        inherit(&cached.lease);
+        if plan.own.is_none() && !cached.private {
+            // The tree's lease is held by the descriptor, which the application inherits.
+            let _ = cached.lease.into_raw_fd();
+            return Ok(enter(engine, &plan));
+        }
+        let ended = supervise::beside(|| enter(engine, &plan)).map_err(StartError::Fork);
+        self.clean(plan, cached);
+        Ok(signals::die_as(ended?))
+    }
+
+    fn clean(&self, plan: Plan, cached: Cached) {
+        if let Some(Err(error)) = plan.own.map(launch::Scratch::remove) {
+            self.voice.warn(&error.to_string());
+        }
+        if cached.private {
+            cached.remove();
+        }
+    }
+
+    fn explain(&self) -> Result<u8, StartError> {
+        let cached = self.acquire()?;
+        let plan = self.plan(&cached.root, None)?;
+        let (host, facts) = (Host::read(), self.facts()?);
+        let candidates = engines::ask_all(&engines::ENGINES, &host, &facts, &plan.request);
+        let chosen = engines::choose(&engines::ENGINES, self.asked_engine(), &host, &facts, &plan.request);
+        let mut places = vec![format!("tree: {}", cached.root.display())];
+        places.extend(cached.skipped.iter().map(|skipped| format!("passed over: {skipped}")));
+        let name = chosen.as_ref().ok().map(|(engine, _)| engine.name());
+        print(&report::explain(self.options, &plan, &candidates, name, &places))?;
+        if cached.private {
+            cached.remove();
+        }
+        chosen?;
+        Ok(0)
+    }
+}
+
+/// Lets the application inherit a descriptor.
+fn inherit(fd: &impl AsRawFd) {
+    // SAFETY: fcntl on a descriptor that the caller owns, with integer arguments only.
+    unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, 0) };
+}
+
+/// Becomes the application, or returns the exit status.
+fn enter(engine: &dyn Engine, plan: &Plan) -> u8 {
+    match engine.run(&plan.spec) {
+        Ok(Ended::Exited(code)) => code,
+        Ok(ended) => signals::die_as(ended),
+        Err(error) => {
+            say(&error.to_string());
+            error.exit_code()
+        }
+    }
+}
