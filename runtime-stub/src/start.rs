@@ -204,11 +204,16 @@ impl Start<'_> {
     }
 
     fn clean(&self, plan: Plan, cached: Cached) {
-        if let Some(Err(error)) = plan.own.map(launch::Scratch::remove) {
+        if let Some(Err(error)) = plan.own.map(launch::Own::remove) {
             self.voice.warn(&error.to_string());
         }
-        if cached.private {
-            cached.remove();
+        self.remove(cached);
+    }
+
+    fn remove(&self, cached: Cached) {
+        let dir = cached.dir.clone();
+        if let Err(error) = cached.remove() {
+            self.voice.warn(&format!("{}: cannot be removed: {error}: remove it by hand", dir.display()));
         }
     }
 
@@ -222,9 +227,7 @@ impl Start<'_> {
         places.extend(cached.skipped.iter().map(|skipped| format!("passed over: {skipped}")));
         let name = chosen.as_ref().ok().map(|(engine, _)| engine.name());
         print(&report::explain(self.options, &plan, &candidates, name, &places))?;
-        if cached.private {
-            cached.remove();
-        }
+        self.remove(cached);
         chosen?;
         Ok(0)
     }

@@ -64,6 +64,9 @@ pub enum LaunchError {
         /// Each with its reason.
         refusals: String,
     },
+    /// No directory for this run.
+    #[error(transparent)]
+    NoScratch(#[from] crate::cache::ScratchError),
     /// A file or directory of the launcher's own.
     #[error("{}: cannot {step}: {source}: free some space, or name another place with CORACLE_SCRATCH", path.display())]
     Scratch {

@@ -28,7 +28,7 @@ use coracle_format::Manifest;
 
 pub use caller::Caller;
 pub use error::LaunchError;
-pub use scratch::{Scratch, remove_tree, shared};
+pub use scratch::{Own, shared};
 pub use tree::Tree;
 
 use self::{binds::Binds, command::Asked, environ::Environment, identity::Person, nss::NameService};
@@ -66,7 +66,7 @@ pub struct Plan {
     /// What the engine is asked for.
     pub request: Request,
     /// The run's own directory, to be removed at its end.
-    pub own: Option<Scratch>,
+    pub own: Option<Own>,
     /// Decisions in words: topic and text.
     pub notes: Vec<(&'static str, String)>,
 }
@@ -105,7 +105,7 @@ pub fn plan(inputs: &Inputs) -> Result<Plan, LaunchError> {
         binds.defaults(caller, &home, tree);
     }
     for (guest, kind, content) in generated(inputs, &person) {
-        let dir = own.as_ref().map(|own| own.path.as_path()).or(inputs.shared);
+        let dir = own.as_ref().map(Own::path).or(inputs.shared);
         let host = match dir {
             Some(dir) => files::kept(dir, kind, &content)?,
             None => PathBuf::from(format!("(generated {kind})")),
@@ -132,7 +132,11 @@ pub fn plan(inputs: &Inputs) -> Result<Plan, LaunchError> {
         version: SPEC_VERSION,
         root: inputs.root.to_owned(),
         access,
-        scratch: own.as_ref().map(|own| own.path.clone()).or(inputs.shared.map(Path::to_owned)).unwrap_or_default(),
+        scratch: own
+            .as_ref()
+            .map(|own| own.path().to_owned())
+            .or(inputs.shared.map(Path::to_owned))
+            .unwrap_or_default(),
         argv,
         env: env.into_vec(),
         cwd,
@@ -198,12 +202,12 @@ fn environment(inputs: &Inputs, person: &Person, tree: Tree) -> Result<Environme
 }
 
 /// What the guest may write, and the run's own directory if it needs one.
-fn access(inputs: &Inputs) -> Result<(Access, Option<Scratch>), LaunchError> {
+fn access(inputs: &Inputs) -> Result<(Access, Option<Own>), LaunchError> {
     let options = inputs.options;
     // A dry run makes no directories.
     let dry = inputs.shared.is_none();
     let own = (options.writable == Writable::Temporary || options.isolated) && !dry;
-    let own = if own { Some(Scratch::make(inputs.places, inputs.caller.uid)?) } else { None };
+    let own = if own { Some(Own::make(inputs.places)?) } else { None };
     let access = match &options.writable {
         Writable::No => Access::ReadOnly,
         Writable::Temporary => match &own {

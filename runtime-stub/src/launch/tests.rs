@@ -1,10 +1,6 @@
 //! Whole plans for small trees.
 
-use std::{
-    ffi::OsString,
-    fs,
-    os::unix::fs::{MetadataExt, PermissionsExt},
-};
+use std::{ffi::OsString, fs, os::unix::fs::PermissionsExt};
 
 use coracle_format::ImageConfig;
 
@@ -56,14 +52,11 @@ impl World {
 
     fn plan(&self) -> Result<Plan, LaunchError> {
         let places = Settings { scratch: Some(self.dir.path().to_owned()), ..Settings::default() };
-        // Scratch is made by this process, whoever the plan is for.
-        let uid = fs::metadata(self.dir.path()).expect("it is ours").uid();
-        let caller = if self.options.isolated { Caller { uid, ..self.caller.clone() } } else { self.caller.clone() };
         plan(&Inputs {
             manifest: &self.manifest,
             options: &self.options,
-            caller: &caller,
-            args: &caller.args,
+            caller: &self.caller,
+            args: &self.caller.args,
             bundle: Path::new("/x/app.run"),
             root: &self.dir.path().join("root"),
             shared: Some(&self.dir.path().join("made")),
@@ -126,7 +119,7 @@ fn isolated_is_dockers() {
     assert_eq!(var(&plan, "SECRET"), None);
     assert_eq!(plan.spec.cwd, Path::new("/opt/app"));
     assert!(plan.request.isolated && plan.spec.unshare.pid && plan.spec.unshare.uts);
-    let own = plan.own.as_ref().expect("it has a place for its /tmp").path.clone();
+    let own = plan.own.as_ref().expect("it has a place for its /tmp").path().to_owned();
     assert!(bound(&plan, "/tmp").is_some_and(|host| host.starts_with(&own)));
     assert!(bound(&plan, "/home/ann").is_none() && bound(&plan, "/etc/resolv.conf").is_some());
     let hosts = fs::read_to_string(bound(&plan, "/etc/hosts").expect("generated")).expect("readable");
