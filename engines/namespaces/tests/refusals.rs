@@ -1,0 +1,180 @@
+//! The probe: its reasons are produced by really taking away what it needs, and it is quick.
+
+mod common;
+
+use std::{fs, time::Instant};
+
+use common::{print, skip, start_as, user};
+use coracle_api::{Ended, Engine, Host, ImageFacts, Request, RunError, Unshare};
+use coracle_namespaces::Namespaces;
+use nix::{
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, unshare},
+};
+
+fn probe(request: Request) -> Result<Ended, RunError> {
+    match Namespaces.probe(&Host::read(), &ImageFacts::default(), &request) {
+        Ok(()) => print("accepted"),
+        Err(refusal) => print(&refusal.to_string()),
+    }
+    Ok(Ended::Exited(0))
+}
+
+/// Makes this process root of a user namespace of its own, where it may change the limits and the root directory.
+fn become_contained() {
+    let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
+    unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS).expect("unshare");
+    fs::write("/proc/self/setgroups", "deny").expect("setgroups");
+    fs::write("/proc/self/uid_map", format!("0 {uid} 1")).expect("uid_map");
+    fs::write("/proc/self/gid_map", format!("0 {gid} 1")).expect("gid_map");
+}
+
+/// Makes these system calls answer with an error from now on, as a container runtime's filter does.
+fn forbid(calls: &[libc::c_long], errno: i32) {
+    let statement =
+        |code: u32, k: u32| libc::sock_filter { code: u16::try_from(code).expect("a code"), jt: 0, jf: 0, k };
+    let mut filter = vec![statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0)];
+    for call in calls {
+        let call = u32::try_from(*call).expect("a number");
+        filter.push(libc::sock_filter { jf: 1, ..statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, call) });
+        filter.push(statement(libc::BPF_RET, libc::SECCOMP_RET_ERRNO | u32::try_from(errno).expect("an errno")));
+    }
+    filter.push(statement(libc::BPF_RET, libc::SECCOMP_RET_ALLOW));
+    let program = libc::sock_fprog { len: u16::try_from(filter.len()).expect("short"), filter: filter.as_mut_ptr() };
+    // SAFETY: the first option takes integers, the second a description of `filter`, which outlives the call.
+    unsafe {
+        assert_eq!(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+        assert_eq!(libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program), 0);
+    }
+}
+
+#[test]
+fn accepts_here_every_request() {
+    let all = Unshare { pid: true, ipc: true, uts: true, net: true };
+    for root in [false, true] {
+        for writable in [false, true] {
+            for unshare in [Unshare::default(), all] {
+                let request = Request { root, writable, unshare, ..Request::default() };
+                assert_eq!(start_as(user(), || probe(request)).finish().success(), "accepted", "{request:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn limits_of_the_administrator_are_named() {
+    for (limit, unshare) in [
+        ("user", Unshare::default()),
+        ("mnt", Unshare::default()),
+        ("pid", Unshare { pid: true, ..Unshare::default() }),
+        ("net", Unshare { net: true, ..Unshare::default() }),
+    ] {
+        let outcome = start_as(user(), || {
+            become_contained();
+            fs::write(format!("/proc/sys/user/max_{limit}_namespaces"), "0").expect("sysctl");
+            probe(Request { unshare, ..Request::default() })
+        });
+        let said = outcome.finish().success();
+        assert!(said.starts_with("user namespaces are refused (No space left on device"), "{said}");
+        assert!(said.contains(&format!("user.max_{limit}_namespaces is 0: an administrator can raise it")), "{said}");
+    }
+}
+
+#[test]
+fn nesting_too_deep_is_named() {
+    let outcome = start_as(user(), || {
+        for _ in 0..33 {
+            if unshare(CloneFlags::CLONE_NEWUSER).is_err() {
+                break;
+            }
+            fs::write("/proc/self/uid_map", "0 0 1")
+                .or_else(|_| fs::write("/proc/self/uid_map", format!("0 {} 1", user().0)))
+                .expect("uid_map");
+        }
+        probe(Request::default())
+    });
+    let said = outcome.finish().success();
+    assert!(said.contains("nested more than 32 deep"), "{said}");
+}
+
+#[test]
+fn a_chroot_is_named() {
+    let outcome = start_as(user(), || {
+        let jail = common::directory();
+        fs::create_dir(jail.path().join("proc")).expect("mkdir");
+        become_contained();
+        let none = None::<&str>;
+        mount(Some("/proc"), &jail.path().join("proc"), none, MsFlags::MS_BIND | MsFlags::MS_REC, none).expect("bind");
+        nix::unistd::chroot(jail.path()).expect("chroot");
+        let answer = probe(Request::default());
+        std::mem::forget(jail); // its path means nothing in here
+        answer
+    });
+    let said = outcome.finish().success();
+    assert!(said.contains("(Operation not permitted") && said.contains("this process is in a chroot"), "{said}");
+}
+
+#[test]
+fn a_seccomp_filter_is_named() {
+    let said = start_as(user(), || {
+        forbid(&[libc::SYS_clone], libc::EPERM);
+        probe(Request::default())
+    });
+    let said = said.finish().success();
+    assert!(
+        said.contains("user namespaces are refused (Operation not permitted") && said.contains("a seccomp filter"),
+        "{said}"
+    );
+    // A security module that lets the namespace be made, and gives no power in it.
+    let said = start_as(user(), || {
+        forbid(&[libc::SYS_mount], libc::EACCES);
+        probe(Request::default())
+    });
+    let said = said.finish().success();
+    assert!(said.contains("but nothing can be mounted in it (Permission denied"), "{said}");
+    let said = start_as(user(), || {
+        forbid(&[libc::SYS_clone], libc::EINVAL);
+        probe(Request::default())
+    });
+    assert!(said.finish().success().contains("the kernel is built or booted without them"));
+}
+
+#[test]
+fn masked_proc_is_noted() {
+    let said = start_as(user(), || {
+        become_contained();
+        let none = None::<&str>;
+        mount(Some("tmpfs"), "/proc/sys", Some("tmpfs"), MsFlags::MS_RDONLY, none).expect("mask");
+        let request = Request { unshare: Unshare { pid: true, ..Unshare::default() }, ..Request::default() };
+        print(&Namespaces.notes(&Host::read(), &request).join("\n"));
+        Ok(Ended::Exited(0))
+    });
+    assert!(said.finish().success().contains("/proc shows the host's processes"));
+    let request = Request { unshare: Unshare { pid: true, ..Unshare::default() }, ..Request::default() };
+    assert_eq!(Namespaces.notes(&Host::read(), &request), [""; 0]);
+}
+
+#[test]
+fn the_probe_takes_well_under_a_millisecond_and_leaves_nothing() {
+    let running = start_as(user(), || {
+        let host = Host::read();
+        let before = fs::read_link("/proc/self/ns/user").expect("readlink");
+        let mut times: Vec<_> = (0..101)
+            .map(|_| {
+                let start = Instant::now();
+                Namespaces.probe(&host, &ImageFacts::default(), &Request::default()).expect("accepted");
+                start.elapsed()
+            })
+            .collect();
+        times.sort();
+        assert_eq!(fs::read_link("/proc/self/ns/user").expect("readlink"), before);
+        print(&times[50].as_micros().to_string());
+        Ok(Ended::Exited(0))
+    });
+    let micros: u32 = running.finish().success().parse().expect("a number");
+    println!("probe: {micros} µs (median of 101)");
+    if cfg!(debug_assertions) && micros >= 1000 {
+        return skip("this machine is too busy to time anything");
+    }
+    assert!(micros < 1000, "{micros} µs");
+}
