@@ -155,14 +155,14 @@ fn explain(stopped: Stopped, host: &Host, request: &Request) -> Refusal {
         Stopped::Overlay(errno) => return no_overlay(errno, host),
     };
     let what = format!("{what} ({})", io::Error::from_raw_os_error(errno));
-    if let Some((setting, advice)) = blame(stopped, errno, request) {
+    if let Some((setting, advice)) = blame(stopped, errno, host, request) {
         return Refusal::new(format!("{what}: {setting}")).advise(advice);
     }
     Refusal::new(what)
 }
 
 /// The setting that explains an error, and what to do about it.
-fn blame(stopped: Stopped, errno: i32, request: &Request) -> Option<(String, String)> {
+fn blame(stopped: Stopped, errno: i32, host: &Host, request: &Request) -> Option<(String, String)> {
     let text = |setting: &str, advice: &str| Some((setting.to_owned(), advice.to_owned()));
     if let Stopped::Namespace(errno) = stopped {
         for limit in limits(request) {
@@ -193,6 +193,12 @@ fn blame(stopped: Stopped, errno: i32, request: &Request) -> Option<(String, Str
                 );
             }
             _ => {}
+        }
+        if !mapped("uid", host.uid) || !mapped("gid", host.gid) {
+            return text(
+                "this process's user or group has no place in the user namespace around it",
+                "start it as a user that the container knows",
+            );
         }
         if in_chroot() {
             return text(
@@ -254,6 +260,16 @@ fn no_overlay(errno: i32, host: &Host) -> Refusal {
 
 fn sysctl(name: &str) -> Option<i64> {
     fs::read_to_string(Path::new("/proc/sys").join(name)).ok()?.trim().parse().ok()
+}
+
+/// Whether our user namespace maps this id; of the first one, every id.
+fn mapped(kind: &str, id: u32) -> bool {
+    let Ok(map) = fs::read_to_string(format!("/proc/self/{kind}_map")) else { return true };
+    map.lines().any(|row| {
+        let mut numbers = row.split_ascii_whitespace().filter_map(|number| number.parse::<u64>().ok());
+        let (first, count) = (numbers.next(), numbers.nth(1));
+        first.zip(count).is_some_and(|(first, count)| (first..first + count).contains(&u64::from(id)))
+    })
 }
 
 /// In a chroot no mount's place is `/`, unless the directory happens to be a mount point.

@@ -118,8 +118,10 @@ fn ranges_that_are_not_granted_are_an_error() {
 fn a_pid_namespace_has_its_own_processes_and_passes_on_how_the_guest_ended() {
     let Some(tree) = shared_tree() else { return };
     let alone = |text: &str| LaunchSpec { unshare: ALONE, ..script(tree, text) };
-    let out =
-        run(&alone("echo $$; ls /proc | grep -c '^[0-9]'; sh -c 'sleep 0.1 &'; sleep 0.3; ps -o comm | grep -c '^sleep'")).ended;
+    let out = run(&alone(
+        "echo $$; ls /proc | grep -c '^[0-9]'; sh -c 'sleep 0.1 &'; sleep 0.3; ps -o comm | grep -c '^sleep'",
+    ))
+    .ended;
     assert_eq!(out, Ended::Exited(1)); // grep found no orphan left: init reaped it
     assert!(run(&alone("echo $$")).success().starts_with("2\n"));
     for code in [0, 1, 7, 255] {

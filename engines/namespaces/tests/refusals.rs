@@ -4,7 +4,7 @@ mod common;
 
 use std::{fs, time::Instant};
 
-use common::{print, skip, start_as, user};
+use common::{become_contained, forbid, print, skip, start_as, user};
 use coracle_api::{Ended, Engine, Host, ImageFacts, Request, RunError, Unshare};
 use coracle_namespaces::Namespaces;
 use nix::{
@@ -18,34 +18,6 @@ fn probe(request: Request) -> Result<Ended, RunError> {
         Err(refusal) => print(&refusal.to_string()),
     }
     Ok(Ended::Exited(0))
-}
-
-/// Makes this process root of a user namespace of its own, where it may change the limits and the root directory.
-fn become_contained() {
-    let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
-    unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS).expect("unshare");
-    fs::write("/proc/self/setgroups", "deny").expect("setgroups");
-    fs::write("/proc/self/uid_map", format!("0 {uid} 1")).expect("uid_map");
-    fs::write("/proc/self/gid_map", format!("0 {gid} 1")).expect("gid_map");
-}
-
-/// Makes these system calls answer with an error from now on, as a container runtime's filter does.
-fn forbid(calls: &[libc::c_long], errno: i32) {
-    let statement =
-        |code: u32, k: u32| libc::sock_filter { code: u16::try_from(code).expect("a code"), jt: 0, jf: 0, k };
-    let mut filter = vec![statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0)];
-    for call in calls {
-        let call = u32::try_from(*call).expect("a number");
-        filter.push(libc::sock_filter { jf: 1, ..statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, call) });
-        filter.push(statement(libc::BPF_RET, libc::SECCOMP_RET_ERRNO | u32::try_from(errno).expect("an errno")));
-    }
-    filter.push(statement(libc::BPF_RET, libc::SECCOMP_RET_ALLOW));
-    let program = libc::sock_fprog { len: u16::try_from(filter.len()).expect("short"), filter: filter.as_mut_ptr() };
-    // SAFETY: the first option takes integers, the second a description of `filter`, which outlives the call.
-    unsafe {
-        assert_eq!(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
-        assert_eq!(libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program), 0);
-    }
 }
 
 #[test]
@@ -82,19 +54,29 @@ fn limits_of_the_administrator_are_named() {
 
 #[test]
 fn nesting_too_deep_is_named() {
+    let (own_uid, own_gid) = user();
     let outcome = start_as(user(), || {
-        for _ in 0..33 {
-            if unshare(CloneFlags::CLONE_NEWUSER).is_err() {
-                break;
-            }
-            fs::write("/proc/self/uid_map", "0 0 1")
-                .or_else(|_| fs::write("/proc/self/uid_map", format!("0 {} 1", user().0)))
-                .expect("uid_map");
+        let (mut uid, mut gid) = (own_uid, own_gid);
+        while unshare(CloneFlags::CLONE_NEWUSER).is_ok() {
+            fs::write("/proc/self/setgroups", "deny").expect("setgroups");
+            fs::write("/proc/self/uid_map", format!("0 {uid} 1")).expect("uid_map");
+            fs::write("/proc/self/gid_map", format!("0 {gid} 1")).expect("gid_map");
+            (uid, gid) = (0, 0);
         }
         probe(Request::default())
     });
     let said = outcome.finish().success();
     assert!(said.contains("nested more than 32 deep"), "{said}");
+}
+
+#[test]
+fn ids_that_the_namespace_around_does_not_know_are_named() {
+    let outcome = start_as(user(), || {
+        unshare(CloneFlags::CLONE_NEWUSER).expect("unshare");
+        probe(Request::default())
+    });
+    let said = outcome.finish().success();
+    assert!(said.contains("has no place in the user namespace around it"), "{said}");
 }
 
 #[test]

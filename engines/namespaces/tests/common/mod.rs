@@ -339,3 +339,31 @@ pub(crate) fn fingerprint(tree: &Path) -> Vec<String> {
 pub(crate) fn print(text: &str) {
     nix::unistd::write(std::io::stdout(), text.as_bytes()).expect("write");
 }
+
+/// Makes this process root of a user namespace of its own, where it may change the limits and the root directory.
+pub(crate) fn become_contained() {
+    let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWUSER | nix::sched::CloneFlags::CLONE_NEWNS).expect("unshare");
+    fs::write("/proc/self/setgroups", "deny").expect("setgroups");
+    fs::write("/proc/self/uid_map", format!("0 {uid} 1")).expect("uid_map");
+    fs::write("/proc/self/gid_map", format!("0 {gid} 1")).expect("gid_map");
+}
+
+/// Makes these system calls answer with an error from now on, as a container runtime's filter does.
+pub(crate) fn forbid(calls: &[libc::c_long], errno: i32) {
+    let statement =
+        |code: u32, k: u32| libc::sock_filter { code: u16::try_from(code).expect("a code"), jt: 0, jf: 0, k };
+    let mut filter = vec![statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0)];
+    for call in calls {
+        let call = u32::try_from(*call).expect("a number");
+        filter.push(libc::sock_filter { jf: 1, ..statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, call) });
+        filter.push(statement(libc::BPF_RET, libc::SECCOMP_RET_ERRNO | u32::try_from(errno).expect("an errno")));
+    }
+    filter.push(statement(libc::BPF_RET, libc::SECCOMP_RET_ALLOW));
+    let program = libc::sock_fprog { len: u16::try_from(filter.len()).expect("short"), filter: filter.as_mut_ptr() };
+    // SAFETY: the first option takes integers, the second a description of `filter`, which outlives the call.
+    unsafe {
+        assert_eq!(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+        assert_eq!(libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program), 0);
+    }
+}
