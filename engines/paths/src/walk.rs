@@ -9,99 +9,18 @@
 //! - The walk never leaves the view: an answer lies below the tree or a bind, or is a `/proc` link that the kernel jumps.
 //! - No allocation, no recursion; stack under 1 KiB beside the caller's [`Buffers`].
 
-use core::ffi::CStr;
+mod links;
 
 use crate::{
-    Buffers, Errno, Host, Link, Magic, PATH_MAX, View,
-    buffers::{NAME_MAX, PathBuf},
-    magic::put_number,
+    Buffers, Errno, Found, Host, Last, Magic, PATH_MAX, Request, Resolved, View,
+    buffers::PathBuf,
     table::{self, Node},
     view::trim,
 };
+use links::Step;
 
 /// Links followed in one walk before [`Errno::ELOOP`]; the kernel's MAXSYMLINKS.
 const MAX_LINKS: u32 = 40;
-
-/// Where a relative path starts.
-#[derive(Debug, Clone, Copy)]
-pub struct Base<'a> {
-    /// Canonical guest path of the working directory or of the directory descriptor.
-    pub guest: &'a [u8],
-    /// It was removed, and only the kernel can still reach it ([`Resolved::at_base`]).
-    pub deleted: bool,
-}
-
-/// What the system call does with the last component.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Last {
-    /// Follows it if it is a link: stat, open, chdir, and also open with `O_CREAT`.
-    Follow,
-    /// Does not, unless a slash follows it: lstat, open with `O_NOFOLLOW`, `AT_SYMLINK_NOFOLLOW`, readlink.
-    NoFollow,
-    /// Makes, removes or renames it, and never follows it: mkdir, mknod, unlink, rmdir, rename, link's and symlink's new
-    /// name, bind of a socket.
-    Parent,
-}
-
-/// One question to [`resolve`].
-#[derive(Debug, Clone, Copy)]
-pub struct Request<'a> {
-    /// The caller's root directory, a canonical guest path: `/` unless it has called chroot.
-    pub root: &'a [u8],
-    /// Where `path` starts if it is relative.
-    pub base: Base<'a>,
-    /// The guest's path, without its NUL.
-    pub path: &'a [u8],
-    /// What happens to the last component.
-    pub last: Last,
-}
-
-/// What the walk learned of the last component on its way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Found {
-    /// Nothing: it was not asked for.
-    Unknown,
-    /// It does not exist.
-    Missing,
-    /// It exists and is no symbolic link.
-    NotLink,
-    /// It is a symbolic link, not followed.
-    Symlink,
-    /// It is a directory.
-    Directory,
-    /// It is neither directory nor link.
-    File,
-}
-
-/// The answer, borrowed from the [`Buffers`].
-#[derive(Debug)]
-pub struct Resolved<'b> {
-    /// Path for the system call. Longer than the kernel takes if [`is_long`](Self::is_long).
-    pub host: &'b CStr,
-    /// Canonical guest path of the same place, without trailing slash.
-    pub guest: &'b [u8],
-    /// Which of the view's binds it lies in; `None` is the tree.
-    pub bind: Option<usize>,
-    /// Writes there answer `EROFS`. (The kernel still says `EEXIST`, `ENOENT`… first where it would.)
-    pub read_only: bool,
-    /// It is a bind's mount point (or `/`): removing or renaming it answers `EBUSY`.
-    pub mount_point: bool,
-    /// The last component is a `/proc` link that the kernel itself must follow, or whose text must be translated.
-    pub magic: Option<Magic>,
-    /// What is known of the last component.
-    pub found: Found,
-    /// The base was deleted and the path names just it: leave the descriptor (or working directory) as it is and pass
-    /// `host`, a relative path.
-    pub at_base: bool,
-}
-
-impl Resolved<'_> {
-    /// Whether the host path is too long for one call, though the guest's was not: open a directory on the way first.
-    #[must_use]
-    pub fn is_long(&self) -> bool {
-        self.host.count_bytes() >= PATH_MAX
-    }
-}
 
 /// Resolves one path.
 ///
@@ -159,24 +78,15 @@ struct Walk<'w, 'b, H> {
     known_directory: bool,
 }
 
-/// What a component turned out to be.
-enum Step {
-    /// No link: stay on it.
-    Stay(Found),
-    /// A link whose target is in `at.link`, this long.
-    Link(usize),
-    /// A link that leads to the canonical guest path in `at.link`, this long.
-    Jump(usize),
-    /// A link that only the kernel can follow, and whether what it leads to is read-only, if that is known.
-    Kernel(Option<bool>),
-}
-
 impl<'b, H: Host> Walk<'_, 'b, H> {
     fn run(&mut self) -> Result<End, Errno> {
         if self.request.path[0] == b'/' {
             self.go_to(self.request.root)?;
         } else if self.request.base.deleted {
-            if let Some(end) = self.leave_deleted()? {
+            let gone = self.request.base.guest;
+            self.at.link.get_mut(..gone.len()).ok_or(Errno::ENAMETOOLONG)?.copy_from_slice(gone);
+            self.go_to(gone)?;
+            if let Some(end) = self.leave_deleted(gone.len(), true)? {
                 return Ok(end);
             }
         } else {
@@ -217,7 +127,8 @@ impl<'b, H: Host> Walk<'_, 'b, H> {
                 _ => {
                     let mounted = self.go_down(len)?;
                     let trail: &'static [u8] = if slash.is_empty() { b"" } else { b"/" };
-                    if is_last && (mounted || self.request.last == Last::Parent) {
+                    let final_slash = is_last && self.request.last == Last::Create && !trail.is_empty();
+                    if is_last && (mounted || final_slash || self.request.last == Last::Parent) {
                         let found = if mounted { Found::NotLink } else { self.look_up().unwrap_or(Found::Unknown) };
                         return Ok(End::new(trail, found));
                     }
@@ -248,7 +159,9 @@ impl<'b, H: Host> Walk<'_, 'b, H> {
         match step {
             Step::Link(0) => Err(Errno::ENOENT),
             Step::Link(len) => {
-                self.at.pending.put_before(&self.at.link[..len])?;
+                // So much text, and still a link: a loop that grows in every round. (Otherwise the kernel would go on; this
+                // is the walk's one limit that the kernel has not.)
+                self.at.pending.put_before(&self.at.link[..len]).map_err(|_| Errno::ELOOP)?;
                 if self.at.link[0] == b'/' {
                     self.go_to(self.request.root)?;
                 } else {
@@ -266,45 +179,9 @@ impl<'b, H: Host> Walk<'_, 'b, H> {
                 self.known_directory = false;
                 Ok(is_last.then_some(End::new(trail, Found::NotLink)))
             }
+            Step::Gone(len) => self.leave_deleted(len, false),
             Step::Kernel(read_only) => Ok(Some(End { read_only, ..End::new(trail, Found::NotLink) })),
             Step::Stay(found) => Ok(Some(End::new(trail, found))),
-        }
-    }
-
-    /// What the current component, just entered, is.
-    fn step(&mut self, is_last: bool) -> Result<Step, Errno> {
-        if self.view.mounts_below(self.at.guest.as_bytes()) {
-            // A mount point's path is canonical, so what leads to it is no link.
-            return Ok(Step::Stay(Found::Directory));
-        }
-        if self.bind.is_none() && self.view.table.is_some() {
-            return self.step_by_table(is_last);
-        }
-        if let Some(magic) = Magic::of(self.at.host.as_bytes()) {
-            return self.step_by_magic(magic, is_last);
-        }
-        match self.outside.readlink(self.at.host.as_c_str(), &mut self.at.link) {
-            Ok(len) => Ok(Step::Link(len.min(self.at.link.len()))),
-            Err(Errno::EINVAL) => Ok(Step::Stay(Found::NotLink)),
-            Err(Errno::ENOENT) if is_last => Ok(Step::Stay(Found::Missing)),
-            Err(errno) => Err(errno),
-        }
-    }
-
-    fn step_by_table(&mut self, is_last: bool) -> Result<Step, Errno> {
-        let Some(table) = &self.view.table else { return Err(Errno::ENOENT) };
-        match self.node.map(|node| table.kind(node)) {
-            Some(table::Kind::Directory) => Ok(Step::Stay(Found::Directory)),
-            Some(table::Kind::Symlink(target)) => {
-                let room = self.at.link.get_mut(..target.len()).ok_or(Errno::ENAMETOOLONG)?;
-                room.copy_from_slice(target);
-                Ok(Step::Link(target.len()))
-            }
-            Some(table::Kind::File) if is_last => Ok(Step::Stay(Found::File)),
-            Some(table::Kind::File) => Err(Errno::ENOTDIR),
-            None if name_of(self.at.guest.as_bytes()).len() > NAME_MAX => Err(Errno::ENAMETOOLONG),
-            None if is_last => Ok(Step::Stay(Found::Missing)),
-            None => Err(Errno::ENOENT),
         }
     }
 
@@ -317,67 +194,6 @@ impl<'b, H: Host> Walk<'_, 'b, H> {
             Some(table::Kind::File) => Found::File,
             None => Found::Missing,
         })
-    }
-
-    /// A link in `/proc`; existence, and the right to look at it, are the kernel's to judge.
-    fn step_by_magic(&mut self, magic: Magic, is_last: bool) -> Result<Step, Errno> {
-        let caller = self.outside.caller();
-        let Buffers { host, pending, link, .. } = &mut *self.at;
-        match magic.link {
-            Link::OwnPid => return Ok(Step::Link(put_number(caller.pid, link))),
-            Link::OwnThread => {
-                let mut len = put_number(caller.pid, link);
-                link[len..len + 6].copy_from_slice(b"/task/");
-                len += 6;
-                return Ok(Step::Link(len + put_number(caller.tid, &mut link[len..])));
-            }
-            Link::Namespace if is_last => return Ok(Step::Kernel(None)),
-            Link::Namespace => return Err(Errno::ENOTDIR),
-            Link::Exe | Link::Cwd | Link::Root | Link::Fd | Link::MapFile => {}
-        }
-        let root = if magic.pid == caller.pid || magic.pid == caller.tid {
-            let root = self.request.root;
-            link.get_mut(..root.len()).ok_or(Errno::ENAMETOOLONG)?.copy_from_slice(root);
-            Some(root.len())
-        } else {
-            self.outside.root_of(magic.pid, link)
-        };
-        let Some(root) = root else {
-            // Not one of ours: as if in another container. What does not exist, does not, all the same.
-            self.outside.readlink(host.as_c_str(), link)?;
-            return Err(Errno::EACCES);
-        };
-        if magic.link == Link::Root {
-            return Ok(Step::Jump(root));
-        }
-        if magic.link == Link::Exe {
-            return match self.outside.exe_of(magic.pid, link) {
-                Some(len) => Ok(Step::Jump(len)),
-                None if is_last => Ok(Step::Kernel(None)),
-                None => Err(Errno::ENOTDIR),
-            };
-        }
-        let len = match self.outside.readlink(host.as_c_str(), link) {
-            Ok(len) => len.min(link.len()),
-            Err(Errno::ENOENT) if is_last => return Ok(Step::Stay(Found::Missing)),
-            Err(errno) => return Err(errno),
-        };
-        let room = pending.room();
-        let known = self.view.to_guest(&link[..len], room);
-        if is_last && magic.link != Link::Cwd {
-            return Ok(Step::Kernel(known.map(|known| self.view.read_only(known.bind))));
-        }
-        match known {
-            Some(known) if !known.deleted => {
-                link.get_mut(..known.len).ok_or(Errno::ENAMETOOLONG)?.copy_from_slice(&room[..known.len]);
-                Ok(Step::Jump(known.len))
-            }
-            _ if is_last => Ok(Step::Kernel(None)),
-            Some(_) => Err(Errno::ENOENT),
-            // A pipe, a socket, or a directory that was open before the guest began.
-            None if link.first() != Some(&b'/') => Err(Errno::ENOTDIR),
-            None => Err(Errno::EACCES),
-        }
     }
 
     /// Enters the first `len` bytes of what is pending; whether that is a bind's mount point.
@@ -462,41 +278,49 @@ impl<'b, H: Host> Walk<'_, 'b, H> {
         }
     }
 
-    /// A relative path from a directory that was removed: nothing can be found in it, but it and its parent remain.
-    fn leave_deleted(&mut self) -> Result<Option<End>, Errno> {
+    /// What is pending starts in a directory that was removed, whose former guest path is in `at.link`, `len` long:
+    /// nothing can be found in it, but it and its parent remain. `base`: it is the request's; otherwise the `/proc` link
+    /// that leads to it is the current place.
+    fn leave_deleted(&mut self, len: usize, base: bool) -> Result<Option<End>, Errno> {
         loop {
             let pending = self.at.pending.as_bytes();
-            let len = pending.iter().position(|byte| *byte == b'/').unwrap_or(pending.len());
-            let next = len + pending[len..].iter().take_while(|byte| **byte == b'/').count();
+            let name = pending.iter().position(|byte| *byte == b'/').unwrap_or(pending.len());
+            let next = name + pending[name..].iter().take_while(|byte| **byte == b'/').count();
             let is_last = next == pending.len();
-            match &pending[..len] {
-                b"." => {
-                    self.at.pending.advance(next);
-                    if is_last {
-                        self.go_to(self.request.base.guest)?;
-                        return Ok(Some(End { at_base: true, ..End::new(b".", Found::Directory) }));
-                    }
-                }
-                b".." => {
-                    self.at.pending.advance(next);
-                    self.go_to(self.request.base.guest)?;
-                    if is_last && self.request.last == Last::Parent {
-                        return Ok(Some(End { at_base: true, ..End::new(b"..", Found::Directory) }));
-                    }
-                    self.known_directory = true;
-                    self.go_up()?;
-                    return Ok(is_last.then_some(End::new(b"", Found::Directory)));
-                }
+            let stays = match &pending[..name] {
+                b"" | b"." => is_last,
+                b".." => is_last && self.request.last == Last::Parent,
+                _ if is_last => true,
                 _ => return Err(Errno::ENOENT),
+            };
+            if stays {
+                // The kernel has the directory, and the last word.
+                let Buffers { host, pending, .. } = &mut *self.at;
+                let text = if name == 0 { b"." } else { pending.as_bytes() };
+                if base {
+                    host.set(text)?
+                } else {
+                    host.push(text)?
+                }
+                return Ok(Some(End { at_base: base, ..End::new(b"", Found::Unknown) }));
+            }
+            self.at.pending.advance(next);
+            if name == 2 {
+                let Buffers { host, guest, link, .. } = &mut *self.at;
+                let parent = link[..len].iter().rposition(|byte| *byte == b'/').unwrap_or(0);
+                (self.bind, self.node) = place(self.view, &link[..parent], host, guest)?;
+                self.known_directory = true;
+                return Ok(is_last.then_some(End::new(b"", Found::Directory)));
             }
         }
     }
 
     fn finish(self, end: End) -> Result<Resolved<'b>, Errno> {
         let Self { view, at, bind, .. } = self;
-        if end.only_root || end.at_base {
+        if end.only_root {
             at.host.truncate(0);
         }
+        let magic = Magic::of(at.host.as_bytes());
         at.host.append(end.suffix)?;
         let at: &'b Buffers = at;
         let guest = at.guest.as_bytes();
@@ -507,7 +331,7 @@ impl<'b, H: Host> Walk<'_, 'b, H> {
             bind,
             read_only: end.read_only.unwrap_or_else(|| view.read_only(bind)),
             mount_point,
-            magic: Magic::of(at.host.as_bytes()),
+            magic,
             found: end.found,
             at_base: end.at_base,
         })
@@ -528,9 +352,4 @@ fn place(
     host.append(&path[mount..])?;
     let node = view.table.as_ref().filter(|_| bind.is_none()).and_then(|table| table.find(path));
     Ok((bind, node))
-}
-
-/// The last component of a path.
-fn name_of(path: &[u8]) -> &[u8] {
-    path.rsplit(|byte| *byte == b'/').next().unwrap_or(path)
 }

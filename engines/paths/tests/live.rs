@@ -1,40 +1,12 @@
 //! The walk against the live kernel: a real directory as tree, readlink(2) as host.
 
-use std::{
-    ffi::CStr,
-    fs, io,
-    os::unix::{ffi::OsStrExt, fs::symlink},
-    path::Path,
-};
+#[path = "common/live.rs"]
+mod live;
 
-use coracle_paths::{Base, Bind, Buffers, Caller, Errno, Host, Last, Request, View, resolve};
+use std::{fs, os::unix::fs::symlink};
 
-struct Live;
-
-impl Host for Live {
-    fn readlink(&self, path: &CStr, target: &mut [u8]) -> Result<usize, Errno> {
-        match fs::read_link(Path::new(std::ffi::OsStr::from_bytes(path.to_bytes()))) {
-            Ok(text) => {
-                let text = text.as_os_str().as_bytes();
-                target[..text.len()].copy_from_slice(text);
-                Ok(text.len())
-            }
-            Err(error) => Err(errno(&error)),
-        }
-    }
-
-    fn caller(&self) -> Caller {
-        Caller { pid: std::process::id(), tid: std::process::id() }
-    }
-
-    fn root_of(&self, _pid: u32, _root: &mut [u8]) -> Option<usize> {
-        None
-    }
-}
-
-fn errno(error: &io::Error) -> Errno {
-    Errno(u16::try_from(error.raw_os_error().expect("an error of the system")).expect("a small number"))
-}
+use coracle_paths::{Base, Bind, Buffers, Errno, Last, Request, View, resolve};
+use live::Live;
 
 fn walk(view: &View<'_>, cwd: &str, path: &str, last: Last) -> Result<(String, String), Errno> {
     let mut buffers = Box::new(Buffers::new());
