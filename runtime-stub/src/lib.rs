@@ -9,4 +9,6 @@ pub mod report;
 pub mod slot;
 pub mod start;
 pub mod supervise;
+#[cfg(test)]
+mod testing;
 pub mod unpack;

@@ -15,6 +15,8 @@ mod failure;
 mod files;
 mod names;
 mod plan;
+#[cfg(test)]
+mod tests;
 mod worker;
 
 use std::{
