@@ -25,6 +25,8 @@ mod lease;
 mod lock;
 mod places;
 mod scratch;
+#[cfg(test)]
+mod tests;
 mod trust;
 
 use std::{fmt, fs, io, os::fd::OwnedFd, path::PathBuf, time::Duration};
