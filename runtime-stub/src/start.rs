@@ -1,18 +1,14 @@
 //! One start of the stub, from its arguments to an exit status: read the layers of options, then do what they ask.
 
-use std::{
-    ffi::OsString,
-    os::fd::{AsRawFd, IntoRawFd},
-    path::Path,
-};
+use std::{ffi::OsString, path::Path};
 
-use coracle_api::{Ended, Engine, Host, ImageFacts, signals};
+use coracle_api::{Ended, Engine, Host, ImageFacts, RunError, signals};
 use coracle_format::{Defaults, Manifest};
 
 use crate::{
     cache::{self, CacheError, CacheOptions, Cached},
     config::Config,
-    launch::{self, Caller, Inputs, LaunchError, Plan, engines},
+    launch::{self, Caller, Inputs, LaunchError, Memory, Plan, engines},
     open::{Bundle, OpenError},
     options::{self, Action, Cache, Given, OptionError, Options, Origin, table::Row},
     report::{self, Voice, say},
@@ -166,7 +162,7 @@ impl Start<'_> {
     }
 
     fn asked_engine(&self) -> Option<&str> {
-        self.options.engine.as_ref().map(|(name, _)| name.as_str())
+        self.options.engine.as_ref().map(|(name, _)| name.as_str()).filter(|name| !name.eq_ignore_ascii_case("auto"))
     }
 
     fn launch(&self) -> Result<u8, StartError> {
@@ -174,33 +170,65 @@ impl Start<'_> {
         let cached = self.acquire()?;
         let shared = launch::shared(&cached.dir)?;
         let mut plan = self.plan(&cached.root, Some(&shared))?;
-        let chosen = engines::choose(&engines::ENGINES, self.asked_engine(), &Host::read(), &facts, &plan.request);
-        let (engine, refused) = match chosen {
-            Ok(chosen) => chosen,
+        for (topic, text) in &plan.notes {
+            self.voice.note(&format!("{topic}: {text}"));
+        }
+        let alone = plan.own.is_none() && !cached.private;
+        // Whoever wants to be told of refusals gets them asked for.
+        let memory = if alone && !self.voice.verbose && self.asked_engine().is_none() {
+            let memory = Memory::read(&shared, self.bundle.path(), &plan.request);
+            if let Some(code) = self.as_before(&memory, &mut plan) {
+                return Ok(code);
+            }
+            Some(memory)
+        } else {
+            None
+        };
+        let engine = match self.choose(&facts, &plan) {
+            Ok(engine) => engine,
             Err(error) => {
                 self.clean(plan, cached);
                 return Err(error.into());
             }
         };
-        for (topic, text) in &plan.notes {
-            self.voice.note(&format!("{topic}: {text}"));
+        name_engine(&mut plan, engine);
+        if alone {
+            if let Some(memory) = memory {
+                memory.write(engine.name());
+            }
+            return Ok(outcome(engine.run(&plan.spec)));
         }
+        let ended = supervise::beside(|| outcome(engine.run(&plan.spec))).map_err(StartError::Fork);
+        self.clean(plan, cached);
+        Ok(signals::die_as(ended?))
+    }
+
+    /// Becomes the application by the engine that accepted the same kind of run before. Returns an exit status, or nothing
+    /// if the engines have to be asked again.
+    fn as_before(&self, memory: &Memory, plan: &mut Plan) -> Option<u8> {
+        let engine = engines::find(&engines::ENGINES, memory.engine.as_deref()?)?;
+        name_engine(plan, engine);
+        match engine.run(&plan.spec) {
+            Err(RunError::Step { .. } | RunError::Refused(_)) if memory.is_here(self.bundle.path(), &plan.request) => {
+                None
+            }
+            answer => Some(outcome(answer)),
+        }
+    }
+
+    fn choose(&self, facts: &ImageFacts, plan: &Plan) -> Result<&'static dyn Engine, LaunchError> {
+        let host = Host::read();
+        let (engine, refused) = engines::choose(&engines::ENGINES, self.asked_engine(), &host, facts, &plan.request)?;
         for one in &refused {
             if let Err(refusal) = &one.answer {
                 self.voice.note(&format!("engine {}: {refusal}", one.engine.name()));
             }
         }
         self.voice.note(&format!("engine: {}", engine.name()));
-        plan.spec.env.push(("CORACLE_BUNDLE_ENGINE".into(), engine.name().into()));
-        inherit(&cached.lease);
-        if plan.own.is_none() && !cached.private {
-            // The tree's lease is held by the descriptor, which the application inherits.
-            let _ = cached.lease.into_raw_fd();
-            return Ok(enter(engine, &plan));
+        for note in engine.notes(&host, &plan.request) {
+            self.voice.warn(&format!("engine {}: {note}", engine.name()));
         }
-        let ended = supervise::beside(|| enter(engine, &plan)).map_err(StartError::Fork);
-        self.clean(plan, cached);
-        Ok(signals::die_as(ended?))
+        Ok(engine)
     }
 
     fn clean(&self, plan: Plan, cached: Cached) {
@@ -233,16 +261,16 @@ impl Start<'_> {
     }
 }
 
-/// Lets the application inherit a descriptor.
-fn inherit(fd: &impl AsRawFd) {
-    // SAFETY: fcntl on a descriptor that the caller owns, with integer arguments only.
-    unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, 0) };
+/// Tells the application by which engine it runs.
+fn name_engine(plan: &mut Plan, engine: &dyn Engine) {
+    const KEY: &str = "CORACLE_BUNDLE_ENGINE";
+    plan.spec.env.retain(|(key, _)| key != KEY);
+    plan.spec.env.push((KEY.into(), engine.name().into()));
 }
 
-/// Becomes the application, or returns the exit status.
-fn enter(engine: &dyn Engine, plan: &Plan) -> u8 {
-    match engine.run(&plan.spec) {
-        Ok(Ended::Exited(code)) => code,
+/// The exit status after an engine returned.
+fn outcome(answer: Result<Ended, RunError>) -> u8 {
+    match answer {
         Ok(ended) => signals::die_as(ended),
         Err(error) => {
             say(&error.to_string());

@@ -85,7 +85,9 @@ impl Binds {
 
     /// A file that the launcher wrote.
     pub(super) fn generated(&mut self, host: PathBuf, guest: &str) {
-        self.push(host, guest.into(), BindOrigin::Generated);
+        let (guest, optional) = (guest.into(), true);
+        // Other runs share the file.
+        self.list.push(Bind { host, guest, read_only: true, optional, origin: BindOrigin::Generated });
     }
 
     /// A directory of this run's own.

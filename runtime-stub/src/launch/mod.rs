@@ -14,6 +14,7 @@ mod error;
 mod files;
 mod identity;
 mod nss;
+mod remember;
 mod scratch;
 mod tree;
 
@@ -28,6 +29,7 @@ use coracle_format::Manifest;
 
 pub use caller::Caller;
 pub use error::LaunchError;
+pub use remember::Memory;
 pub use scratch::{Own, shared};
 pub use tree::Tree;
 
@@ -117,6 +119,7 @@ pub fn plan(inputs: &Inputs) -> Result<Plan, LaunchError> {
     }
 
     let (cwd, why) = working_directory(inputs, &binds, env.get("HOME"));
+    let shown = binds.shows(&cwd);
     notes.push(("directory", format!("{}, {why}", cwd.display())));
     if !options.isolated {
         env.set("PWD", &cwd);
@@ -140,7 +143,8 @@ pub fn plan(inputs: &Inputs) -> Result<Plan, LaunchError> {
         argv,
         env: env.into_vec(),
         cwd,
-        make_cwd: true,
+        // What is shown at its own path exists; looking for it in the image would only cost time.
+        make_cwd: !shown,
         identity: person.identity(caller),
         binds: binds.into_vec(),
         devices: if options.isolated { Devices::Minimal { extra: Vec::new() } } else { Devices::Host },
