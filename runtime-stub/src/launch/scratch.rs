@@ -95,7 +95,7 @@ mod tests {
         let tmp = own.dir("tmp", 0o1777).expect("it is empty");
         assert_eq!(fs::metadata(&tmp).expect("it was made").mode() & 0o7777, 0o1777);
         fs::create_dir_all(tmp.join("locked/inner")).expect("writable");
-        fs::set_permissions(tmp.join("locked"), fs::Permissions::from_mode(0)).expect("it is ours");
+        fs::set_permissions(tmp.join("locked"), fs::Permissions::from_mode(0o0)).expect("it is ours");
         let path = own.path().to_owned();
         own.remove().expect("it is ours");
         assert!(!path.exists());
