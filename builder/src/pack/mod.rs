@@ -9,6 +9,7 @@ mod error;
 mod layout;
 mod output;
 mod tar;
+mod verify;
 
 use std::{
     fs::File,
@@ -25,6 +26,7 @@ use coracle_format::{
 
 pub use error::PackError;
 pub use output::Output;
+pub use verify::{Verified, VerifyError, verify};
 
 use crate::{artifacts, flatten::Tree};
 

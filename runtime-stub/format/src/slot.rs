@@ -66,6 +66,21 @@ impl Slot {
     }
 }
 
+impl Slot {
+    /// The slot in the head of a file, bare or filled in: for telling what became of a bundle that lost its end.
+    ///
+    /// # Errors
+    /// [`FormatError::Missing`] if there is none.
+    pub fn locate(head: &[u8]) -> Result<Self, FormatError> {
+        // A mark with anything else behind it is a constant of some program's, not a slot.
+        head.windows(SLOT_LEN)
+            .filter(|window| window[..MAGIC.len()] == MAGIC)
+            .filter_map(|window| Self::decode(window.try_into().ok()?).ok())
+            .find(|slot| *slot == Self { payload: 0, total: 0 } || (slot.payload > 0 && slot.payload < slot.total))
+            .ok_or(FormatError::Missing { part: "slot" })
+    }
+}
+
 const fn copy(out: &mut [u8; SLOT_LEN], at: usize, bytes: &[u8]) {
     let mut i = 0;
     while i < bytes.len() {
@@ -82,6 +97,20 @@ mod tests {
     fn a_slot_comes_back() {
         let slot = Slot { payload: 483_928, total: 5 << 32 };
         assert_eq!(Slot::decode(&slot.encode()), Ok(slot));
+    }
+
+    #[test]
+    fn a_slot_is_located_whether_filled_in_or_not() {
+        let filled = Slot { payload: 100, total: 1000 };
+        let impossible = Slot { payload: 1000, total: 100 };
+        let mut head = b"\x7fELF".to_vec();
+        assert_eq!(Slot::locate(&head), Err(FormatError::Missing { part: "slot" }));
+        head.extend_from_slice(&MAGIC);
+        head.extend_from_slice(&impossible.encode());
+        assert_eq!(Slot::locate(&head), Err(FormatError::Missing { part: "slot" }));
+        head.extend_from_slice(&filled.encode());
+        assert_eq!(Slot::locate(&head), Ok(filled));
+        assert_eq!(Slot::locate(&Slot::BARE), Ok(Slot { payload: 0, total: 0 }));
     }
 
     #[test]

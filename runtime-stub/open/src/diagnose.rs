@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use coracle_format::{FormatError, SLOT_LEN, Slot};
+use coracle_format::{FormatError, Slot};
 
 use super::{OpenError, to_len};
 
@@ -22,20 +22,7 @@ pub(super) fn find_slot(file: &File, path: &Path) -> Result<Slot, OpenError> {
     if !head.starts_with(b"\x7fELF") {
         return Err(not_a_bundle());
     }
-    let at = match Slot::find(&head) {
-        Ok(at) => at,
-        // A payload in the head that happens to hold a bundle: the stub's own slot is the first.
-        Err(FormatError::Corrupt { .. }) => first_slot(&head).ok_or_else(not_a_bundle)?,
-        Err(_) => return Err(not_a_bundle()),
-    };
-    let bytes: &[u8; SLOT_LEN] =
-        head[at..].first_chunk().ok_or_else(|| OpenError::format(path, FormatError::Short { part: "slot" }))?;
-    Slot::decode(bytes).map_err(|source| OpenError::format(path, source))
-}
-
-fn first_slot(head: &[u8]) -> Option<usize> {
-    let mark = &Slot::BARE[..16];
-    head.windows(mark.len()).position(|window| window == mark)
+    Slot::locate(&head).map_err(|_| not_a_bundle())
 }
 
 /// Names the reason why a file of `len` bytes does not have the length that its slot gives.

@@ -63,6 +63,12 @@ pub enum OpenError {
         /// Bytes too many.
         extra: u64,
     },
+    /// The slot in the stub does not say where the parts are, although the trailer knows.
+    #[error("{}: the slot in its stub is corrupt: the file is damaged: copy or build it again", path.display())]
+    Slot {
+        /// The bundle.
+        path: PathBuf,
+    },
     /// Bytes that are not what they should be.
     #[error("{}: {source}: the file is damaged: copy or build it again", path.display())]
     Corrupt {

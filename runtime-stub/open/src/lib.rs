@@ -62,8 +62,9 @@ impl Bundle {
         let len = file.metadata().map_err(|source| OpenError::read(path, source))?.len();
         // A whole bundle leads from its trailer to its manifest to its slot. Only a damaged one needs a search.
         let slot = match Self::slot_by_manifest(&file, path, len) {
-            Some(slot) => slot,
-            None => diagnose::find_slot(&file, path)?,
+            Ok(slot) => slot,
+            Err(error @ (OpenError::Slot { .. } | OpenError::Version { .. })) => return Err(error),
+            Err(_) => diagnose::find_slot(&file, path)?,
         };
         if slot.payload == 0 {
             return Err(OpenError::Bare { path: path.to_owned() });
@@ -71,12 +72,13 @@ impl Bundle {
         Self::from_slot(file, path.to_owned(), slot)
     }
 
-    fn slot_by_manifest(file: &File, path: &Path, len: u64) -> Option<Slot> {
-        let trailer = read_trailer(file, path, len).ok()?;
-        let manifest = read_manifest(file, path, &trailer).ok()?;
+    fn slot_by_manifest(file: &File, path: &Path, len: u64) -> Result<Slot, OpenError> {
+        let trailer = read_trailer(file, path, len)?;
+        let manifest = read_manifest(file, path, &trailer)?;
+        let slot = Slot { payload: trailer.payload.offset, total: len };
         let mut bytes = [0; SLOT_LEN];
-        file.read_exact_at(&mut bytes, manifest.stub.slot).ok()?;
-        Slot::decode(&bytes).ok()
+        file.read_exact_at(&mut bytes, manifest.stub.slot).map_err(|source| OpenError::read(path, source))?;
+        if bytes == slot.encode() { Ok(slot) } else { Err(OpenError::Slot { path: path.to_owned() }) }
     }
 
     fn from_slot(file: File, path: PathBuf, slot: Slot) -> Result<Self, OpenError> {
