@@ -80,6 +80,10 @@ fn build(workspace: &Path, out: &Path, target: &str) -> Result<(), Box<dyn Error
     }
     // The target feature stands here too because these flags replace those of .cargo/config.toml.
     cargo.env("CARGO_ENCODED_RUSTFLAGS", ["-Ctarget-feature=+crt-static"].join("\u{1f}"));
+    if variable("PROFILE")? == "debug" {
+        // The edit-and-test loop: half the size is not worth waiting for the whole program's optimisation each time.
+        cargo.envs([("LTO", "off"), ("CODEGEN_UNITS", "16"), ("INCREMENTAL", "true")].map(profile_setting));
+    }
     if target.ends_with("-musl") && !on_path("musl-gcc") {
         use_plain_cc(&mut cargo, target);
     }
@@ -107,6 +111,10 @@ fn use_plain_cc(cargo: &mut Command, target: &str) {
             cargo.env(name, value);
         }
     }
+}
+
+fn profile_setting((name, value): (&str, &'static str)) -> (String, &'static str) {
+    (format!("CARGO_PROFILE_STUB_{name}"), value)
 }
 
 fn on_path(program: &str) -> bool {
