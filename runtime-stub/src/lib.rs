@@ -5,6 +5,7 @@ pub mod config;
 pub mod launch;
 pub use coracle_open as open;
 pub mod options;
+pub mod order;
 pub mod report;
 pub mod slot;
 pub mod start;

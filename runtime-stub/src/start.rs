@@ -2,21 +2,22 @@
 
 use std::{ffi::OsString, path::Path};
 
-use coracle_api::{Ended, Engine, Host, ImageFacts, RunError, signals};
+use coracle_api::{Ended, Engine, Host, ImageFacts, LaunchSpec, RunError, signals};
 use coracle_format::{Defaults, Manifest};
 
 use crate::{
     cache::{self, CacheError, CacheOptions, Cached},
-    config::Config,
+    config::{self, Config},
     launch::{self, Caller, Inputs, LaunchError, Memory, Plan, engines},
     open::{Bundle, OpenError},
     options::{self, Action, Cache, Given, OptionError, Options, Origin, table::Row},
+    order,
     report::{self, Voice, say},
     slot, supervise,
 };
 
 /// Coracle's own failures.
-const FAILED: u8 = 125;
+pub(crate) const FAILED: u8 = 125;
 
 /// A start that failed before the application ran.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +54,11 @@ pub enum StartError {
 #[must_use]
 pub fn start(argv: Vec<OsString>) -> u8 {
     let caller = Caller::read(argv);
+    if slot::read().is_ok_and(|slot| slot.payload == 0)
+        && let Some(code) = order::start(&caller.args)
+    {
+        return code;
+    }
     match run(&caller) {
         Ok(code) => code,
         Err(error) => {
@@ -74,13 +80,14 @@ fn run(caller: &Caller) -> Result<u8, StartError> {
         _ => {}
     }
     let bundle = Bundle::open_self(slot::read())?;
-    let mut given = defaults(&bundle.manifest().defaults);
+    let mut warnings = config.warnings;
+    let mut given = defaults(&bundle.manifest().defaults, &caller.env, &mut warnings);
     given.extend(config.given);
     given.extend(environment);
     given.append(&mut command_line);
     let options = Options::join(given)?;
     let voice = Voice { verbose: options.verbose, quiet: options.quiet };
-    for warning in &config.warnings {
+    for warning in &warnings {
         voice.warn(warning);
     }
     let start = Start { caller, options: &options, bundle: &bundle, args, voice };
@@ -98,15 +105,26 @@ fn run(caller: &Caller) -> Result<u8, StartError> {
     }
 }
 
-/// What the builder fixed, as the lowest layer.
-fn defaults(defaults: &Defaults) -> Vec<Given> {
-    let one = |name: &str, value: &str| {
-        Row::named(name.as_bytes()).map(|row| Given { row, value: Some(value.into()), origin: Origin::Bundle })
+/// What the builder fixed, as the lowest layer. Its volumes may name variables of the node: `/scratch/$USER`.
+fn defaults(defaults: &Defaults, env: &[(OsString, OsString)], warnings: &mut Vec<String>) -> Vec<Given> {
+    let mut given = Vec::new();
+    let mut add = |name: &str, value: OsString| {
+        let row = Row::named(name.as_bytes());
+        given.extend(row.map(|row| Given { row, value: Some(value), origin: Origin::Bundle }));
     };
-    let isolated = defaults.isolated.then(|| one("isolated", "yes")).flatten();
-    let engine = defaults.engine.as_ref().and_then(|engine| one("engine", engine));
-    let volumes = defaults.volumes.iter().filter_map(|volume| one("volume", volume));
-    isolated.into_iter().chain(engine).chain(volumes).collect()
+    if defaults.isolated {
+        add("isolated", "yes".into());
+    }
+    if let Some(engine) = &defaults.engine {
+        add("engine", engine.into());
+    }
+    for volume in &defaults.volumes {
+        match config::expand(volume, env) {
+            Ok(volume) => add("volume", volume),
+            Err(name) => warnings.push(format!("volume {volume} of the bundle: ${name} is not set: not shown")),
+        }
+    }
+    given
 }
 
 fn print(text: &str) -> Result<u8, StartError> {
@@ -191,7 +209,7 @@ impl Start<'_> {
                 return Err(error.into());
             }
         };
-        name_engine(&mut plan, engine);
+        name_engine(&mut plan.spec, engine);
         if alone {
             if let Some(memory) = memory {
                 memory.write(engine.name());
@@ -207,7 +225,7 @@ impl Start<'_> {
     /// if the engines have to be asked again.
     fn as_before(&self, memory: &Memory, plan: &mut Plan) -> Option<u8> {
         let engine = engines::find(&engines::ENGINES, memory.engine.as_deref()?)?;
-        name_engine(plan, engine);
+        name_engine(&mut plan.spec, engine);
         match engine.run(&plan.spec) {
             Err(RunError::Step { .. } | RunError::Refused(_)) if memory.is_here(self.bundle.path(), &plan.request) => {
                 None
@@ -262,14 +280,14 @@ impl Start<'_> {
 }
 
 /// Tells the application by which engine it runs.
-fn name_engine(plan: &mut Plan, engine: &dyn Engine) {
+pub(crate) fn name_engine(spec: &mut LaunchSpec, engine: &dyn Engine) {
     const KEY: &str = "CORACLE_BUNDLE_ENGINE";
-    plan.spec.env.retain(|(key, _)| key != KEY);
-    plan.spec.env.push((KEY.into(), engine.name().into()));
+    spec.env.retain(|(key, _)| key != KEY);
+    spec.env.push((KEY.into(), engine.name().into()));
 }
 
 /// The exit status after an engine returned.
-fn outcome(answer: Result<Ended, RunError>) -> u8 {
+pub(crate) fn outcome(answer: Result<Ended, RunError>) -> u8 {
     match answer {
         Ok(ended) => signals::die_as(ended),
         Err(error) => {

@@ -20,7 +20,7 @@ mod spec;
 pub use facts::ImageFacts;
 pub use host::Host;
 pub use refusal::{Refusal, RunError};
-pub use spec::{Access, Bind, BindOrigin, Devices, Identity, LaunchSpec, SPEC_VERSION, SubordinateIds, Unshare};
+pub use spec::{Access, Bind, BindOrigin, Devices, Identity, LaunchSpec, Order, SPEC_VERSION, SubordinateIds, Unshare};
 
 use serde::{Deserialize, Serialize};
 

@@ -40,8 +40,28 @@ impl Voice {
 
 /// A line on standard error. Nobody can be told that it did not get there.
 pub fn say(text: &str) {
+    let text = without_numbers(text);
     // One write, so that the lines of many processes do not mix.
     let _ = std::io::stderr().write_all(format!("coracle: {text}\n").as_bytes());
+}
+
+/// The standard library adds ` (os error 13)` to the system's own words, which nobody needs.
+fn without_numbers(text: &str) -> String {
+    const MARK: &str = " (os error ";
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once(MARK) {
+        out.push_str(before);
+        match after.split_once(')') {
+            Some((number, after)) if number.bytes().all(|byte| byte.is_ascii_digit()) => rest = after,
+            _ => {
+                out.push_str(MARK);
+                rest = after;
+            }
+        }
+    }
+    out.push_str(rest);
+    out
 }
 
 /// What `help` prints.
@@ -85,6 +105,15 @@ pub fn version() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn errors_lose_their_numbers_and_nothing_else() {
+        assert_eq!(
+            without_numbers("x: Permission denied (os error 13): y (os error"),
+            "x: Permission denied: y (os error"
+        );
+        assert_eq!(without_numbers("a (os error x) b"), "a (os error x) b");
+    }
 
     #[test]
     fn help_names_every_option_of_this_version_within_a_terminals_width() {

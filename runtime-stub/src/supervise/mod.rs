@@ -8,6 +8,7 @@ use std::{
     fs, io,
     os::fd::{AsRawFd, OwnedFd},
     ptr,
+    sync::atomic::{AtomicI32, Ordering},
 };
 
 use coracle_api::{Ended, signals};
@@ -41,6 +42,7 @@ pub fn beside(guest: impl FnOnce() -> u8) -> io::Result<Ended> {
         unsafe { libc::_exit(i32::from(code)) };
     }
     signals::forward_to(pid)?;
+    leave_stopping_to(pid)?;
     drop(blocked);
     let ended = wait(pid);
     kill_the_rest();
@@ -91,6 +93,44 @@ fn wait(guest: i32) -> io::Result<Ended> {
             return Ok(Ended::Signaled(libc::WTERMSIG(status)));
         } else {
             return Ok(Ended::Exited(u8::try_from(libc::WEXITSTATUS(status)).unwrap_or(255)));
+        }
+    }
+}
+
+/// The guest, for [`stop_handler`].
+static GUEST: AtomicI32 = AtomicI32::new(0);
+
+/// From now on this process stops only when its guest does ([`stop_too`]): a Ctrl-Z reaches both, and if both stopped of it,
+/// this process would find out about the guest's stop only after the user's `fg`, and stop again.
+fn leave_stopping_to(guest: i32) -> io::Result<()> {
+    GUEST.store(guest, Ordering::SeqCst);
+    for signal in [libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU] {
+        // SAFETY: an all-zero sigaction is valid; the handler has the signature that SA_SIGINFO asks for, lives as long as
+        // the process, and is async-signal-safe: it reads one atomic and calls kill(2).
+        let done = unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = stop_handler as *const () as usize;
+            action.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART;
+            libc::sigaction(signal, &raw const action, ptr::null_mut())
+        };
+        if done != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+/// Passes on what somebody sent to this process alone; what the terminal sent has reached the guest as well.
+extern "C" fn stop_handler(signal: i32, info: *mut libc::siginfo_t, _context: *mut libc::c_void) {
+    let guest = GUEST.load(Ordering::SeqCst);
+    // SAFETY: the kernel passes a valid siginfo to an SA_SIGINFO handler (sigaction(2)).
+    let from_kernel = unsafe { (*info).si_code } == libc::SI_KERNEL;
+    if guest > 0 && !from_kernel {
+        // SAFETY: __errno_location is this thread's own and is put back; kill(2) takes two integers.
+        unsafe {
+            let errno = *libc::__errno_location();
+            libc::kill(guest, signal);
+            *libc::__errno_location() = errno;
         }
     }
 }
