@@ -131,6 +131,15 @@ impl Pending {
         &mut self.bytes[..self.start]
     }
 
+    pub(crate) fn start(&self) -> usize {
+        self.start
+    }
+
+    /// Takes back what was dropped since it started there, nothing having been put before it meanwhile.
+    pub(crate) fn rewind(&mut self, start: usize) {
+        self.start = start;
+    }
+
     /// Drops the first `count` bytes.
     pub(crate) fn advance(&mut self, count: usize) {
         self.start += count;

@@ -25,6 +25,17 @@ pub trait Host {
     /// The kernel's: [`Errno::EINVAL`] if it exists and is no symbolic link.
     fn readlink(&self, path: &CStr, target: &mut [u8]) -> Result<usize, Errno>;
 
+    /// Whether the kernel meets a symbolic link when it looks `path` up: openat2(2) with `O_PATH` and
+    /// `RESOLVE_NO_SYMLINKS` says `ELOOP` then. `Some(false)` if it succeeds, and also for `ENOENT`, `ENOTDIR` and `EACCES`:
+    /// no link came before that. `None` for all else: no such call before Linux 5.6, no descriptor left, path too long.
+    ///
+    /// One such question saves a [`readlink`](Self::readlink) for each component of a path without links. It costs a
+    /// descriptor for a moment, which an agent inside the guest may not want.
+    fn meets_link(&self, path: &CStr) -> Option<bool> {
+        let _ = path;
+        None
+    }
+
     /// Whose `/proc/self` is meant.
     fn caller(&self) -> Caller;
 

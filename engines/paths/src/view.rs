@@ -30,6 +30,9 @@ pub struct View<'a> {
     pub(crate) root_read_only: bool,
     /// Sorted by guest path, no two equal.
     pub(crate) binds: &'a [Bind<'a>],
+    /// Bit n: some guest path of a bind is n bytes long, modulo 64. Most components are no mount point, and so are known
+    /// at once.
+    lengths: u64,
     /// The tree's names, if it never changes.
     pub(crate) table: Option<Table<'a>>,
 }
@@ -98,7 +101,8 @@ impl<'a> View<'a> {
                 return Err(ViewError::Order(at));
             }
         }
-        Ok(Self { root: trim(root), root_read_only, binds, table: None })
+        let lengths = binds.iter().fold(0, |lengths, bind| lengths | 1 << (bind.guest.len() % 64));
+        Ok(Self { root: trim(root), root_read_only, binds, lengths, table: None })
     }
 
     /// The same view, with the tree's names answered from `table`. Only for a tree that nobody changes.
@@ -123,6 +127,9 @@ impl<'a> View<'a> {
     /// The bind whose mount point is exactly this canonical guest path.
     #[must_use]
     pub fn mounted_at(&self, guest: &[u8]) -> Option<usize> {
+        if self.lengths >> (guest.len() % 64) & 1 == 0 {
+            return None;
+        }
         self.binds.iter().position(|bind| bind.guest == guest)
     }
 

@@ -47,6 +47,9 @@ pub fn resolve<'b, H: Host>(
     walk.finish(end)
 }
 
+/// So many components are asked for at once; fewer are cheaper one by one.
+const WORTH_ASKING: usize = 3;
+
 /// How the walk ended, beside the place where it stands.
 struct End {
     /// Put behind the host path: `/`, `/.`, `/..` or nothing.
@@ -93,7 +96,14 @@ impl<'b, H: Host> Walk<'_, 'b, H> {
             self.go_to(self.request.base.guest)?;
         }
         let mut named = false;
+        let mut links = u32::MAX;
         loop {
+            if links != self.links {
+                links = self.links;
+                if self.go_straight()? {
+                    return Ok(End::new(b"", Found::Unknown));
+                }
+            }
             let slashes = self.at.pending.as_bytes().iter().take_while(|byte| **byte == b'/').count();
             self.at.pending.advance(slashes);
             let pending = self.at.pending.as_bytes();
@@ -136,6 +146,8 @@ impl<'b, H: Host> Walk<'_, 'b, H> {
                         return Ok(End::new(b"", self.look_up().unwrap_or(Found::Unknown)));
                     }
                     if mounted {
+                        // A new place to go straight from.
+                        links = u32::MAX;
                         continue;
                     }
                     if let Some(end) = self.follow(is_last, trail)? {
@@ -144,6 +156,48 @@ impl<'b, H: Host> Walk<'_, 'b, H> {
                 }
             }
         }
+    }
+
+    /// Enters at once all pending components up to the last one, if the kernel meets no link among them; `true` if that
+    /// settles the last one too. Otherwise, and where asking is not worth it, nothing changes.
+    fn go_straight(&mut self) -> Result<bool, Errno> {
+        let pending = self.at.pending.as_bytes();
+        let names = || pending.split(|byte| *byte == b'/').filter(|name| !matches!(*name, b"" | b"."));
+        let follow = matches!(self.request.last, Last::Follow | Last::Create);
+        let settles = follow && !pending.ends_with(b"/") && !pending.ends_with(b"/.");
+        let count = names().count() - usize::from(!settles && names().next().is_some());
+        if count < WORTH_ASKING || names().any(|name| name == b"..") || self.bind.is_none() && self.view.table.is_some()
+        {
+            return Ok(false);
+        }
+        let (host_len, guest_len, bind) = (self.at.host.len(), self.at.guest.len(), self.bind);
+        let start = self.at.pending.start();
+        let mut asked = 0;
+        for _ in 0..count {
+            let pending = self.at.pending.as_bytes();
+            let dots = |at: usize| pending[at..].starts_with(b"./");
+            let mut at = 0;
+            while pending[at] == b'/' || dots(at) {
+                at += 1;
+            }
+            let len = pending[at..].iter().position(|byte| *byte == b'/').unwrap_or(pending.len() - at);
+            self.at.pending.advance(at);
+            asked = if self.go_down(len)? { 0 } else { asked + 1 };
+        }
+        if asked == 0 || self.outside.meets_link(self.at.host.as_c_str()) == Some(false) {
+            return Ok(settles);
+        }
+        // Back to where we were: what was overwritten, if a bind was entered, is made again.
+        self.at.pending.rewind(start);
+        self.at.guest.truncate(guest_len);
+        if self.bind == bind {
+            self.at.host.truncate(host_len);
+        } else {
+            let Buffers { host, guest, link, .. } = &mut *self.at;
+            link.get_mut(..guest_len).ok_or(Errno::ENAMETOOLONG)?.copy_from_slice(guest.as_bytes());
+            (self.bind, self.node) = place(self.view, &link[..guest_len], host, guest)?;
+        }
+        Ok(false)
     }
 
     /// Follows the current component if it is a link; the end, if this was the last component and is now decided.

@@ -12,7 +12,7 @@ fn walk(view: &View<'_>, cwd: &str, path: &str, last: Last) -> Result<(String, S
     let mut buffers = Box::new(Buffers::new());
     let request =
         Request { root: b"/", base: Base { guest: cwd.as_bytes(), deleted: false }, path: path.as_bytes(), last };
-    resolve(view, &Live, &request, &mut buffers).map(|found| {
+    resolve(view, &Live { asks: false }, &request, &mut buffers).map(|found| {
         (String::from_utf8_lossy(found.host.to_bytes()).into_owned(), String::from_utf8_lossy(found.guest).into_owned())
     })
 }

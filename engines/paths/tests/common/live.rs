@@ -4,7 +4,10 @@ use std::{ffi::CStr, fs, io, os::unix::ffi::OsStrExt, path::Path};
 
 use coracle_paths::{Caller, Errno, Host};
 
-pub(crate) struct Live;
+/// `asks`: it answers [`Host::meets_link`].
+pub(crate) struct Live {
+    pub(crate) asks: bool,
+}
 
 impl Host for Live {
     fn readlink(&self, path: &CStr, target: &mut [u8]) -> Result<usize, Errno> {
@@ -15,6 +18,29 @@ impl Host for Live {
                 Ok(text.len())
             }
             Err(error) => Err(errno(&error)),
+        }
+    }
+
+    fn meets_link(&self, path: &CStr) -> Option<bool> {
+        if !self.asks {
+            return None;
+        }
+        let flags = u64::try_from(libc::O_PATH | libc::O_CLOEXEC).expect("positive");
+        let how: [u64; 3] = [flags, 0, libc::RESOLVE_NO_SYMLINKS];
+        // SAFETY: the path is NUL-terminated, `how` is the kernel's open_how; the descriptor is ours to close.
+        unsafe {
+            let fd = libc::syscall(libc::SYS_openat2, libc::AT_FDCWD, path.as_ptr(), how.as_ptr(), 24);
+            if let Ok(fd) = i32::try_from(fd)
+                && fd >= 0
+            {
+                libc::close(fd);
+                return Some(false);
+            }
+        }
+        match io::Error::last_os_error().raw_os_error() {
+            Some(libc::ELOOP) => Some(true),
+            Some(libc::ENOENT | libc::ENOTDIR | libc::EACCES) => Some(false),
+            _ => None,
         }
     }
 
