@@ -1,3 +1,128 @@
 //! What each system call means to a guest: one table, used by every engine that intercepts.
+//!
+//! A transport (a tracer outside, a handler inside) catches a call and asks [`enter`] what it means. The answer is a
+//! [`Verdict`]: let it pass, answer it without the kernel, make it with other arguments, or start a program. Where the
+//! result shows the host too, [`leave`] translates it afterwards.
+//!
+//! Rules: no allocation, no standard library, no global state; memory of the guest, the host's links and the lending of
+//! strings to the guest are the transport's ([`Guest`]). [`table::TABLE`] is data; the handlers follow the order in which
+//! the kernel itself finds errors.
 
 #![no_std]
+
+mod enter;
+pub mod errno;
+mod identity;
+mod leave;
+mod meaning;
+mod permit;
+mod places;
+pub mod program;
+mod sockets;
+pub mod table;
+mod translate;
+
+pub use coracle_paths::Errno;
+pub use enter::{Verdict, enter};
+pub use identity::Identity;
+pub use leave::{After, Layout, leave, leave_layout};
+pub use meaning::{Abi, Outside, Row};
+pub use translate::{Lent, Scratch};
+
+use core::ffi::CStr;
+
+use coracle_paths::{Host, View};
+
+/// What a guest is to see, for a whole run.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules<'a> {
+    /// Its file system.
+    pub view: View<'a>,
+    /// Whom it takes itself for.
+    pub identity: Identity,
+    /// The node's name as it sees it; `None`: the host's.
+    pub hostname: Option<&'a [u8]>,
+}
+
+impl Rules<'_> {
+    /// Whether calls of this row must be caught at all in this run.
+    #[must_use]
+    pub fn wants(&self, row: &Row) -> bool {
+        use meaning::{Meaning, Special};
+        match row.meaning {
+            Meaning::Special(Special::Fstat | Special::Id(_) | Special::Ids(_) | Special::SetIds) => {
+                self.identity.pretends()
+            }
+            Meaning::Special(Special::Uname) => self.hostname.is_some(),
+            _ => true,
+        }
+    }
+}
+
+/// A system call as caught: the handlers change it in place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Call {
+    /// The interface that it came through.
+    pub abi: Abi,
+    /// Its number there.
+    pub number: u64,
+    /// Its arguments; 32-bit ones are zero-extended.
+    pub args: [u64; 6],
+}
+
+impl Call {
+    /// Argument `at` as the kernel takes an `int`.
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "the kernel ignores the upper half of an int argument")]
+    pub fn int(&self, at: u8) -> i32 {
+        (self.args[usize::from(at)] as u32).cast_signed()
+    }
+
+    /// Argument `at`.
+    #[must_use]
+    pub fn arg(&self, at: u8) -> u64 {
+        self.args[usize::from(at)]
+    }
+}
+
+/// The guest whose call was caught, as the transport reaches it.
+pub trait Guest: Host {
+    /// Reads exactly as many bytes as `into` holds.
+    ///
+    /// # Errors
+    /// `EFAULT` where the kernel would say so.
+    fn read(&self, address: u64, into: &mut [u8]) -> Result<(), Errno>;
+
+    /// Reads a string up to its NUL; its length without the NUL.
+    ///
+    /// # Errors
+    /// `EFAULT`, or `ENAMETOOLONG` if `into` is full before the NUL.
+    fn read_string(&self, address: u64, into: &mut [u8]) -> Result<usize, Errno>;
+
+    /// Writes all of `bytes`.
+    ///
+    /// # Errors
+    /// `EFAULT`.
+    fn write(&self, address: u64, bytes: &[u8]) -> Result<(), Errno>;
+
+    /// The file's `st_mode`, or with `follow` that of the file that a link leads to.
+    ///
+    /// # Errors
+    /// What stat(2) and lstat(2) say.
+    fn mode(&self, host: &CStr, follow: bool) -> Result<u32, Errno>;
+
+    /// The text of `/proc/…/cwd`, or with a descriptor of `/proc/…/fd/N`.
+    ///
+    /// # Errors
+    /// `EBADF` for a descriptor that is not open.
+    fn place(&self, descriptor: Option<i32>, text: &mut [u8]) -> Result<usize, Errno>;
+
+    /// A path of at most 60 bytes by which the guest's process can reach host directory `dir`, and goes on reaching it.
+    ///
+    /// # Errors
+    /// `ENAMETOOLONG` if there is no such way.
+    fn alias(&self, dir: &CStr, text: &mut [u8]) -> Result<usize, Errno>;
+
+    /// The caller's root directory, as a canonical guest path.
+    fn root(&self) -> &[u8];
+}

@@ -1,1 +1,124 @@
 //! The `ptrace` engine: interception from outside, by a tracer process.
+//!
+//! Works where user namespaces are forbidden: nothing is needed but the right to trace one's own children. What a call means
+//! is [`coracle_intercept`]'s matter; here is the transport: stops, registers, memory ([`tracer`]), the filter that chooses
+//! which calls stop ([`filter`]), and how a program is started by the guest's own loader ([`loading`]).
+//!
+//! Two variants, by udocker's names: `P1` stops the calls of the table alone, by a seccomp filter; `P2` stops every call,
+//! and is what is left where filters are missing. The tracer stays until the guest's first process has ended; what that
+//! leaves behind is killed then, and nothing survives the tracer (`PTRACE_O_EXITKILL`).
+
+mod filter;
+mod layout;
+mod loading;
+mod memory;
+mod outside;
+mod peer;
+mod probe;
+mod registers;
+mod request;
+mod script;
+mod start;
+mod tracee;
+mod tracer;
+mod window;
+
+use std::{ffi::CString, io, os::unix::ffi::OsStrExt, os::unix::ffi::OsStringExt};
+
+use coracle_api::{
+    Access, Ended, Engine, Host, ImageFacts, LaunchSpec, Refusal, Request, RunError, Unshare, exec::Prepared, signals,
+};
+use coracle_intercept::{Identity, Rules};
+
+use crate::{layout::Layout, start::Child, tracer::Tracer};
+
+/// The engine.
+#[derive(Debug, Clone, Copy)]
+pub struct Ptrace;
+
+impl Engine for Ptrace {
+    fn name(&self) -> &'static str {
+        "ptrace"
+    }
+
+    fn aliases(&self) -> &'static [&'static str] {
+        &["P1", "P2"]
+    }
+
+    fn stays(&self) -> bool {
+        true
+    }
+
+    fn probe(&self, _host: &Host, facts: &ImageFacts, request: &Request) -> Result<(), Refusal> {
+        if !matches!(facts.architecture.as_str(), "" | "amd64" | "386") {
+            return Err(Refusal::new(format!("programs for {} cannot run on this processor", facts.architecture)));
+        }
+        if request.isolated {
+            return Err(Refusal::new("a tracer isolates nothing").advise("leave out `isolated`, or use `namespaces`"));
+        }
+        if request.unshare != Unshare::default() {
+            return Err(Refusal::new("namespaces were asked for, and a tracer makes none"));
+        }
+        if request.writable {
+            return Err(Refusal::new("copy-on-write views are not in this version of the ptrace engine")
+                .advise("use `namespaces`, or a container that may be written to"));
+        }
+        probe::probe().map(drop)
+    }
+
+    fn run(&self, spec: &LaunchSpec) -> Result<Ended, RunError> {
+        if let Access::CopyOnWrite { .. } = spec.access {
+            return Err(RunError::Refused(Refusal::new("copy-on-write views are not in this version")));
+        }
+        let allowed = probe::probe().map_err(RunError::Refused)?;
+        let every = spec.variant.as_deref() == Some("P2") || !allowed.filter;
+        let prepared = Prepared::new(&spec.argv, &spec.env)?;
+        let mut layout = Layout::new(spec)?;
+        let cwd = layout.enter(spec)?;
+        let cwd = CString::new(cwd.as_os_str().as_bytes())
+            .map_err(|error| RunError::step("enter the working directory", error.into()))?;
+        let binds = layout.binds();
+        let hostname = spec.hostname.clone().map(OsStringExt::into_vec);
+        let identity = &spec.identity;
+        let rules = Rules {
+            view: layout.view(&binds)?,
+            identity: Identity {
+                uid: identity.uid,
+                gid: identity.gid,
+                host_uid: identity.host_uid,
+                host_gid: identity.host_gid,
+            },
+            hostname: hostname.as_deref(),
+        };
+        let step = |what: &'static str| move |error: io::Error| RunError::step(what, error);
+        let mark = mark().map_err(step("ask for random numbers"))?;
+        let old_order = Host::read().kernel < (4, 8);
+        let mut tracer =
+            Tracer::new(rules, every, old_order, mark).map_err(step("make the memory shared with guests"))?;
+        let filter = (!every).then(|| filter::program(&rules, mark));
+        let child = Child::fork(&prepared, &cwd, filter.as_deref())?;
+        child.seize(!every).map_err(step("trace the guest's first process"))?;
+        signals::forward_to(child.pid).map_err(step("pass signals on to the guest"))?;
+        tracer.adopt(child.pid).map_err(step("stop the guest's first process"))?;
+        child.go().map_err(step("start the guest's first process"))?;
+        let outcome = tracer.run().map_err(step("wait for the guest"))?;
+        if !outcome.started
+            && let Some(error) = child.report()
+        {
+            return Err(error);
+        }
+        Ok(outcome.ended)
+    }
+}
+
+/// What only our own loader knows.
+fn mark() -> io::Result<u64> {
+    let mut bytes = [0; 8];
+    // SAFETY: getrandom writes at most as many bytes as the buffer holds.
+    let got = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+    if usize::try_from(got) == Ok(bytes.len()) {
+        Ok(u64::from_ne_bytes(bytes))
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}

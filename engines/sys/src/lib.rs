@@ -15,6 +15,8 @@ mod process;
 /// System call numbers (`__NR_*`) and the kernel's structures and constants for the target's architecture.
 pub use linux_raw_sys::general as kernel;
 
+#[cfg(target_arch = "x86_64")]
+pub use arch::script;
 pub use arch::{syscall0, syscall1, syscall2, syscall3, syscall4, syscall5, syscall6};
 pub use call::{check, check_unit};
 pub use errno::Errno;

@@ -1,0 +1,28 @@
+//! Error numbers that tables and transports answer, beside those that path resolution names.
+
+use coracle_paths::Errno;
+
+/// Operation not permitted.
+pub const EPERM: Errno = Errno(1);
+/// Argument list too long.
+pub const E2BIG: Errno = Errno(7);
+/// Not a program.
+pub const ENOEXEC: Errno = Errno(8);
+/// Bad descriptor.
+pub const EBADF: Errno = Errno(9);
+/// Out of memory.
+pub const ENOMEM: Errno = Errno(12);
+/// Bad address.
+pub const EFAULT: Errno = Errno(14);
+/// In use.
+pub const EBUSY: Errno = Errno(16);
+/// Across file systems.
+pub const EXDEV: Errno = Errno(18);
+/// Read-only file system.
+pub const EROFS: Errno = Errno(30);
+/// Result too large.
+pub const ERANGE: Errno = Errno(34);
+/// No such call.
+pub const ENOSYS: Errno = Errno(38);
+/// The interpreter is no program that can be used as one.
+pub const ELIBBAD: Errno = Errno(80);

@@ -1,0 +1,182 @@
+//! The words of the table: what a system call's arguments mean to a guest.
+
+use crate::Errno;
+
+/// Which program interface of the kernel a call came through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Abi {
+    /// 64-bit x86.
+    X86_64,
+    /// 32-bit x86, on its own or on a 64-bit kernel.
+    I386,
+}
+
+/// One system call, on every interface that has it.
+#[derive(Debug, Clone, Copy)]
+pub struct Row {
+    /// The kernel's name for it.
+    pub name: &'static str,
+    pub(crate) x86_64: u16,
+    pub(crate) i386: u16,
+    pub(crate) meaning: Meaning,
+    pub(crate) outside: Outside,
+}
+
+/// What is to be done about a call.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Meaning {
+    /// These arguments are paths.
+    Paths(&'static [PathArg]),
+    /// It has a handler of its own.
+    Special(Special),
+    /// It is answered so, always.
+    Refused(Errno),
+}
+
+/// One argument that is a path.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PathArg {
+    pub(crate) dir: Dir,
+    /// Which argument.
+    pub(crate) arg: u8,
+    pub(crate) last: Last,
+    pub(crate) intent: Intent,
+}
+
+/// Where a relative path starts.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Dir {
+    /// In the working directory.
+    Cwd,
+    /// In the directory whose descriptor is this argument, or in the working directory if that is `AT_FDCWD`.
+    Fd(u8),
+}
+
+/// What happens to a symbolic link at the end.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Last {
+    Follow,
+    NoFollow,
+    /// The call makes, removes or renames the name itself.
+    Parent,
+    /// Followed if this argument holds this flag.
+    FollowIf(u8, u64),
+    /// Not followed if this argument holds this flag.
+    NoFollowIf(u8, u64),
+    /// As the open flags in this argument say.
+    Open(u8),
+}
+
+/// What the call wants of the place, in the order of errors that the kernel has for a read-only file system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Intent {
+    /// Nothing that a read-only place forbids.
+    Read,
+    /// As the open flags in this argument say.
+    Open(u8),
+    /// Opens for writing, makes it if need be (creat).
+    Write,
+    /// Changes what must exist: `ENOENT` goes before `EROFS`.
+    Attribute,
+    /// As `Attribute`, of the owner, whom root emulation only pretends to change.
+    Owner,
+    /// Makes what must not exist: `EEXIST` goes before `EROFS`.
+    Create,
+    /// Removes or renames it: `EROFS` at once.
+    Remove,
+    /// The new name of a rename, in the same place as the old: `EXDEV`, `EROFS` at once.
+    Replace,
+    /// Asks, with the mode in this argument, what may be done.
+    Access(u8),
+}
+
+/// Calls with handlers of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Special {
+    Openat2,
+    Fstat,
+    Readlink,
+    Readlinkat,
+    Getcwd,
+    Chroot,
+    DescriptorAttribute,
+    DescriptorOwner,
+    Execve,
+    Execveat,
+    Bind,
+    Connect,
+    Sendto,
+    SocketName,
+    Recvfrom,
+    Socketcall,
+    FanotifyMark,
+    Uname,
+    Id(Id),
+    Ids(Id),
+    SetIds,
+}
+
+/// Which kind of id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Id {
+    User,
+    Group,
+}
+
+/// How a transport that stands outside the guest's process can make the call itself, once its paths are host paths:
+/// where the answer depends on paths and plain numbers alone. (Of the 64-bit interface only.)
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outside {
+    /// It cannot: descriptors, umask or working directory are the process's own.
+    No,
+    /// There are only paths and numbers.
+    Plain,
+    /// A result of this many bytes goes where this argument points.
+    Fixed(u8, u16),
+    /// A `struct stat` goes where this argument points.
+    Stat(u8),
+    /// A `struct statx` goes where this argument points.
+    Statx(u8),
+}
+
+/// No such call on that interface.
+pub(crate) const NONE: u16 = u16::MAX;
+
+pub(crate) const AT_FDCWD: i32 = -100;
+pub(crate) const AT_SYMLINK_NOFOLLOW: u64 = 0x100;
+pub(crate) const AT_SYMLINK_FOLLOW: u64 = 0x400;
+pub(crate) const AT_EMPTY_PATH: u64 = 0x1000;
+pub(crate) const IN_DONT_FOLLOW: u64 = 0x0200_0000;
+
+pub(crate) const O_ACCMODE: u64 = 0o3;
+pub(crate) const O_CREAT: u64 = 0o100;
+pub(crate) const O_EXCL: u64 = 0o200;
+pub(crate) const O_TRUNC: u64 = 0o1000;
+pub(crate) const O_NOFOLLOW: u64 = 0o400_000;
+pub(crate) const O_PATH: u64 = 0o10_000_000;
+/// `O_TMPFILE` without its `O_DIRECTORY`.
+pub(crate) const O_TMPFILE: u64 = 0o20_000_000;
+
+pub(crate) const W_OK: u64 = 2;
+
+impl Row {
+    /// The call's number on this interface.
+    #[must_use]
+    pub fn number(&self, abi: Abi) -> Option<u16> {
+        let number = match abi {
+            Abi::X86_64 => self.x86_64,
+            Abi::I386 => self.i386,
+        };
+        (number != NONE).then_some(number)
+    }
+
+    /// An argument that must not be zero for the call to mean anything here, so that a filter can let most calls pass.
+    #[must_use]
+    pub fn needs_nonzero(&self) -> Option<u8> {
+        match self.meaning {
+            Meaning::Special(Special::SocketName) => Some(1),
+            Meaning::Special(Special::Recvfrom | Special::Sendto) => Some(4),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! Runs a program in a tree under the ptrace engine alone, without a bundle: for looking at the engine itself.
+//!
+//! `enter [P1|P2] [rw] [root] [HOST:GUEST[:ro]]… -- ROOT PROGRAM [ARG]…`
+
+use std::{env, path::PathBuf, process::ExitCode};
+
+use coracle_api::{
+    Access, Bind, BindOrigin, Devices, Engine, Identity, LaunchSpec, SPEC_VERSION, Unshare, signals::die_as,
+};
+use coracle_ptrace::Ptrace;
+
+fn main() -> ExitCode {
+    let mut args = env::args_os().skip(1);
+    // SAFETY: these calls take no argument and cannot fail; SIGPIPE becomes what a guest expects (Rust ignores it).
+    let (uid, gid) = unsafe {
+        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+        (libc::geteuid(), libc::getegid())
+    };
+    let scratch = env::temp_dir().join(format!("coracle-enter-{}", std::process::id()));
+    let mut spec = LaunchSpec {
+        version: SPEC_VERSION,
+        root: PathBuf::new(),
+        access: Access::ReadOnly,
+        scratch: scratch.clone(),
+        argv: Vec::new(),
+        env: env::vars_os().collect(),
+        cwd: "/".into(),
+        make_cwd: false,
+        identity: Identity { uid, gid, groups: Vec::new(), host_uid: uid, host_gid: gid, subordinate: None },
+        binds: Vec::new(),
+        devices: Devices::Host,
+        unshare: Unshare::default(),
+        hostname: None,
+        variant: None,
+    };
+    for option in args.by_ref() {
+        match option.to_str() {
+            Some("--") => break,
+            Some("rw") => spec.access = Access::Direct,
+            Some("root") => (spec.identity.uid, spec.identity.gid) = (0, 0),
+            Some(variant @ ("P1" | "P2")) => spec.variant = Some(variant.to_owned()),
+            Some(bind) => {
+                let mut parts = bind.split(':');
+                let host = parts.next().unwrap_or_default();
+                spec.binds.push(Bind {
+                    host: host.into(),
+                    guest: parts.next().unwrap_or(host).into(),
+                    read_only: parts.next() == Some("ro"),
+                    optional: false,
+                    origin: BindOrigin::Volume,
+                });
+            }
+            None => {}
+        }
+    }
+    spec.root = args.next().unwrap_or_default().into();
+    spec.argv = args.collect();
+    let run = std::fs::create_dir_all(&scratch)
+        .map_err(|error| coracle_api::RunError::step("make the scratch directory", error))
+        .and_then(|()| Ptrace.run(&spec));
+    let _ = std::fs::remove_dir_all(&scratch);
+    match run {
+        Ok(ended) => ExitCode::from(die_as(ended)),
+        Err(error) => {
+            eprintln!("coracle: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! The seccomp filter of a guest: which of its calls stop for the tracer.
+//!
+//! One program for both interfaces of the processor. Numbers are searched in a tree of comparisons, so that a call that
+//! passes costs a handful of instructions (and nothing on kernels that remember what always passes).
+
+use std::{io, mem::offset_of};
+
+use coracle_intercept::{Abi, Rules, table::TABLE};
+
+const AUDIT_ARCH_X86_64: u32 = 0xc000_003e;
+const AUDIT_ARCH_I386: u32 = 0x4000_0003;
+/// Numbers from here on are the x32 interface, which no table of ours knows.
+const X32: u32 = 0x4000_0000;
+
+const LOAD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
+const EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
+const AT_LEAST: u16 = 0x35; // BPF_JMP | BPF_JGE | BPF_K
+const JUMP: u16 = 0x05; // BPF_JMP | BPF_JA
+const RETURN: u16 = 0x06; // BPF_RET | BPF_K
+
+type Code = Vec<libc::sock_filter>;
+
+/// Which calls of a number stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum When {
+    Always,
+    /// If this argument is not zero.
+    Given(u8),
+    /// Unless the sixth argument is the loader's mark.
+    Unmarked,
+}
+
+/// Makes the filter; `mark` is what the loader's own openat calls carry in their sixth argument.
+pub(crate) fn program(rules: &Rules<'_>, mark: u64) -> Code {
+    let allow = step(RETURN, libc::SECCOMP_RET_ALLOW);
+    let wide = section(rules, Abi::X86_64, mark);
+    let narrow = section(rules, Abi::I386, mark & 0xffff_ffff);
+    let refuse_x32 =
+        [branch(AT_LEAST, X32, 0, 1), step(RETURN, libc::SECCOMP_RET_ERRNO | u32::try_from(libc::ENOSYS).unwrap_or(0))];
+    let load_number = step(LOAD, offset(offset_of!(libc::seccomp_data, nr)));
+    let mut code = vec![step(LOAD, offset(offset_of!(libc::seccomp_data, arch)))];
+    code.push(branch(EQUAL, AUDIT_ARCH_X86_64, 1, 0));
+    code.push(step(JUMP, length(wide.len() + 1 + refuse_x32.len())));
+    code.push(load_number);
+    code.extend(refuse_x32);
+    code.extend(wide);
+    code.push(branch(EQUAL, AUDIT_ARCH_I386, 1, 0));
+    code.push(allow);
+    code.push(load_number);
+    code.extend(narrow);
+    code
+}
+
+fn section(rules: &Rules<'_>, abi: Abi, mark: u64) -> Code {
+    let mut calls: Vec<(u32, When)> = TABLE
+        .iter()
+        .filter(|row| rules.wants(row))
+        .filter_map(|row| {
+            let when = match row.needs_nonzero() {
+                Some(arg) => When::Given(arg),
+                None if row.name == "openat" => When::Unmarked,
+                None => When::Always,
+            };
+            Some((u32::from(row.number(abi)?), when))
+        })
+        .collect();
+    calls.sort_unstable_by_key(|call| call.0);
+    tree(&calls, mark)
+}
+
+fn tree(calls: &[(u32, When)], mark: u64) -> Code {
+    let mut code = Code::new();
+    if calls.len() > 4 {
+        let (low, high) = calls.split_at(calls.len() / 2);
+        let left = tree(low, mark);
+        code.push(branch(AT_LEAST, high[0].0, 0, 1));
+        code.push(step(JUMP, length(left.len())));
+        code.extend(left);
+        code.extend(tree(high, mark));
+        return code;
+    }
+    for (number, when) in calls {
+        let leaf = leaf(*when, mark);
+        code.push(branch(EQUAL, *number, 0, u8::try_from(leaf.len()).unwrap_or(u8::MAX)));
+        code.extend(leaf);
+    }
+    code.push(step(RETURN, libc::SECCOMP_RET_ALLOW));
+    code
+}
+
+fn leaf(when: When, mark: u64) -> Code {
+    let trace = step(RETURN, libc::SECCOMP_RET_TRACE);
+    let (arg, value) = match when {
+        When::Always => return vec![trace],
+        When::Given(arg) => (arg, 0),
+        When::Unmarked => (5, mark),
+    };
+    let at = offset(offset_of!(libc::seccomp_data, args)) + 8 * u32::from(arg);
+    #[expect(clippy::cast_possible_truncation, reason = "the two halves of a word, little-endian")]
+    let (low, high) = (value as u32, (value >> 32) as u32);
+    vec![
+        step(LOAD, at),
+        branch(EQUAL, low, 0, 3),
+        step(LOAD, at + 4),
+        branch(EQUAL, high, 0, 1),
+        step(RETURN, libc::SECCOMP_RET_ALLOW),
+        trace,
+    ]
+}
+
+fn step(code: u16, k: u32) -> libc::sock_filter {
+    libc::sock_filter { code, jt: 0, jf: 0, k }
+}
+
+fn branch(code: u16, k: u32, jt: u8, jf: u8) -> libc::sock_filter {
+    libc::sock_filter { code, jt, jf, k }
+}
+
+fn offset(bytes: usize) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX)
+}
+
+fn length(instructions: usize) -> u32 {
+    u32::try_from(instructions).unwrap_or(u32::MAX)
+}
+
+/// Puts this thread under the filter, for good and for all its children. Async-signal-safe.
+pub(crate) fn install(code: &[libc::sock_filter]) -> io::Result<()> {
+    let program = libc::sock_fprog {
+        len: u16::try_from(code.len()).map_err(|_| io::ErrorKind::InvalidInput)?,
+        filter: code.as_ptr().cast_mut(),
+    };
+    // SAFETY: PR_SET_NO_NEW_PRIVS takes integers; PR_SET_SECCOMP reads the program, which outlives the call.
+    let done = unsafe {
+        libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+            && libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) == 0
+    };
+    if done { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

@@ -1,0 +1,128 @@
+//! A stopped tracee, as the table of meanings sees it.
+
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    ffi::{CStr, CString},
+    io::Write,
+    mem::MaybeUninit,
+    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+};
+
+use coracle_intercept::{Errno, Guest, errno::EBADF};
+use coracle_paths::{Caller, Host};
+
+use crate::{memory::Memory, tracee::Tracees};
+
+/// Directories held open so that sockets in them can be reached by a short path.
+pub(crate) type Aliases = RefCell<HashMap<CString, OwnedFd>>;
+
+/// As many directories at most; the oldest ways of a guest to its sockets must not use up our descriptors.
+const MAX_ALIASES: usize = 64;
+
+/// One stopped tracee.
+pub(crate) struct Peer<'t> {
+    pub(crate) thread: i32,
+    pub(crate) process: i32,
+    pub(crate) memory: Memory,
+    pub(crate) tracees: &'t Tracees,
+    pub(crate) aliases: &'t Aliases,
+}
+
+impl<'t> Peer<'t> {
+    pub(crate) fn new(thread: i32, process: i32, tracees: &'t Tracees, aliases: &'t Aliases) -> Self {
+        Self { thread, process, memory: Memory { pid: thread }, tracees, aliases }
+    }
+}
+
+pub(crate) fn last_errno() -> Errno {
+    Errno(std::io::Error::last_os_error().raw_os_error().and_then(|error| u16::try_from(error).ok()).unwrap_or(5))
+}
+
+fn copy(text: &[u8], into: &mut [u8]) -> Option<usize> {
+    into.get_mut(..text.len())?.copy_from_slice(text);
+    Some(text.len())
+}
+
+impl Host for Peer<'_> {
+    fn readlink(&self, path: &CStr, target: &mut [u8]) -> Result<usize, Errno> {
+        // SAFETY: a NUL-terminated path, and a buffer that is writable for the length given.
+        let len = unsafe { libc::readlink(path.as_ptr(), target.as_mut_ptr().cast(), target.len()) };
+        usize::try_from(len).map_err(|_| last_errno())
+    }
+
+    fn caller(&self) -> Caller {
+        Caller { pid: self.process.unsigned_abs(), tid: self.thread.unsigned_abs() }
+    }
+
+    fn root_of(&self, pid: u32, root: &mut [u8]) -> Option<usize> {
+        let pid = i32::try_from(pid).ok()?;
+        self.tracees.get(&pid).and_then(|_| copy(b"/", root))
+    }
+
+    fn exe_of(&self, pid: u32, exe: &mut [u8]) -> Option<usize> {
+        let pid = i32::try_from(pid).ok()?;
+        self.tracees.get(&pid).and_then(|tracee| copy(&tracee.exe, exe))
+    }
+}
+
+impl Guest for Peer<'_> {
+    fn read(&self, address: u64, into: &mut [u8]) -> Result<(), Errno> {
+        self.memory.read(address, into)
+    }
+
+    fn read_string(&self, address: u64, into: &mut [u8]) -> Result<usize, Errno> {
+        self.memory.read_string(address, into)
+    }
+
+    fn write(&self, address: u64, bytes: &[u8]) -> Result<(), Errno> {
+        self.memory.write(address, bytes)
+    }
+
+    fn mode(&self, host: &CStr, follow: bool) -> Result<u32, Errno> {
+        let mut stat = MaybeUninit::<libc::stat>::uninit();
+        let how = if follow { 0 } else { libc::AT_SYMLINK_NOFOLLOW };
+        // SAFETY: a NUL-terminated path; fstatat writes one struct stat, which is read only when it succeeded.
+        unsafe {
+            if libc::fstatat(libc::AT_FDCWD, host.as_ptr(), stat.as_mut_ptr(), how) == 0 {
+                Ok(stat.assume_init().st_mode)
+            } else {
+                Err(last_errno())
+            }
+        }
+    }
+
+    fn place(&self, descriptor: Option<i32>, text: &mut [u8]) -> Result<usize, Errno> {
+        let mut name = [0_u8; 48];
+        let mut rest = &mut name[..47];
+        let written = match descriptor {
+            None => write!(rest, "/proc/{}/cwd", self.thread),
+            Some(descriptor) => write!(rest, "/proc/{}/fd/{descriptor}", self.thread),
+        };
+        written.map_err(|_| EBADF)?;
+        let name = CStr::from_bytes_until_nul(&name).map_err(|_| EBADF)?;
+        self.readlink(name, text)
+    }
+
+    fn alias(&self, dir: &CStr, text: &mut [u8]) -> Result<usize, Errno> {
+        let mut aliases = self.aliases.borrow_mut();
+        if !aliases.contains_key(dir) {
+            if aliases.len() >= MAX_ALIASES {
+                return Err(Errno::ENAMETOOLONG);
+            }
+            // SAFETY: a NUL-terminated path.
+            let fd = unsafe { libc::open(dir.as_ptr(), libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC) };
+            if fd < 0 {
+                return Err(last_errno());
+            }
+            // SAFETY: the kernel just made this descriptor, and nobody else owns it.
+            aliases.insert(dir.to_owned(), unsafe { OwnedFd::from_raw_fd(fd) });
+        }
+        let fd = aliases.get(dir).map_or(-1, AsRawFd::as_raw_fd);
+        copy(format!("/proc/{}/fd/{fd}", std::process::id()).as_bytes(), text).ok_or(Errno::ENAMETOOLONG)
+    }
+
+    fn root(&self) -> &[u8] {
+        b"/"
+    }
+}

@@ -1,0 +1,285 @@
+//! The script by which a new process loads its own program: see [`coracle_sys::script`] for what runs it.
+
+use std::{ffi::CStr, io, os::fd::OwnedFd};
+
+use coracle_intercept::{
+    Abi,
+    program::{Elf, Segment},
+};
+use coracle_sys::script::{self, row};
+
+use crate::window::memory_file;
+
+const PAGE: u64 = 4096;
+
+/// Numbers of the calls that scripts make.
+struct Numbers {
+    openat: u64,
+    close: u64,
+    /// mmap(2) on 64 bits; mmap2(2), whose offset counts pages, on 32.
+    map: u64,
+    map_unit: u64,
+    prctl: u64,
+}
+
+const NUMBERS_64: Numbers = Numbers { openat: 257, close: 3, map: 9, map_unit: 1, prctl: 157 };
+const NUMBERS_32: Numbers = Numbers { openat: 295, close: 6, map: 192, map_unit: PAGE, prctl: 172 };
+
+/// An argument of a row.
+#[derive(Debug, Clone, Copy)]
+enum Word {
+    Is(u64),
+    /// The address of the string that begins here among the script's strings.
+    String(u64),
+}
+
+/// A script being written.
+#[derive(Debug)]
+pub(crate) struct Script {
+    abi: Abi,
+    mark: u64,
+    rows: Vec<(u64, u64, [Word; 6], u64)>,
+    strings: Vec<u8>,
+}
+
+/// A program or its interpreter, as it is to be mapped.
+#[derive(Debug)]
+pub(crate) struct Image {
+    /// Host path, with its NUL.
+    pub(crate) host: Vec<u8>,
+    pub(crate) elf: Elf,
+    pub(crate) segments: Vec<Segment>,
+}
+
+/// A row whose result is wanted.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RowNumber(usize);
+
+impl Script {
+    /// An empty one; `mark` goes with each open call, so that the filter lets it pass.
+    pub(crate) fn new(abi: Abi, mark: u64) -> Self {
+        Self { abi, mark, rows: Vec::new(), strings: Vec::new() }
+    }
+
+    fn numbers(&self) -> &'static Numbers {
+        match self.abi {
+            Abi::X86_64 => &NUMBERS_64,
+            Abi::I386 => &NUMBERS_32,
+        }
+    }
+
+    fn push(&mut self, flags: u64, number: u64, args: [u64; 6], less: u64) -> RowNumber {
+        self.rows.push((flags, number, args.map(Word::Is), less));
+        RowNumber(self.rows.len() - 1)
+    }
+
+    fn string(&mut self, bytes: &[u8]) -> Word {
+        let at = self.strings.len() as u64;
+        self.strings.extend_from_slice(bytes);
+        Word::String(at)
+    }
+
+    /// Names the process, as `ps` and `/proc/PID/comm` show it.
+    pub(crate) fn set_name(&mut self, name: &[u8]) {
+        let mut text = name[..name.len().min(15)].to_vec();
+        text.push(0);
+        let text = self.string(&text);
+        let prctl = self.numbers().prctl;
+        let name = u64::try_from(libc::PR_SET_NAME).unwrap_or(0);
+        let zero = Word::Is(0);
+        self.rows.push((row::CALL | row::MAY_FAIL, prctl, [Word::Is(name), text, zero, zero, zero, zero], 0));
+    }
+
+    fn open(&mut self, path: &[u8]) {
+        let path = self.string(path);
+        let flags = u64::try_from(libc::O_RDONLY | libc::O_CLOEXEC).unwrap_or(0);
+        let cwd = i64::from(libc::AT_FDCWD).cast_unsigned();
+        let args = [Word::Is(cwd), path, Word::Is(flags), Word::Is(0), Word::Is(0), Word::Is(self.mark)];
+        let openat = self.numbers().openat;
+        self.rows.push((row::CALL | row::SET_FD, openat, args, 0));
+    }
+
+    fn close(&mut self) {
+        let close = self.numbers().close;
+        self.push(row::CALL | row::USE_FD_FIRST | row::MAY_FAIL, close, [0; 6], 0);
+    }
+
+    fn map(&mut self, extra: u64, [address, size, protection, flags, offset]: [u64; 5], less: u64) -> RowNumber {
+        let numbers = self.numbers();
+        let file = if extra & row::USE_FD_FIFTH == 0 { u64::MAX } else { 0 };
+        let args = [address, size, protection, flags, file, offset / numbers.map_unit];
+        self.push(row::CALL | extra, numbers.map, args, less)
+    }
+
+    /// Maps a whole file, shared and read-only, wherever there is room.
+    pub(crate) fn map_shared(&mut self, path: &CStr, size: usize) -> RowNumber {
+        self.open(path.to_bytes_with_nul());
+        let flags = number(libc::MAP_SHARED);
+        let at = self.map(row::USE_FD_FIFTH, [0, size as u64, number(libc::PROT_READ), flags, 0], 0);
+        self.close();
+        at
+    }
+
+    /// Maps a program as the kernel would; the row tells its base, if it has one.
+    pub(crate) fn load(&mut self, image: &Image, hint: u64) -> Option<RowNumber> {
+        let loads = || image.segments.iter().filter(|segment| segment.kind == Segment::LOAD && segment.memory_size > 0);
+        let start = page_down(loads().map(|segment| segment.address).min()?);
+        let end = page_up(loads().map(|segment| segment.address.saturating_add(segment.memory_size)).max()?);
+        self.open(&image.host);
+        let private = number(libc::MAP_PRIVATE);
+        let anonymous = private | number(libc::MAP_ANONYMOUS);
+        let fixed = number(libc::MAP_FIXED);
+        let mut base = None;
+        if image.elf.movable {
+            let flags = anonymous | number(libc::MAP_NORESERVE);
+            let none = number(libc::PROT_NONE);
+            base = Some(self.map(row::SET_BASE, [hint, end - start, none, flags, 0], start));
+        }
+        for segment in loads() {
+            let protection = protection_of(segment.flags);
+            let into_page = segment.address % PAGE;
+            let file_end = segment.address + segment.file_size;
+            let memory_end = segment.address + segment.memory_size;
+            if segment.file_size > 0 {
+                self.map(
+                    row::ADD_BASE | row::USE_FD_FIFTH,
+                    [
+                        segment.address - into_page,
+                        segment.file_size + into_page,
+                        protection,
+                        private | fixed,
+                        page_down(segment.offset),
+                    ],
+                    0,
+                );
+            }
+            let mapped_end = if segment.file_size > 0 { page_up(file_end) } else { page_down(segment.address) };
+            if memory_end > file_end && segment.file_size > 0 && protection & number(libc::PROT_WRITE) != 0 {
+                // The rest of the last page of the file is the file's.
+                self.push(row::ZERO | row::ADD_BASE, 0, [file_end, mapped_end - file_end, 0, 0, 0, 0], 0);
+            }
+            if memory_end > mapped_end {
+                let size = page_up(memory_end) - mapped_end;
+                self.map(row::ADD_BASE, [mapped_end, size, protection, anonymous | fixed, 0], 0);
+            }
+        }
+        self.close();
+        base
+    }
+
+    /// How many bytes [`write`](Self::write) gives.
+    pub(crate) fn size(&self) -> usize {
+        (self.rows.len() + 2) * self.row_size() + self.strings.len()
+    }
+
+    fn row_size(&self) -> usize {
+        match self.abi {
+            Abi::X86_64 => script::ROW_WORDS * 8,
+            Abi::I386 => script::ROW_WORDS_32 * 4,
+        }
+    }
+
+    /// The script as it is to stand at `address`.
+    pub(crate) fn write(&self, address: u64) -> Vec<u8> {
+        // One row of zeroes ends it; one more takes what the 32-bit runner carries on.
+        let strings_at = address + ((self.rows.len() + 2) * self.row_size()) as u64;
+        let mut bytes = Vec::with_capacity(self.size());
+        for (flags, number, args, less) in &self.rows {
+            let mut words = vec![*flags, *number];
+            words.extend(args.iter().map(|word| match word {
+                Word::Is(value) => *value,
+                Word::String(at) => strings_at + at,
+            }));
+            words.push(*less);
+            if self.abi == Abi::I386 {
+                words.extend([0, 0]);
+            }
+            for word in words {
+                let word = word.to_le_bytes();
+                bytes.extend_from_slice(if self.abi == Abi::I386 { &word[..4] } else { &word });
+            }
+        }
+        bytes.resize(bytes.len() + 2 * self.row_size(), 0);
+        bytes.extend_from_slice(&self.strings);
+        bytes
+    }
+
+    /// Where, after the script's beginning, the result of a row is.
+    pub(crate) fn result_at(&self, row: RowNumber) -> usize {
+        let word = self.row_size() / if self.abi == Abi::I386 { script::ROW_WORDS_32 } else { script::ROW_WORDS };
+        row.0 * self.row_size() + script::RESULT_WORD * word
+    }
+}
+
+/// The ELF file that holds nothing but the script's runner, in memory.
+pub(crate) fn runner_file(abi: Abi) -> io::Result<OwnedFd> {
+    let (name, code) = match abi {
+        Abi::X86_64 => (c"coracle-loader", script::runner64()),
+        Abi::I386 => (c"coracle-loader-32", script::runner32()),
+    };
+    let file = memory_file(name)?;
+    let mut rest = &elf_of(abi, code)[..];
+    while !rest.is_empty() {
+        let written = nix::unistd::write(&file, rest)?;
+        rest = &rest[written..];
+    }
+    Ok(file)
+}
+
+/// A position-independent program of one segment, that asks for a stack without execute permission.
+fn elf_of(abi: Abi, code: &[u8]) -> Vec<u8> {
+    let wide = abi == Abi::X86_64;
+    let (header, segment) = if wide { (64_u16, 56_u16) } else { (52, 32) };
+    let entry = u64::from(header + 2 * segment);
+    let size = entry + code.len() as u64;
+    let mut file = b"\x7fELF".to_vec();
+    file.extend([if wide { 2 } else { 1 }, 1, 1]);
+    file.resize(16, 0);
+    let half = |file: &mut Vec<u8>, value: u16| file.extend(value.to_le_bytes());
+    let word = |file: &mut Vec<u8>, value: u32| file.extend(value.to_le_bytes());
+    let long = |file: &mut Vec<u8>, value: u64| file.extend(&value.to_le_bytes()[..if wide { 8 } else { 4 }]);
+    half(&mut file, 3); // ET_DYN
+    half(&mut file, if wide { 62 } else { 3 });
+    word(&mut file, 1);
+    long(&mut file, entry);
+    long(&mut file, u64::from(header));
+    long(&mut file, 0);
+    word(&mut file, 0);
+    for value in [header, segment, 2, 0, 0, 0] {
+        half(&mut file, value);
+    }
+    for (kind, flags, size) in [(1, 5, size), (0x6474_e551, 6, 0)] {
+        word(&mut file, kind);
+        if wide {
+            word(&mut file, flags);
+        }
+        for value in [0, 0, 0, size, size] {
+            long(&mut file, value);
+        }
+        if !wide {
+            word(&mut file, flags);
+        }
+        long(&mut file, if size == 0 { 16 } else { PAGE });
+    }
+    file.extend_from_slice(code);
+    file
+}
+
+fn number(flag: i32) -> u64 {
+    u64::try_from(flag).unwrap_or(0)
+}
+
+fn protection_of(flags: u32) -> u64 {
+    [(4, libc::PROT_READ), (2, libc::PROT_WRITE), (1, libc::PROT_EXEC)]
+        .iter()
+        .filter(|(flag, _)| flags & flag != 0)
+        .fold(0, |all, (_, protection)| all | number(*protection))
+}
+
+pub(crate) fn page_down(address: u64) -> u64 {
+    address & !(PAGE - 1)
+}
+
+pub(crate) fn page_up(address: u64) -> u64 {
+    page_down(address.saturating_add(PAGE - 1))
+}

@@ -1,0 +1,69 @@
+//! What the tracer knows of each thread of a guest.
+
+use std::{collections::HashMap, rc::Rc};
+
+use coracle_intercept::{After, Call};
+
+use crate::{loading::Loading, registers::Registers, window::Slot};
+
+/// One traced thread.
+#[derive(Debug)]
+pub(crate) struct Tracee {
+    /// Its process.
+    pub(crate) process: i32,
+    /// Guest path of the program that its process runs.
+    pub(crate) exe: Rc<[u8]>,
+    /// Where the window lies in its memory.
+    pub(crate) window: u64,
+    /// What it is in the middle of.
+    pub(crate) doing: Doing,
+    /// With every call stopping: whether the next such stop is a call's end.
+    pub(crate) inside: bool,
+}
+
+/// What a tracee is in the middle of, beyond running by itself.
+#[derive(Debug)]
+pub(crate) enum Doing {
+    /// Nothing.
+    Nothing,
+    /// It waits, newborn, until its parent has told whose child it is.
+    WaitingForParent,
+    /// A call whose registers must be restored at its end.
+    Call(Box<Held>),
+    /// execve(2), prepared; it has succeeded when the event of it comes.
+    Executing(Box<Held>, Box<Loading>),
+    /// The new program is being mapped.
+    Loading(Box<Loading>),
+}
+
+/// A call that was changed, and what it was: restored at its end, so that the program sees its registers as it left them
+/// and a call that the kernel restarts is translated again.
+#[derive(Debug)]
+pub(crate) struct Held {
+    /// As the program set them.
+    pub(crate) registers: Registers,
+    /// The call as it was.
+    pub(crate) call: Call,
+    /// What becomes of the result.
+    pub(crate) then: Then,
+    /// Where its strings are.
+    pub(crate) slot: Option<Slot>,
+}
+
+/// What becomes of a held call's result.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Then {
+    /// It was not made: this is the answer.
+    Answer(i64),
+    /// It was made.
+    Leave(After),
+}
+
+/// All tracees, by thread id.
+pub(crate) type Tracees = HashMap<i32, Tracee>;
+
+impl std::fmt::Debug for Registers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "call {} at {:#x}", self.number(), self.instruction())
+    }
+}

@@ -1,0 +1,505 @@
+//! The loop: one process waits for whatever happens to any thread of the guest, and answers.
+//!
+//! With the filter (P1) a tracee stops only when it enters a call of the table, at events, and at signals; a second time at
+//! the call's end only if something was changed. Without it (P2) every call stops twice. Rules:
+//! - A stopped tracee is always resumed, exactly once, before the next wait, unless it waits for its parent's word.
+//! - A request that fails means that the tracee was killed meanwhile ([`Gone`]): the next wait tells.
+//! - Registers that were changed are kept in [`Held`] and come back at the call's end.
+
+use std::{collections::hash_map::Entry, ffi::CString, io, os::fd::OwnedFd, rc::Rc};
+
+use coracle_api::Ended;
+use coracle_intercept::{
+    Abi, Call, Errno, Outside, Rules, Scratch, Verdict, enter,
+    errno::{E2BIG, EFAULT},
+    leave,
+};
+
+use crate::{
+    loading::{self, Loading},
+    memory::Memory,
+    outside,
+    peer::{Aliases, Peer},
+    registers::Registers,
+    request::{Gone, Resume, event_message, registers, resume, set_registers},
+    script::runner_file,
+    tracee::{Doing, Held, Then, Tracee, Tracees},
+    window::{Window, path_of},
+};
+
+/// A tracer of one guest and all its children.
+pub(crate) struct Tracer<'r> {
+    rules: Rules<'r>,
+    /// Every call stops (P2), rather than those of the filter (P1).
+    every: bool,
+    /// Seccomp stops come before syscall stops (Linux < 4.8).
+    old_order: bool,
+    /// The first execve(2) has been seen: from then on, calls are the guest's.
+    armed: bool,
+    main: i32,
+    tracees: Tracees,
+    aliases: Aliases,
+    pub(crate) window: Window,
+    runners: [(CString, OwnedFd); 2],
+    mark: u64,
+    random: u64,
+    scratch: Box<Scratch>,
+    /// The guest's program was started.
+    started: bool,
+}
+
+/// What was learnt when the guest had ended.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Outcome {
+    pub(crate) ended: Ended,
+    /// Its program was started at all.
+    pub(crate) started: bool,
+}
+
+impl<'r> Tracer<'r> {
+    pub(crate) fn new(rules: Rules<'r>, every: bool, old_order: bool, mark: u64) -> io::Result<Self> {
+        let runner = |abi| {
+            let file = runner_file(abi)?;
+            Ok::<_, io::Error>((path_of(&file)?, file))
+        };
+        Ok(Self {
+            rules,
+            every,
+            old_order,
+            armed: !every,
+            main: 0,
+            tracees: Tracees::new(),
+            aliases: Aliases::default(),
+            window: Window::new()?,
+            runners: [runner(Abi::X86_64)?, runner(Abi::I386)?],
+            mark,
+            random: mark | 1,
+            scratch: Box::new(Scratch::new()),
+            started: false,
+        })
+    }
+
+    /// Takes over the seized process `main`, which waits to be let go.
+    pub(crate) fn adopt(&mut self, main: i32) -> io::Result<()> {
+        self.main = main;
+        let window = self.window.address();
+        let first = Tracee { process: main, exe: Rc::from(&b"/"[..]), window, doing: Doing::Nothing, inside: false };
+        self.tracees.insert(main, first);
+        if self.every {
+            // It runs since it was seized: have it stop at calls from now on, before it makes any of the guest's.
+            let mut status = 0;
+            // SAFETY: PTRACE_INTERRUPT takes integers, waitpid writes one int.
+            let stopped = unsafe {
+                libc::ptrace(libc::PTRACE_INTERRUPT, main, 0_usize, 0_usize) == 0
+                    && libc::waitpid(main, &raw mut status, libc::__WALL) == main
+            };
+            if !stopped || resume(main, Resume::ToSyscall, 0).is_err() {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        Ok(())
+    }
+
+    /// Traces the adopted process and its children until it has ended; what is left then is killed.
+    pub(crate) fn run(&mut self) -> io::Result<Outcome> {
+        let ended = loop {
+            let mut status = 0;
+            // SAFETY: waitpid writes one int.
+            let thread = unsafe { libc::waitpid(-1, &raw mut status, libc::__WALL) };
+            if thread < 0 {
+                let error = io::Error::last_os_error();
+                if error.kind() == io::ErrorKind::Interrupted {
+                    continue;
+                }
+                return Err(error);
+            }
+            if let Some(ended) = self.happened(thread, status) {
+                break ended;
+            }
+        };
+        self.end_the_rest();
+        Ok(Outcome { ended, started: self.started })
+    }
+
+    /// Handles one report of wait; how the main process ended, if that is it.
+    fn happened(&mut self, thread: i32, status: i32) -> Option<Ended> {
+        if libc::WIFSTOPPED(status) {
+            // An error means that the tracee is no more: see the module header.
+            let _ = self.stopped(thread, libc::WSTOPSIG(status), status >> 16);
+            return None;
+        }
+        if let Some(tracee) = self.tracees.remove(&thread) {
+            self.forget(tracee);
+        }
+        if thread != self.main {
+            return None;
+        }
+        Some(if libc::WIFEXITED(status) {
+            Ended::Exited(u8::try_from(libc::WEXITSTATUS(status)).unwrap_or(u8::MAX))
+        } else {
+            Ended::Signaled(libc::WTERMSIG(status))
+        })
+    }
+
+    fn forget(&mut self, tracee: Tracee) {
+        if let Doing::Call(held) | Doing::Executing(held, _) = tracee.doing
+            && let Some(slot) = held.slot
+        {
+            self.window.release(slot);
+        }
+    }
+
+    fn stopped(&mut self, thread: i32, signal: i32, event: i32) -> Result<(), Gone> {
+        match event {
+            libc::PTRACE_EVENT_SECCOMP => self.entered(thread),
+            libc::PTRACE_EVENT_EXEC => self.executed(thread),
+            libc::PTRACE_EVENT_FORK | libc::PTRACE_EVENT_VFORK | libc::PTRACE_EVENT_CLONE => self.gave_birth(thread),
+            libc::PTRACE_EVENT_STOP => self.stopped_as_group(thread, signal),
+            0 if signal == libc::SIGTRAP | 0x80 => self.at_call(thread),
+            0 if signal == libc::SIGTRAP && self.is_loading(thread) => self.loaded(thread),
+            0 => self.go_on(thread, signal),
+            _ => self.go_on(thread, 0),
+        }
+    }
+
+    fn is_loading(&self, thread: i32) -> bool {
+        self.tracees.get(&thread).is_some_and(|tracee| matches!(tracee.doing, Doing::Loading(_)))
+    }
+
+    /// Resumes a tracee as what it is doing asks.
+    fn go_on(&mut self, thread: i32, signal: i32) -> Result<(), Gone> {
+        let how = match self.tracees.get(&thread).map(|tracee| &tracee.doing) {
+            Some(Doing::Loading(_)) => Resume::Run,
+            Some(Doing::Call(_) | Doing::Executing(..)) => Resume::ToSyscall,
+            _ if self.every => Resume::ToSyscall,
+            _ => Resume::Run,
+        };
+        resume(thread, how, signal)
+    }
+
+    /// A newborn's first stop, a group-stop, or the answer to our interrupt.
+    fn stopped_as_group(&mut self, thread: i32, signal: i32) -> Result<(), Gone> {
+        if let Entry::Vacant(place) = self.tracees.entry(thread) {
+            // Its parent's event is still to come.
+            place.insert(Tracee {
+                process: thread,
+                exe: Rc::from(&b"/"[..]),
+                window: 0,
+                doing: Doing::WaitingForParent,
+                inside: false,
+            });
+            return Ok(());
+        }
+        if matches!(signal, libc::SIGSTOP | libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU) {
+            return resume(thread, Resume::Listen, 0);
+        }
+        self.go_on(thread, 0)
+    }
+
+    fn gave_birth(&mut self, parent: i32) -> Result<(), Gone> {
+        let child = event_message(parent)?;
+        if let Some(known) = self.tracees.get(&parent) {
+            // SAFETY: tgkill with signal 0 only asks whether the thread is in the process.
+            let is_thread = unsafe { libc::syscall(libc::SYS_tgkill, known.process, child, 0) } == 0;
+            let newborn = Tracee {
+                process: if is_thread { known.process } else { child },
+                exe: Rc::clone(&known.exe),
+                window: known.window,
+                doing: Doing::Nothing,
+                inside: false,
+            };
+            let waited = self.tracees.insert(child, newborn).is_some();
+            if waited {
+                // It may have been killed while it waited.
+                let _ = self.go_on(child, 0);
+            }
+        }
+        self.go_on(parent, 0)
+    }
+
+    /// At a call's entry or end.
+    fn at_call(&mut self, thread: i32) -> Result<(), Gone> {
+        let Some(tracee) = self.tracees.get_mut(&thread) else { return resume(thread, Resume::Run, 0) };
+        tracee.inside = !tracee.inside;
+        match (tracee.inside, self.every) {
+            (true, true) => self.entered(thread),
+            (true, false) => self.go_on(thread, 0),
+            (false, _) => self.left(thread),
+        }
+    }
+
+    /// A call of the table is being entered.
+    fn entered(&mut self, thread: i32) -> Result<(), Gone> {
+        let now = registers(thread)?;
+        let Some(tracee) = self.tracees.get(&thread) else { return self.go_on(thread, 0) };
+        let mut call = Call { abi: now.abi(), number: now.number(), args: now.args() };
+        if !self.armed {
+            let execve = libc::SYS_execve.cast_unsigned();
+            if call.abi != Abi::X86_64 || call.number != execve {
+                return self.go_on(thread, 0);
+            }
+            self.armed = true;
+        }
+        let before = call;
+        let peer = Peer::new(thread, tracee.process, &self.tracees, &self.aliases);
+        match enter(&self.rules, &peer, &mut call, &mut self.scratch) {
+            Verdict::Pass => self.go_on(thread, 0),
+            Verdict::Answer(answer) => self.answer(thread, now, before, answer),
+            Verdict::Make { outside, .. } if outside != Outside::No && call.abi == Abi::X86_64 => {
+                let answer = outside::make(&self.rules, &peer, &call, outside, &self.scratch);
+                self.answer(thread, now, before, answer)
+            }
+            Verdict::Make { after, .. } => match self.lend(thread, &mut call) {
+                Ok(slot) => {
+                    self.hold(thread, now, call, Held { registers: now, call: before, then: Then::Leave(after), slot })
+                }
+                Err(errno) => self.answer(thread, now, before, -i64::from(errno.0)),
+            },
+            Verdict::Execute { argv } => {
+                let loading = loading::prepare(&self.rules, &peer, &call, argv, &mut self.scratch, self.mark).and_then(
+                    |loading| {
+                        let slot = self.lend_program(thread, &mut call, argv, &loading)?;
+                        Ok((loading, slot))
+                    },
+                );
+                match loading {
+                    Ok((loading, slot)) => {
+                        let slot = Some(slot);
+                        let then = Then::Leave(coracle_intercept::After::Nothing);
+                        self.hold(thread, now, call, Held { registers: now, call: before, then, slot })?;
+                        if let Some(tracee) = self.tracees.get_mut(&thread)
+                            && let Doing::Call(held) = std::mem::replace(&mut tracee.doing, Doing::Nothing)
+                        {
+                            tracee.doing = Doing::Executing(held, Box::new(loading));
+                        }
+                        Ok(())
+                    }
+                    Err(errno) => self.answer(thread, now, before, -i64::from(errno.0)),
+                }
+            }
+        }
+    }
+
+    /// Has the kernel skip the call.
+    fn answer(&mut self, thread: i32, now: Registers, call: Call, answer: i64) -> Result<(), Gone> {
+        let mut skipping = now;
+        skipping.skip_with(answer);
+        set_registers(thread, &skipping)?;
+        if self.every
+            && let Some(tracee) = self.tracees.get_mut(&thread)
+        {
+            // Its end will stop too, and there the kernel may have put an answer of its own.
+            tracee.doing = Doing::Call(Box::new(Held { registers: now, call, then: Then::Answer(answer), slot: None }));
+        }
+        self.go_on(thread, 0)
+    }
+
+    /// Has the kernel make the changed call, and stop at its end.
+    fn hold(&mut self, thread: i32, now: Registers, call: Call, held: Held) -> Result<(), Gone> {
+        let mut changed = now;
+        changed.set_call(call.number, call.args);
+        if set_registers(thread, &changed).is_err() {
+            if let Some(slot) = held.slot {
+                self.window.release(slot);
+            }
+            return Err(Gone);
+        }
+        if let Some(tracee) = self.tracees.get_mut(&thread) {
+            tracee.doing = Doing::Call(Box::new(held));
+            // With the old order the stop at the call's entry is still to come.
+            tracee.inside = self.every || !self.old_order;
+        }
+        resume(thread, Resume::ToSyscall, 0)
+    }
+
+    /// Lends what the verdict asks for.
+    fn lend(&mut self, thread: i32, call: &mut Call) -> Result<Option<crate::window::Slot>, Errno> {
+        let window = self.tracees.get(&thread).map_or(0, |tracee| tracee.window);
+        let lent = self.scratch.lent();
+        if lent.iter().all(|lent| lent.bytes().is_empty()) {
+            return Ok(None);
+        }
+        let slot = self.window.take(lent.iter().map(|lent| lent.bytes().len() + 8).sum())?;
+        let mut at = 0;
+        for lent in lent {
+            if lent.bytes().is_empty() {
+                continue;
+            }
+            call.args[lent.arg()] = window + self.window.put(slot, at, lent.bytes());
+            at += lent.bytes().len().next_multiple_of(8);
+        }
+        Ok(Some(slot))
+    }
+
+    /// Turns the call into one that executes the runner, with the guest's arguments (behind those of a `#!` line).
+    fn lend_program(
+        &mut self,
+        thread: i32,
+        call: &mut Call,
+        argv: u8,
+        loading: &Loading,
+    ) -> Result<crate::window::Slot, Errno> {
+        let (runner, _) = &self.runners[usize::from(loading.abi == Abi::I386)];
+        let path = loading.padded(runner);
+        let window = self.tracees.get(&thread).map_or(0, |tracee| tracee.window);
+        let (argv, envp) = (call.arg(argv), call.arg(argv + 1));
+        let execve = if call.abi == Abi::X86_64 { 59 } else { 11 };
+        if loading.prefix.is_empty() {
+            let slot = self.window.take(path.len())?;
+            let path = window + self.window.put(slot, 0, &path);
+            (call.number, call.args) = (execve, [path, argv, envp, 0, 0, 0]);
+            return Ok(slot);
+        }
+        // The array of pointers, its first replaced by pointers to what the script adds.
+        let word = if call.abi == Abi::X86_64 { 8 } else { 4 };
+        let old = read_pointers(Memory { pid: thread }, argv, word)?;
+        let strings: usize = loading.prefix.iter().map(|string| string.len() + 1).sum();
+        let array = (loading.prefix.len() + old.len().saturating_sub(word) / word + 1) * word;
+        let slot = self.window.take(path.len() + strings + 8 + array).map_err(|_| E2BIG)?;
+        let mut at = path.len();
+        let path = window + self.window.put(slot, 0, &path);
+        let mut pointers = Vec::with_capacity(array);
+        for string in &loading.prefix {
+            let mut string = string.clone();
+            string.push(0);
+            let address = window + self.window.put(slot, at, &string);
+            pointers.extend_from_slice(&address.to_le_bytes()[..word]);
+            at += string.len();
+        }
+        pointers.extend_from_slice(old.get(word..).unwrap_or_default());
+        pointers.resize(pointers.len() + word, 0);
+        let argv = window + self.window.put(slot, at.next_multiple_of(8), &pointers);
+        (call.number, call.args) = (execve, [path, argv, envp, 0, 0, 0]);
+        Ok(slot)
+    }
+
+    /// A held call has ended.
+    fn left(&mut self, thread: i32) -> Result<(), Gone> {
+        let Some(tracee) = self.tracees.get_mut(&thread) else { return resume(thread, Resume::Run, 0) };
+        let process = tracee.process;
+        let held = match std::mem::replace(&mut tracee.doing, Doing::Nothing) {
+            // execve(2) ends here only if it failed.
+            Doing::Call(held) | Doing::Executing(held, _) => held,
+            other => {
+                tracee.doing = other;
+                return self.go_on(thread, 0);
+            }
+        };
+        if let Some(slot) = held.slot {
+            self.window.release(slot);
+        }
+        let now = registers(thread)?;
+        let result = match held.then {
+            Then::Answer(answer) => answer,
+            Then::Leave(after) => {
+                let peer = Peer::new(thread, process, &self.tracees, &self.aliases);
+                leave(&self.rules, &peer, &held.call, after, now.result(), &mut self.scratch)
+            }
+        };
+        let mut restored = held.registers;
+        restored.set_result(result);
+        set_registers(thread, &restored)?;
+        self.go_on(thread, 0)
+    }
+
+    /// execve(2) has succeeded: the process is the runner now, and `process` is its only thread.
+    fn executed(&mut self, process: i32) -> Result<(), Gone> {
+        let former = event_message(process)?;
+        if former != process
+            && let Some(tracee) = self.tracees.remove(&former)
+            && let Some(leader) = self.tracees.insert(process, tracee)
+        {
+            self.forget(leader);
+        }
+        let Some(tracee) = self.tracees.get_mut(&process) else { return self.go_on(process, 0) };
+        let Doing::Executing(held, mut loading) = std::mem::replace(&mut tracee.doing, Doing::Nothing) else {
+            return self.go_on(process, 0);
+        };
+        tracee.process = process;
+        tracee.exe = Rc::clone(&loading.exe);
+        tracee.inside = false;
+        if let Some(slot) = held.slot {
+            self.window.release(slot);
+        }
+        self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let mut now = registers(process)?;
+        let Ok(script) = loading.begin(Memory { pid: process }, now.stack(), &self.window, self.random >> 13) else {
+            return kill(process);
+        };
+        now.run_script(script);
+        set_registers(process, &now)?;
+        if let Some(tracee) = self.tracees.get_mut(&process) {
+            tracee.doing = Doing::Loading(loading);
+        }
+        resume(process, Resume::Run, 0)
+    }
+
+    /// The runner has stopped at its breakpoint.
+    fn loaded(&mut self, process: i32) -> Result<(), Gone> {
+        let mut now = registers(process)?;
+        let Some(tracee) = self.tracees.get_mut(&process) else { return self.go_on(process, 0) };
+        let Doing::Loading(mut loading) = std::mem::replace(&mut tracee.doing, Doing::Nothing) else {
+            return self.go_on(process, 0);
+        };
+        if now.result() != 0 {
+            // What the kernel does to a process whose program cannot be mapped any more.
+            return kill(process);
+        }
+        let Ok(started) = loading.finish(Memory { pid: process }) else { return kill(process) };
+        tracee.window = started.window;
+        self.started = true;
+        now.start_program(started.entry, started.stack);
+        set_registers(process, &now)?;
+        self.go_on(process, 0)
+    }
+
+    /// Kills what is left when the main process has ended, and waits for it, but not for ever.
+    fn end_the_rest(&mut self) {
+        for tracee in self.tracees.values() {
+            let _ = kill(tracee.process);
+        }
+        for _ in 0..1000 {
+            if self.tracees.is_empty() {
+                return;
+            }
+            let mut status = 0;
+            // SAFETY: waitpid writes one int.
+            match unsafe { libc::waitpid(-1, &raw mut status, libc::__WALL | libc::WNOHANG) } {
+                0 => std::thread::sleep(std::time::Duration::from_millis(1)),
+                thread if thread > 0 && !libc::WIFSTOPPED(status) => {
+                    self.tracees.remove(&thread);
+                }
+                thread if thread > 0 => {}
+                _ => return,
+            }
+        }
+    }
+}
+
+fn kill(process: i32) -> Result<(), Gone> {
+    // SAFETY: kill takes two integers.
+    if unsafe { libc::kill(process, libc::SIGKILL) } == 0 { Ok(()) } else { Err(Gone) }
+}
+
+/// Reads an array of pointers up to its null, as bytes.
+fn read_pointers(memory: Memory, at: u64, word: usize) -> Result<Vec<u8>, Errno> {
+    const LIMIT: usize = 4 << 20;
+    let mut all = Vec::new();
+    if at == 0 {
+        return Ok(all);
+    }
+    let mut chunk = [0; 4096];
+    while all.len() < LIMIT {
+        let got = memory.read_some(at + all.len() as u64, &mut chunk)? / word * word;
+        if got == 0 {
+            return Err(EFAULT);
+        }
+        for pointer in chunk[..got].chunks_exact(word) {
+            if pointer.iter().all(|byte| *byte == 0) {
+                return Ok(all);
+            }
+            all.extend_from_slice(pointer);
+        }
+    }
+    Err(E2BIG)
+}

@@ -1,0 +1,144 @@
+//! The window: memory of the tracer that every guest process has mapped read-only, through which host paths are lent.
+//!
+//! The trick: a path that the kernel is to read in a guest's name must lie in the guest's memory. Instead of borrowing some
+//! of its stack (which a Go program has too little of, and whose contents another thread may read) the tracer writes to a
+//! memory file that each guest process maps when it executes, and that its children inherit. No write can fail there, and
+//! none costs a system call. Slots are taken for the time of one call.
+
+use std::{
+    ffi::CString,
+    io,
+    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    process,
+};
+
+use coracle_intercept::{
+    Errno,
+    errno::{E2BIG, ENOMEM},
+};
+
+/// Bytes of one slot: two paths, or the arguments of a script.
+const SLOT: usize = 16 << 10;
+/// Calls that can borrow at one time; those beyond get `ENOMEM`.
+const SLOTS: u16 = 512;
+/// One large place for a script's argument list that no slot holds.
+const LARGE: usize = 4 << 20;
+
+/// Size of the whole window.
+pub(crate) const SIZE: usize = SLOT * SLOTS as usize + LARGE;
+
+/// A place in the window, held from a call's entry to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Slot(u16);
+
+impl Slot {
+    const BIG: Self = Self(SLOTS);
+
+    /// Offset in the window.
+    fn offset(self) -> usize {
+        usize::from(self.0) * SLOT
+    }
+}
+
+/// The tracer's side of the window.
+#[derive(Debug)]
+pub(crate) struct Window {
+    _file: OwnedFd,
+    /// Path by which a guest process opens it.
+    pub(crate) path: CString,
+    memory: *mut u8,
+    free: Vec<Slot>,
+    large_is_free: bool,
+}
+
+impl Window {
+    /// Makes the memory file and maps it.
+    pub(crate) fn new() -> io::Result<Self> {
+        let file = memory_file(c"coracle-window")?;
+        nix::unistd::ftruncate(&file, i64::try_from(SIZE).unwrap_or(i64::MAX))?;
+        // SAFETY: a new shared mapping of `SIZE` bytes of our own file, at a place of the kernel's choice.
+        let memory = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                SIZE,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED,
+                file.as_raw_fd(),
+                0,
+            )
+        };
+        if memory == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let path = path_of(&file)?;
+        // The last slots first, so that the first are taken first.
+        let free = (0..SLOTS).rev().map(Slot).collect();
+        Ok(Self { _file: file, path, memory: memory.cast(), free, large_is_free: true })
+    }
+
+    /// Where the window lies in the tracer, and in a child of its that has not executed yet.
+    pub(crate) fn address(&self) -> u64 {
+        self.memory as u64
+    }
+
+    /// Takes a slot for `size` bytes; the most recently used one, whose memory is at hand.
+    pub(crate) fn take(&mut self, size: usize) -> Result<Slot, Errno> {
+        if size <= SLOT {
+            return self.free.pop().ok_or(ENOMEM);
+        }
+        if size > LARGE || !self.large_is_free {
+            return Err(E2BIG);
+        }
+        self.large_is_free = false;
+        Ok(Slot::BIG)
+    }
+
+    /// Gives a slot back.
+    pub(crate) fn release(&mut self, slot: Slot) {
+        if slot == Slot::BIG {
+            self.large_is_free = true;
+        } else {
+            self.free.push(slot);
+        }
+    }
+
+    /// Writes into a slot; the offset in the window. The caller took enough for all that it writes.
+    pub(crate) fn put(&mut self, slot: Slot, at: usize, bytes: &[u8]) -> u64 {
+        let room = if slot == Slot::BIG { LARGE } else { SLOT };
+        assert!(at + bytes.len() <= room, "a slot holds what it was taken for");
+        let offset = slot.offset() + at;
+        // SAFETY: the mapping is `SIZE` bytes long and lives as long as `self`; the assertion keeps the copy inside its slot.
+        // Guests only read it, and read a slot only while it is lent to them; no Rust reference to it exists.
+        unsafe { self.memory.add(offset).copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+        offset as u64
+    }
+}
+
+impl Drop for Window {
+    fn drop(&mut self) {
+        // SAFETY: unmaps exactly what `new` mapped; nothing refers to it any more.
+        unsafe { libc::munmap(self.memory.cast(), SIZE) };
+    }
+}
+
+/// A file that has no name and lives in memory.
+pub(crate) fn memory_file(name: &std::ffi::CStr) -> io::Result<OwnedFd> {
+    /// Refused otherwise where `vm.memfd_noexec` is 1; unknown before Linux 6.3.
+    const MFD_EXEC: libc::c_uint = 0x10;
+    for flags in [libc::MFD_CLOEXEC | MFD_EXEC, libc::MFD_CLOEXEC] {
+        // SAFETY: memfd_create reads a NUL-terminated string.
+        let fd = unsafe { libc::syscall(libc::SYS_memfd_create, name.as_ptr(), flags) };
+        if let Ok(fd) = i32::try_from(fd)
+            && fd >= 0
+        {
+            // SAFETY: the kernel just made this descriptor, and nobody else owns it.
+            return Ok(unsafe { OwnedFd::from_raw_fd(fd) });
+        }
+    }
+    Err(io::Error::last_os_error())
+}
+
+/// The path by which another process of this user opens our descriptor.
+pub(crate) fn path_of(file: &OwnedFd) -> io::Result<CString> {
+    Ok(CString::new(format!("/proc/{}/fd/{}", process::id(), file.as_raw_fd()))?)
+}

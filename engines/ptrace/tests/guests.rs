@@ -1,0 +1,370 @@
+//! Programs of real trees under the engine, as an ordinary user: what they print, what they may not, how they end.
+//!
+//! Each run is a process of its own (the engine needs one thread), which gives up root where the test has it.
+
+use std::{
+    env,
+    ffi::OsString,
+    fs,
+    io::Read,
+    os::unix::fs::{PermissionsExt, chown},
+    path::{Path, PathBuf},
+    process::Command,
+    sync::OnceLock,
+};
+
+use coracle_api::{Access, Bind, BindOrigin, Devices, Ended, Engine, Identity, LaunchSpec, SPEC_VERSION, Unshare};
+use coracle_ptrace::Ptrace;
+use nix::unistd::{ForkResult, Gid, Uid, fork, pipe};
+
+/// Whom the tests become where they are root.
+const NOBODY_IN_PARTICULAR: u32 = 12345;
+
+struct Tree {
+    root: PathBuf,
+    _dir: tempfile::TempDir,
+}
+
+/// An image of the tests' folder, extracted for the user of the runs; `None` without the folder.
+fn extract(name: &str) -> Option<Tree> {
+    let images = env::var_os("CORACLE_TEST_IMAGES")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/images"), PathBuf::from);
+    let image = images.join(format!("{name}.tar.gz"));
+    if !image.exists() {
+        println!("skipped: no {}: set CORACLE_TEST_IMAGES", image.display());
+        return None;
+    }
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
+    let root = dir.path().join("tree");
+    fs::create_dir(&root).expect("mkdir");
+    fs::create_dir(dir.path().join("scratch")).expect("mkdir");
+    let done = Command::new("tar").arg("-xzf").arg(&image).arg("-C").arg(&root).status().expect("tar");
+    assert!(done.success(), "tar extracts {}", image.display());
+    if Uid::effective().is_root() {
+        let owner = format!("{NOBODY_IN_PARTICULAR}:{NOBODY_IN_PARTICULAR}");
+        let done = Command::new("chown").arg("-R").arg(owner).arg(dir.path()).status().expect("chown");
+        assert!(done.success(), "chown");
+    }
+    Some(Tree { root, _dir: dir })
+}
+
+/// The tree that most tests share.
+fn alpine() -> Option<&'static Tree> {
+    static TREE: OnceLock<Option<Tree>> = OnceLock::new();
+    TREE.get_or_init(|| extract("alpine-3.20.3-x86_64")).as_ref()
+}
+
+fn spec(tree: &Tree, argv: &[&str]) -> LaunchSpec {
+    let (uid, gid) = if Uid::effective().is_root() {
+        (NOBODY_IN_PARTICULAR, NOBODY_IN_PARTICULAR)
+    } else {
+        (Uid::effective().as_raw(), Gid::effective().as_raw())
+    };
+    let scratch = tempfile::tempdir_in(tree.root.with_file_name("scratch")).expect("a scratch directory").keep();
+    if Uid::effective().is_root() {
+        chown(&scratch, Some(uid), Some(gid)).expect("chown");
+    }
+    LaunchSpec {
+        version: SPEC_VERSION,
+        root: tree.root.clone(),
+        access: Access::ReadOnly,
+        scratch,
+        argv: argv.iter().map(OsString::from).collect(),
+        env: vec![("PATH".into(), "/usr/sbin:/usr/bin:/sbin:/bin".into()), ("SHOWN".into(), "yes".into())],
+        cwd: "/".into(),
+        make_cwd: false,
+        identity: Identity { uid, gid, groups: Vec::new(), host_uid: uid, host_gid: gid, subordinate: None },
+        binds: Vec::new(),
+        devices: Devices::Host,
+        unshare: Unshare::default(),
+        hostname: None,
+        variant: None,
+    }
+}
+
+fn bind(host: &Path, guest: &str, read_only: bool) -> Bind {
+    Bind { host: host.to_owned(), guest: guest.into(), read_only, optional: false, origin: BindOrigin::Volume }
+}
+
+/// A directory of the host's that the guest's user may write to.
+fn volume() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
+    if Uid::effective().is_root() {
+        chown(dir.path(), Some(NOBODY_IN_PARTICULAR), Some(NOBODY_IN_PARTICULAR)).expect("chown");
+    }
+    dir
+}
+
+/// What a run printed (both streams), and how it ended.
+#[derive(Debug, PartialEq, Eq)]
+struct Output {
+    text: String,
+    ended: Ended,
+}
+
+/// Status by which the child of `run` says that the engine failed; its text is the error.
+const ENGINE_FAILED: i32 = 125;
+
+fn run(spec: &LaunchSpec) -> Output {
+    let (read, write) = pipe().expect("pipe");
+    // SAFETY: the child has one thread, this one; of what other threads held locked it uses the allocator at most, which
+    // the C library makes usable after fork.
+    match unsafe { fork() }.expect("fork") {
+        ForkResult::Child => {
+            drop(read);
+            nix::unistd::dup2_stdout(&write).expect("dup2");
+            nix::unistd::dup2_stderr(&write).expect("dup2");
+            drop(write);
+            if Uid::effective().is_root() {
+                nix::unistd::fchown(std::io::stdout(), Some(Uid::from_raw(NOBODY_IN_PARTICULAR)), None)
+                    .expect("fchown");
+                nix::unistd::setgroups(&[]).expect("setgroups");
+                nix::unistd::setgid(Gid::from_raw(NOBODY_IN_PARTICULAR)).expect("setgid");
+                nix::unistd::setuid(Uid::from_raw(NOBODY_IN_PARTICULAR)).expect("setuid");
+            }
+            // SAFETY: the signal's disposition alone; Rust ignores it, and a guest would inherit that.
+            unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+            let status = match Ptrace.run(spec) {
+                Ok(ended) => i32::from(coracle_api::signals::die_as(ended)),
+                Err(error) => {
+                    // Past the harness, which keeps what is printed by `eprintln`.
+                    let _ = nix::unistd::write(std::io::stderr(), format!("{error}\n").as_bytes());
+                    ENGINE_FAILED
+                }
+            };
+            // SAFETY: ends the child at once, without the test harness's exit handlers.
+            unsafe { libc::_exit(status) }
+        }
+        ForkResult::Parent { child } => {
+            drop(write);
+            let mut text = Vec::new();
+            fs::File::from(read).read_to_end(&mut text).expect("the guest's output");
+            let text = String::from_utf8_lossy(&text).into_owned();
+            let ended = match nix::sys::wait::waitpid(child, None).expect("waitpid") {
+                nix::sys::wait::WaitStatus::Exited(_, code) => Ended::Exited(u8::try_from(code).expect("a status")),
+                nix::sys::wait::WaitStatus::Signaled(_, signal, _) => Ended::Signaled(signal as i32),
+                other => panic!("{other:?}"),
+            };
+            Output { text, ended }
+        }
+    }
+}
+
+/// Runs a shell script in the shared tree, under both variants, which must agree.
+fn sh(script: &str) -> Option<Output> {
+    let tree = alpine()?;
+    let mut spec = spec(tree, &["sh", "-c", script]);
+    let first = run(&spec);
+    spec.variant = Some("P2".to_owned());
+    let second = run(&spec);
+    assert_eq!(first, second, "P1 and P2 agree");
+    Some(first)
+}
+
+fn expect(script: &str, text: &str) {
+    if let Some(output) = sh(script) {
+        assert_eq!(output, Output { text: text.to_owned(), ended: Ended::Exited(0) }, "{script}");
+    }
+}
+
+#[test]
+fn the_guest_sees_its_own_tree() {
+    expect(
+        "cat /etc/alpine-release; ls -d /etc/apk /bin/sh; pwd; cd /usr/bin/../lib; pwd -P; echo $SHOWN",
+        "3.20.3\n/bin/sh\n/etc/apk\n/\n/usr/lib\nyes\n",
+    );
+}
+
+#[test]
+fn proc_shows_the_guests_names() {
+    expect(
+        "readlink /proc/self/exe; cd /etc; readlink /proc/self/cwd; exec 3</etc/hosts; readlink /proc/self/fd/3; \
+         cat /proc/self/comm; readlink /proc/self/root; ls -l /proc/self/exe | sed 's/.*-> //'; cat /dev/fd/3 | wc -l",
+        "/bin/busybox\n/etc\n/etc/hosts\ncat\n/\n/bin/busybox\n2\n",
+    );
+}
+
+#[test]
+fn a_read_only_tree_answers_erofs() {
+    let Some(output) =
+        sh("touch /new; echo x >/etc/hosts; rm /etc/hosts; mkdir /etc/hosts; mkdir /m; mv /etc /e; ln -s a /s; \
+         chmod 777 /etc; rmdir /srv; ln /etc/hosts /h; : >>/etc/motd; touch -c /missing")
+    else {
+        return;
+    };
+    let errors: Vec<&str> = output.text.lines().map(|line| line.rsplit(": ").next().unwrap_or(line)).collect();
+    let ro = "Read-only file system";
+    assert_eq!(errors, [ro, ro, ro, "File exists", ro, ro, ro, ro, ro, ro, ro], "{}", output.text);
+}
+
+#[test]
+fn nothing_changes_in_a_read_only_tree() {
+    let Some(tree) = alpine() else { return };
+    let listing = || {
+        let out = Command::new("find").arg(&tree.root).args(["-printf", "%p %i %m %s %T@ %C@\n"]).output();
+        out.expect("find").stdout
+    };
+    let before = listing();
+    run(&spec(
+        tree,
+        &[
+            "sh",
+            "-c",
+            "chmod -R 700 /etc; touch /etc/*; rm -rf /usr /etc; echo >/bin/busybox; exec 3</etc/hosts; chmod 0 /dev/fd/3; echo x >/dev/fd/3",
+        ],
+    ));
+    assert!(before == listing(), "the tree is as before");
+}
+
+#[test]
+fn statuses_and_signals_are_passed_on() {
+    let Some(output) = sh("exit 42") else { return };
+    assert_eq!(output.ended, Ended::Exited(42));
+    assert_eq!(sh("kill -TERM $$").map(|output| output.ended), Some(Ended::Signaled(15)));
+    assert_eq!(sh("kill -KILL $$").map(|output| output.ended), Some(Ended::Signaled(9)));
+    expect(
+        "sh -c 'kill -SEGV $$'; echo $?; trap 'echo caught' USR1; kill -USR1 $$; (exit 3); echo $?",
+        "Segmentation fault\n139\ncaught\n3\n",
+    );
+}
+
+#[test]
+fn a_stopped_process_goes_on() {
+    expect(
+        "sh -c 'kill -STOP $$; echo on' & p=$!; \
+         while [ \"$(sed 's/.*) //;s/ .*//' /proc/$p/stat)\" != t ] && [ \"$(sed 's/.*) //;s/ .*//' /proc/$p/stat)\" != T ]; do :; done; \
+         kill -CONT $p; wait $p; echo $?",
+        "on\n0\n",
+    );
+}
+
+#[test]
+fn programs_that_cannot_be_started() {
+    let Some(tree) = alpine() else { return };
+    let missing = run(&spec(tree, &["no-such-program"]));
+    assert!(missing.text.starts_with("no-such-program: not found in the image"), "{}", missing.text);
+    let no_program = run(&spec(tree, &["/etc/hosts"]));
+    assert!(no_program.text.contains("Permission denied"), "{}", no_program.text);
+    expect(
+        "/no/such; echo $?; /etc/hosts; echo $?",
+        "sh: /no/such: not found\n127\nsh: /etc/hosts: Permission denied\n126\n",
+    );
+}
+
+#[test]
+fn scripts_run_by_the_guests_interpreters() {
+    let Some(tree) = alpine() else { return };
+    let dir = volume();
+    for (name, text) in [
+        ("one", "#!/bin/sh -e\necho \"$0 $#: $*\"; cat /proc/$$/comm\n"),
+        ("two", "#!/v/one with args\n"),
+        ("loop", "#!/v/loop\n"),
+        ("plain", "echo plain\n"),
+    ] {
+        let path = dir.path().join(name);
+        fs::write(&path, text).expect("write");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("chmod");
+    }
+    let script = "/v/one a 'b c'; cd /v; ./one; ./two x; ./plain; ./loop || echo $?";
+    let mut spec = spec(tree, &["sh", "-c", script]);
+    spec.binds.push(bind(dir.path(), "/v", false));
+    let output = run(&spec);
+    let expected = "/v/one 2: a b c\none\n./one 0: \none\n/v/one 3: with args ./two x\ntwo\nplain\n";
+    assert!(output.text.starts_with(expected), "{}", output.text);
+    assert!(output.text.contains("Too many") || output.text.contains("Symbolic link loop"), "{}", output.text);
+}
+
+#[test]
+fn volumes_are_written_unless_read_only() {
+    let Some(tree) = alpine() else { return };
+    let (open, shut) = (volume(), volume());
+    fs::write(shut.path().join("f"), "here\n").expect("write");
+    let script = "echo out >/data/deep/x; cat /data/deep/x /ro/f; ls /data; echo a >/ro/f; rm /ro/f; mv /ro/f /data/deep/f; \
+                  cp /ro/f /data/deep/f; ls /data/deep; ln /ro/f /data/deep/g; cd /data/deep; ls ..; pwd; umount /ro; rmdir /ro";
+    let mut spec = spec(tree, &["sh", "-c", script]);
+    spec.binds.push(bind(open.path(), "/data/deep", false));
+    spec.binds.push(bind(shut.path(), "/ro", true));
+    let output = run(&spec);
+    assert_eq!(fs::read_to_string(open.path().join("x")).expect("the guest's file"), "out\n");
+    assert_eq!(fs::read_to_string(shut.path().join("f")).expect("the host's file"), "here\n");
+    assert_eq!(fs::read_to_string(open.path().join("f")).expect("the copied file"), "here\n");
+    assert!(output.text.starts_with("out\nhere\ndeep\n"), "{}", output.text);
+    assert!(output.text.matches("Read-only file system").count() >= 3, "{}", output.text);
+    assert!(output.text.contains("deep\n/data/deep\n"), "{}", output.text);
+}
+
+#[test]
+fn a_tree_of_its_own_can_be_changed() {
+    let Some(tree) = extract("busybox-musl-x86_64") else { return };
+    let mut spec = spec(
+        &tree,
+        &["sh", "-c", "mkdir -p /a/b; echo x >/a/b/c; mv /a /z; ln -s /z/b /l; cat /l/c; rm /z/b/c; ls /z"],
+    );
+    spec.access = Access::Direct;
+    spec.cwd = "/made/here".into();
+    spec.make_cwd = true;
+    assert_eq!(run(&spec), Output { text: "x\nb\n".to_owned(), ended: Ended::Exited(0) });
+    assert!(tree.root.join("made/here").is_dir() && tree.root.join("z/b").is_dir());
+}
+
+#[test]
+fn other_libraries_and_the_other_word_size() {
+    for (image, expected) in [
+        ("alpine-3.9.6-x86_64", "/bin/busybox\n"),
+        ("alpine-3.20.3-i386", "/bin/busybox\n"),
+        ("busybox-glibc-x86_64", "/bin/sh\n"),
+        ("busybox-musl-x86_64", "/bin/sh\n"),
+        ("busybox-uclibc-x86_64", "/bin/sh\n"),
+    ] {
+        let Some(tree) = extract(image) else { continue };
+        let script = "cd /bin; (cd ..; test \"$(pwd)\" = /) && [ -e sh ] && readlink -f /proc/self/cwd >/dev/null; \
+                      sh -c 'exec /bin/sh -c \"readlink /proc/\\$\\$/exe\"'";
+        for variant in ["P1", "P2"] {
+            let mut spec = spec(&tree, &["sh", "-c", script]);
+            spec.variant = Some(variant.to_owned());
+            let output = run(&spec);
+            assert_eq!(output.ended, Ended::Exited(0), "{image} {variant}: {}", output.text);
+            // Hard links of one program: any of its names may be the one that was executed.
+            if expected == "/bin/busybox\n" {
+                assert_eq!(output.text, expected, "{image} {variant}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_guest_that_takes_itself_for_root() {
+    let Some(tree) = alpine() else { return };
+    let mut spec =
+        spec(tree, &["sh", "-c", "id -u; id -g; stat -c %u:%g /etc/hosts; cd /etc; stat -c %u . ; chroot / echo in"]);
+    (spec.identity.uid, spec.identity.gid) = (0, 0);
+    assert_eq!(run(&spec).text, "0\n0\n0:0\n0\nin\n");
+}
+
+#[test]
+fn a_host_name_of_its_own() {
+    let Some(tree) = alpine() else { return };
+    let mut spec = spec(tree, &["uname", "-n"]);
+    spec.hostname = Some("lighthouse".into());
+    assert_eq!(run(&spec).text, "lighthouse\n");
+}
+
+#[test]
+fn many_short_processes_leave_nothing_behind() {
+    expect("i=0; while [ $i -lt 500 ]; do /bin/true; i=$((i+1)); done; (sleep 1000 &) ; echo done", "done\n");
+}
+
+#[test]
+fn a_small_dev() {
+    let Some(tree) = alpine() else { return };
+    let mut spec =
+        spec(tree, &["sh", "-c", "ls /dev; echo x >/dev/null; head -c 3 /dev/zero | wc -c; echo y >/dev/stdout"]);
+    spec.devices = Devices::Minimal { extra: Vec::new() };
+    let output = run(&spec);
+    assert_eq!(
+        output.text,
+        "fd\nfull\nnull\nptmx\npts\nrandom\nshm\nstderr\nstdin\nstdout\ntty\nurandom\nzero\n3\ny\n"
+    );
+}
