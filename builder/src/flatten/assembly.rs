@@ -126,6 +126,9 @@ impl<'a> Assembly<'a> {
     /// The node a hard link at `link` is to share its inode with.
     fn hard_link_target(&self, target: &[u8], link: (usize, &[u8])) -> Result<usize, &'static str> {
         let (parent, name) = split(target);
+        if name.is_empty() {
+            return Err("is a directory");
+        }
         let mut buffer = Vec::new();
         let place = self.look_up(parent, &mut buffer)?;
         let directory = place.nodes.last().copied().unwrap_or(ROOT);
@@ -133,7 +136,7 @@ impl<'a> Assembly<'a> {
         let node = *node.ok_or("is not there")?;
         // What has the link's name goes before the link is made, with all that is in it.
         let replaced = self.nodes[link.0].children.get(link.1);
-        if self.is_directory(node) || name.is_empty() {
+        if self.is_directory(node) {
             Err("is a directory")
         } else if replaced.is_some_and(|replaced| place.nodes.contains(replaced)) {
             Err("is replaced by it")
@@ -224,7 +227,14 @@ impl<'a> Assembly<'a> {
             if name.len() > 255 {
                 return Err("a part of its name has more than 255 bytes");
             }
-            let node = self.node(layer, implicit_directory(mtime));
+            // As the kernel has it: set-group-id directories pass on their group.
+            let Inode { mode, gid, .. } = self.inodes[self.nodes[directory].inode];
+            let mut inode = implicit_directory(mtime);
+            if mode & 0o2000 != 0 {
+                inode.mode |= 0o2000;
+                inode.gid = gid;
+            }
+            let node = self.node(layer, inode);
             self.nodes[directory].children.insert((*name).into(), node);
             directory = node;
         }

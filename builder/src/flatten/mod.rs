@@ -100,13 +100,15 @@ fn flatten_layers(layers: &[Layer], options: &Options) -> Result<Tree, FlattenEr
     Ok(tree)
 }
 
+/// What the scan of one layer gives.
+type Scanned = Result<Vec<Member>, LayerError>;
+
 /// Members of all layers, with the data of those files that seem to last. Workers take layers from the top; each layer
 /// keeps two threads busy, one that decompresses and one that hashes, reads headers and writes.
 fn scan_all(layers: &[Layer], options: &Options, meter: &Meter) -> Result<Vec<Vec<Member>>, (usize, LayerError)> {
     let workers = options.threads.get().div_ceil(2).min(layers.len());
     let hidden = RwLock::new(Hidden::default());
-    let results: Vec<Mutex<Option<Result<Vec<Member>, LayerError>>>> =
-        layers.iter().map(|_| Mutex::new(None)).collect();
+    let results: Vec<Mutex<Option<Scanned>>> = layers.iter().map(|_| Mutex::new(None)).collect();
     let (taken, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
     let work = || {
         while !stop.load(Ordering::Relaxed) {

@@ -393,7 +393,7 @@ mod tests {
         let temporary = tempfile::tempdir().expect("a temporary directory");
         let secret = temporary.path().join("secret");
         fs::write(&secret, "x").expect("written");
-        fs::set_permissions(&secret, fs::Permissions::from_mode(0)).expect("changed");
+        fs::set_permissions(&secret, fs::Permissions::from_mode(0o0)).expect("changed");
         let error = walk(temporary.path(), WalkOptions::default()).expect_err("unreadable").to_string();
         assert!(error.contains("secret") && error.contains("--skip-unreadable"), "{error}");
         let options = WalkOptions { skip_unreadable: true, ..WalkOptions::default() };

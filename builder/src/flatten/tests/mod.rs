@@ -1,5 +1,9 @@
 //! Each rule of layers, on small synthetic ones.
 
+mod formats;
+mod hostile;
+mod layers;
+
 use std::{fs, io::Write as _, num::NonZero};
 
 use tempfile::TempDir;
@@ -8,7 +12,7 @@ use super::*;
 use crate::source::{Blob, Compression};
 
 /// A tar under construction.
-#[derive(Default)]
+#[derive(Default, Clone)]
 struct Tar(Vec<u8>);
 
 impl Tar {
@@ -139,29 +143,4 @@ fn fails(tars: Vec<Tar>) -> String {
 
 fn tar() -> Tar {
     Tar::default()
-}
-
-#[test]
-fn files_are_replaced_and_directories_merged() {
-    let lower = tar().dir("./").dir("./a/").file("./a/x", "1").file("./a/y", "2");
-    let upper = tar().dir("a").file("a/x", "3").file("b", "");
-    assert_eq!(tells(vec![lower, upper]), "/ a/ a/x=3 a/y=2 b=");
-}
-
-#[test]
-fn whiteouts_hide_lower_layers_only() {
-    let lower = || tar().file("a", "1").dir("d").file("d/x", "1").file("d/e/y", "1").file("top", "1");
-    assert_eq!(tells(vec![lower(), tar().file(".wh.a", "").file(".wh.d", "")]), "/ top=1");
-    // Created by the layer that hides: before or after makes no difference.
-    assert_eq!(tells(vec![lower(), tar().file("d/n", "2").file(".wh.d", "").file(".wh.a", "")]), "/ d/ d/n=2 top=1");
-    assert_eq!(tells(vec![lower(), tar().file(".wh.d", "").file("d/n", "2").file(".wh.a", "")]), "/ d/ d/n=2 top=1");
-    assert_eq!(
-        tells(vec![lower(), tar().file("d/e/n", "2").file("d/.wh..wh..opq", "")]),
-        "/ a=1 d/ d/e/ d/e/n=2 top=1"
-    );
-    assert_eq!(tells(vec![lower(), tar().file("n", "2").file(".wh..wh..opq", "")]), "/ n=2");
-    assert_eq!(
-        tells(vec![lower(), tar().file("a", "2").file(".wh.a", "").file("nothing/.wh.here", "")]).as_str(),
-        "/ a=2 d/ d/e/ d/e/y=1 d/x=1 top=1"
-    );
 }
