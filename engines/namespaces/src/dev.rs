@@ -10,6 +10,7 @@ use coracle_api::{Identity, LaunchSpec, RunError};
 use nix::{
     mount::{MsFlags, mount},
     sys::stat::{Mode, umask},
+    unistd::ttyname,
 };
 
 use crate::{
@@ -63,6 +64,7 @@ fn fill(root: &Root, place: &OwnedFd, extra: &[PathBuf], spec: &LaunchSpec) -> R
     for (name, target) in LINKS {
         symlink(target, dev.join(name)).step(|| format!("link /dev/{name}"))?;
     }
+    console(&dev.join("console"))?;
     terminals(&dev.join("pts"), &spec.identity)?;
     if spec.unshare.ipc {
         let queues = dev.join("mqueue");
@@ -84,6 +86,14 @@ fn node(host: &Path, target: &Path) -> Result<(), RunError> {
         File::create(target).map(drop).step(what)?;
     }
     bind_recursive(host, target).step(what)
+}
+
+/// The terminal that the guest was started on keeps a name inside, where its own does not exist.
+fn console(target: &Path) -> Result<(), RunError> {
+    match ttyname(std::io::stdin()) {
+        Ok(terminal) => node(&terminal, target),
+        Err(_) => Ok(()), // standard input is no terminal
+    }
 }
 
 /// A pseudo-terminal file system of the guest's own. Terminals belong to the group `tty` where that group is mapped.

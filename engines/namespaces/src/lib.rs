@@ -14,12 +14,15 @@ mod mounts;
 mod net;
 mod overlay;
 mod probe;
+mod remove;
 mod resolve;
 mod root;
 mod seccomp;
 mod sys;
 mod underlay;
 mod user;
+
+pub use remove::remove_all;
 
 use coracle_api::{Ended, Engine, Host, ImageFacts, LaunchSpec, Refusal, Request, RunError, exec::Prepared};
 

@@ -6,7 +6,8 @@
 
 use std::{
     ffi::CString,
-    io,
+    fs::File,
+    io::{self, Read},
     os::{fd::OwnedFd, unix::ffi::OsStrExt},
     path::Path,
 };
@@ -14,9 +15,10 @@ use std::{
 use coracle_api::{Identity, RunError, SubordinateIds, Unshare};
 use nix::{
     errno::Errno,
+    fcntl::OFlag,
     sched::{CloneFlags, unshare},
     sys::wait::{WaitStatus, waitpid},
-    unistd::{ForkResult, Pid, fork, getpid, pipe2, read, write},
+    unistd::{ForkResult, Pid, dup2_stderr, fork, getpid, pipe2, read, write},
 };
 
 use crate::sys::{Step, write_proc};
@@ -98,6 +100,8 @@ pub(crate) fn extents(asked: u32, own: u32, (first, count): (u32, u32)) -> Vec<E
 struct Mapper {
     child: Pid,
     go: OwnedFd,
+    /// What the helpers say on standard error.
+    said: OwnedFd,
     ranges: SubordinateIds,
 }
 
@@ -105,18 +109,21 @@ impl Mapper {
     fn start(identity: &Identity, ranges: &SubordinateIds) -> Result<Self, RunError> {
         let uids = Command::new(&ranges.newuidmap, &extents(identity.uid, identity.host_uid, ranges.uids))?;
         let gids = Command::new(&ranges.newgidmap, &extents(identity.gid, identity.host_gid, ranges.gids))?;
-        let (wait, go) = pipe2(nix::fcntl::OFlag::O_CLOEXEC).step(|| "make a pipe")?;
+        let (wait, go) = pipe2(OFlag::O_CLOEXEC).step(|| "make a pipe")?;
+        let (said, to_said) = pipe2(OFlag::O_CLOEXEC).step(|| "make a pipe")?;
         // SAFETY: this process has one thread (the contract of `Engine::run`), so the child may do anything.
         match unsafe { fork() }.step(|| "fork the helper that maps subordinate ids")? {
-            ForkResult::Parent { child } => Ok(Self { child, go, ranges: ranges.clone() }),
+            ForkResult::Parent { child } => Ok(Self { child, go, said, ranges: ranges.clone() }),
             ForkResult::Child => {
                 drop(go);
-                let code = match read(&wait, &mut [0]) {
-                    Ok(1) => u8::from(!uids.succeeds()) + 2 * u8::from(!gids.succeeds()),
-                    _ => 0, // the parent failed before it got there, and says so itself
+                let told = read(&wait, &mut [0]) == Ok(1) && dup2_stderr(&to_said).is_ok();
+                let code = match told {
+                    true if !uids.succeeds() => 1,
+                    true if !gids.succeeds() => 2,
+                    _ => 0, // if nothing was told the parent has failed before, and says so itself
                 };
                 // SAFETY: _exit ends this forked child at once, running none of the launcher's exit handlers.
-                unsafe { libc::_exit(i32::from(code)) }
+                unsafe { libc::_exit(code) }
             }
         }
     }
@@ -134,11 +141,16 @@ impl Mapper {
             WaitStatus::Exited(_, 2) => &self.ranges.newgidmap,
             _ => &self.ranges.newuidmap,
         };
+        let mut said = String::new();
+        // Whatever of it can be read; both helpers have ended.
+        let _ = File::from(self.said).read_to_string(&mut said);
+        let said = said.lines().next().map(str::trim).filter(|line| !line.is_empty()).unwrap_or("it failed");
         Err(RunError::Step {
             what: format!("map subordinate ids with {}", failed.display()),
-            source: io::Error::other("the helper failed"),
+            source: io::Error::other(said.to_owned()),
             advice: Some(
-                "check /etc/subuid and /etc/subgid for this user, and that the helper is set-user-id root".to_owned(),
+                "check this user's ranges in /etc/subuid and /etc/subgid, and that the helper is set-user-id root"
+                    .to_owned(),
             ),
         })
     }

@@ -41,7 +41,14 @@ pub(crate) fn user() -> (u32, u32) {
 
 /// Prints why a test does nothing.
 pub(crate) fn skip(why: &str) {
-    println!("skipped: {why}");
+    let test = std::thread::current().name().unwrap_or("a test").to_owned();
+    println!("skipped: {test}: {why}");
+    if let Some(path) = env::var_os("CORACLE_TEST_SKIPS")
+        && let Ok(mut file) = File::options().append(true).create(true).open(path)
+    {
+        use std::io::Write as _;
+        let _ = writeln!(file, "namespaces: {test}: {why}");
+    }
 }
 
 fn images() -> Option<PathBuf> {
@@ -275,6 +282,15 @@ pub(crate) fn start_as(ids: (u32, u32), body: impl FnOnce() -> Result<Ended, Run
             nix::unistd::dup2_stdout(&to_out).expect("dup2");
             nix::unistd::dup2_stderr(&to_err).expect("dup2");
             let code = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                // What the tests were started with does not concern the guest.
+                // SAFETY: the call takes plain integers, and only marks descriptors.
+                unsafe {
+                    libc::close_range(
+                        3,
+                        libc::c_uint::MAX,
+                        libc::c_int::try_from(libc::CLOSE_RANGE_CLOEXEC).expect("a flag"),
+                    )
+                };
                 become_user(ids);
                 match body() {
                     Ok(ended) => signals::die_as(ended),
