@@ -250,7 +250,7 @@ impl Start<'_> {
     }
 
     fn clean(&self, plan: Plan, cached: Cached) {
-        if let Some(Err(error)) = plan.own.map(launch::Own::remove) {
+        if let Some(Err(error)) = plan.own.map(|own| own.remove(&plan.spec.identity)) {
             self.voice.warn(&error.to_string());
         }
         self.remove(cached);

@@ -6,6 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use coracle_api::Identity;
+
 use super::LaunchError;
 use crate::cache;
 
@@ -40,17 +42,21 @@ impl Own {
         Ok(path)
     }
 
-    /// Removes it with all that the guest left in it, also in directories that their owner locked (overlayfs leaves one of
-    /// mode 0).
+    /// Removes it with all that a guest of this identity left in it, also in directories that their owner locked (overlayfs
+    /// leaves one of mode 0), and files of subordinate ids.
     ///
     /// # Errors
     /// [`LaunchError::Scratch`] names what could not be removed.
-    pub fn remove(self) -> Result<(), LaunchError> {
+    pub fn remove(self, identity: &Identity) -> Result<(), LaunchError> {
         let path = self.path().to_owned();
         let removed = match self.0.remove() {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 unlock(&path);
-                fs::remove_dir_all(&path)
+                match fs::remove_dir_all(&path) {
+                    Err(_) if identity.subordinate.is_some() => coracle_namespaces::remove_all(&path, identity)
+                        .map_err(|error| io::Error::other(error.to_string())),
+                    answer => answer,
+                }
             }
             answer => answer,
         };
@@ -97,7 +103,9 @@ mod tests {
         fs::create_dir_all(tmp.join("locked/inner")).expect("writable");
         fs::set_permissions(tmp.join("locked"), fs::Permissions::from_mode(0o0)).expect("it is ours");
         let path = own.path().to_owned();
-        own.remove().expect("it is ours");
+        let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+        let you = Identity { uid, gid, groups: Vec::new(), host_uid: uid, host_gid: gid, subordinate: None };
+        own.remove(&you).expect("it is ours");
         assert!(!path.exists());
     }
 }
