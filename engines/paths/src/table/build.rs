@@ -30,9 +30,11 @@ pub fn build<'a>(entries: impl IntoIterator<Item = (&'a [u8], Kind<'a>)>) -> Res
     let mut records = Vec::from([0; RECORD]);
     records[15] = b'd';
     let mut strings = Vec::new();
+    let mut root_named = false;
     let mut keys = vec![(0_u32, &b""[..])];
     for (number, (path, kind)) in entries.into_iter().enumerate() {
         if path.is_empty() && number == 0 {
+            root_named = true;
             continue;
         }
         let (parent, name) = match path.iter().rposition(|byte| *byte == b'/') {
@@ -66,7 +68,11 @@ pub fn build<'a>(entries: impl IntoIterator<Item = (&'a [u8], Kind<'a>)>) -> Res
         records.extend_from_slice(&[name_len, tag]);
         keys.push((parent, name));
     }
-    let slots = slots(&keys)?;
+    // Node n is entry n - 1, or n if the root was one too.
+    let slots = slots(&keys).map_err(|error| match error {
+        BuildError::Twice(node) if !root_named => BuildError::Twice(node - 1),
+        other => other,
+    })?;
     let mut out = Vec::with_capacity(HEADER + records.len() + slots.len() * SLOT + strings.len());
     out.extend_from_slice(&MAGIC);
     for count in [keys.len(), slots.len(), strings.len()] {
@@ -80,7 +86,7 @@ pub fn build<'a>(entries: impl IntoIterator<Item = (&'a [u8], Kind<'a>)>) -> Res
     Ok(out)
 }
 
-/// The hash table: at most half full, the root in no slot.
+/// The hash table: at most half full, the root in no slot. Errors name the node.
 fn slots(keys: &[(u32, &[u8])]) -> Result<Vec<u32>, BuildError> {
     let mut slots = vec![0_u32; (keys.len() * 2).next_power_of_two()];
     let mask = slots.len() - 1;
