@@ -1,6 +1,6 @@
 //! An image as every source gives it: a config, and what is still to be flattened.
 
-use std::path::PathBuf;
+use std::{fs::File, path::PathBuf, sync::Arc};
 
 use coracle_format::{ImageConfig, Provenance};
 
@@ -15,6 +15,9 @@ pub struct Image {
     pub content: Content,
     /// Where it came from.
     pub provenance: Provenance,
+    /// Files without a name that `content` points into by way of `/proc/self/fd`: keep them until the image is flattened.
+    /// (They are gone with the process, whatever ends it.)
+    pub spools: Vec<Arc<File>>,
 }
 
 /// What an image is made of.

@@ -1,1 +1,172 @@
 //! What was pulled: layers and images by digest, under `$CORACLE_DIR` or `~/.coracle`.
+//!
+//! ```text
+//! version              the layout's number; a greater one is refused and nothing is touched
+//! blobs/ALG/HEX        manifests, configs and layers, by digest, never changed once there
+//! partial/ALG-HEX      a blob on its way; whoever downloads holds a lock on it, and leaves it for the next if killed
+//! images/HEX.json      a reference, and which manifest it means for each platform
+//! ```
+//!
+//! Rules: whatever appears under a final name was renamed there whole. A lock concerns one object. Nothing here is trusted
+//! unseen: a blob's size is compared before use and its digest before its content is believed, so a crash, a full disk or a
+//! bad disk costs a download, never a wrong image.
+
+mod blobs;
+pub mod digest;
+mod images;
+mod lock;
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+pub use blobs::{Claim, Partial};
+pub use images::{ImageRecord, Pulled};
+
+/// Number of the layout that this version reads and writes.
+pub const STORE_VERSION: u32 = 1;
+
+/// A store that is there and of a version we know.
+#[derive(Debug, Clone)]
+pub struct Store {
+    root: PathBuf,
+}
+
+/// What can go wrong with the store.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// It cannot be made, or written to.
+    #[error("cannot use the store {path}: {cause}: set CORACLE_DIR to a directory that you can write to", path = .path.display())]
+    Unusable {
+        /// The store's directory.
+        path: PathBuf,
+        /// What the system said.
+        cause: io::Error,
+    },
+    /// It belongs to a later Coracle.
+    #[error("cannot use the store {path}: it has version {found}, this Coracle knows {STORE_VERSION}: use a newer Coracle, or set CORACLE_DIR to another directory", path = .path.display())]
+    Newer {
+        /// The store's directory.
+        path: PathBuf,
+        /// The version it has.
+        found: String,
+    },
+    /// A file in it cannot be read or written.
+    #[error("cannot {action} {path} in the store: {cause}{}", advice(.cause), path = .path.display())]
+    File {
+        /// What was tried.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        cause: io::Error,
+    },
+}
+
+fn advice(cause: &io::Error) -> &'static str {
+    match cause.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            ": free some space, or set CORACLE_DIR to a larger disk"
+        }
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            ": set CORACLE_DIR to a directory that you can write to"
+        }
+        _ => "",
+    }
+}
+
+impl Store {
+    /// Opens the store, and makes it if there is none.
+    ///
+    /// # Errors
+    /// [`StoreError::Unusable`] or [`StoreError::Newer`].
+    pub fn open(root: &Path) -> Result<Self, StoreError> {
+        let unusable = |cause| StoreError::Unusable { path: root.to_owned(), cause };
+        let version = root.join("version");
+        match fs::read_to_string(&version) {
+            Ok(found) if found.trim().parse::<u32>().is_ok_and(|found| found <= STORE_VERSION) => {}
+            Ok(found) => {
+                let found = found.trim().chars().filter(|c| !c.is_control()).take(40).collect();
+                return Err(StoreError::Newer { path: root.to_owned(), found });
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                make_directory(root).map_err(unusable)?;
+                replace(&version, format!("{STORE_VERSION}\n").as_bytes(), 0o644).map_err(unusable)?;
+            }
+            Err(error) => return Err(unusable(error)),
+        }
+        for directory in ["blobs", "blobs/sha256", "partial", "images"] {
+            make_directory(&root.join(directory)).map_err(unusable)?;
+        }
+        Ok(Self { root: root.to_owned() })
+    }
+
+    /// Its directory.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+}
+
+/// Makes a directory for its owner alone, with its parents; one that is there is left as it is.
+fn make_directory(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    if path.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty() && !parent.exists()) {
+        fs::create_dir_all(parent)?;
+    }
+    match fs::DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists || !path.is_dir() => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Gives a file new content in one step: whoever reads sees the old or the new, and a crash leaves one of them.
+///
+/// # Errors
+/// Those of writing beside it and of renaming.
+pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    use std::{io::Write as _, os::unix::fs::PermissionsExt as _};
+    let directory = path.parent().unwrap_or(Path::new("."));
+    let mut file = tempfile::Builder::new()
+        .prefix(".coracle-")
+        .permissions(fs::Permissions::from_mode(mode))
+        .tempfile_in(directory)?;
+    file.write_all(content)?;
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|error| error.error)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_newer_store_is_refused_and_left_alone() {
+        let dir = tempfile::tempdir().expect("a directory");
+        fs::write(dir.path().join("version"), "2\n").expect("written");
+        let error = Store::open(dir.path()).expect_err("refused");
+        assert!(matches!(&error, StoreError::Newer { found, .. } if found == "2"), "{error}");
+        let names: Vec<_> = fs::read_dir(dir.path()).expect("listed").collect();
+        assert_eq!(names.len(), 1, "nothing was made");
+    }
+
+    #[test]
+    fn a_store_that_cannot_be_made_says_how_to_have_another() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let error = Store::open(&file.path().join("store")).expect_err("below a file").to_string();
+        assert!(error.contains("CORACLE_DIR") && !error.contains('\n'), "{error}");
+    }
+
+    #[test]
+    fn opening_twice_is_opening_once() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let root = dir.path().join("deep/store");
+        Store::open(&root).expect("made");
+        assert_eq!(Store::open(&root).expect("opened").root(), root);
+    }
+}
