@@ -30,7 +30,12 @@ impl Entry {
 ///
 /// # Errors
 /// Every kind of [`SourceError`] that concerns files.
-pub fn image(files: &Files, wanted: Option<&str>, platform: Option<&Platform>, source: String) -> Result<Image, SourceError> {
+pub(super) fn image(
+    files: &Files,
+    wanted: Option<&str>,
+    platform: Option<&Platform>,
+    source: String,
+) -> Result<Image, SourceError> {
     let Some(bytes) = files.read("manifest.json", manifest::MANIFEST_LIMIT)? else {
         // A layout without Docker's own table, which new versions of Docker could come to write.
         if files.find("index.json")?.is_some() {
@@ -83,7 +88,9 @@ fn choose<'entries>(
         entries
             .iter()
             .flat_map(|entry| match entry.tags() {
-                [] => vec![format!("@{}", entry.config.trim_end_matches(".json").rsplit('/').next().unwrap_or_default())],
+                [] => {
+                    vec![format!("@{}", entry.config.trim_end_matches(".json").rsplit('/').next().unwrap_or_default())]
+                }
                 tags => tags.to_vec(),
             })
             .collect()
@@ -96,10 +103,11 @@ fn choose<'entries>(
             names: names(),
             hint: format!("docker-archive:{}:NAME", files.name()),
         }),
-        (Some(wanted), _) => entries
-            .iter()
-            .find(|entry| fits(entry, wanted))
-            .ok_or_else(|| SourceError::NotThere { what: files.name(), wanted: wanted.to_owned(), names: names() }),
+        (Some(wanted), _) => entries.iter().find(|entry| fits(entry, wanted)).ok_or_else(|| SourceError::NotThere {
+            what: files.name(),
+            wanted: wanted.to_owned(),
+            names: names(),
+        }),
     }
 }
 
@@ -153,7 +161,9 @@ mod tests {
     #[test]
     fn digests_in_names() {
         let hex = "a".repeat(64);
-        for name in [format!("{hex}.json"), format!("sha256:{hex}"), format!("blobs/sha256/{hex}"), format!("{hex}.tar")] {
+        for name in
+            [format!("{hex}.json"), format!("sha256:{hex}"), format!("blobs/sha256/{hex}"), format!("{hex}.tar")]
+        {
             assert_eq!(named(&name).map(|digest| digest.digest().to_owned()), Some(hex.clone()), "{name}");
         }
         assert!(named("layer.tar").is_none() && named("config.json").is_none());

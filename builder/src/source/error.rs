@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use super::{platform::Platform, reference::ReferenceError, registry::RegistryError};
+use super::{UnbundleError, WalkError, platform::Platform, reference::ReferenceError, registry::RegistryError};
 use crate::store::StoreError;
 
 /// A source that gave no image.
@@ -25,7 +25,7 @@ pub enum SourceError {
         why: ReferenceError,
     },
     /// A file could not be read or written.
-    #[error("cannot {action} {path}: {cause}{advice}", path = .path.display())]
+    #[error("cannot {action} {path}: {}{advice}", reason(.cause), path = .path.display())]
     File {
         /// What was tried.
         action: &'static str,
@@ -63,7 +63,7 @@ pub enum SourceError {
         has: Vec<Platform>,
     },
     /// The image does not have the platform.
-    #[error("{image} has no image for {wanted}{}: choose another with --platform", has(.has))]
+    #[error("{image} has no image for {wanted}{}: choose another with --platform", instead(.has))]
     NoPlatform {
         /// The image.
         image: String,
@@ -101,7 +101,9 @@ pub enum SourceError {
         why: String,
     },
     /// `--pull=never`, and it never was.
-    #[error("{image} for {platform} is not in the store: --pull=never forbids to fetch it: pull it first, or leave that option out")]
+    #[error(
+        "{image} for {platform} is not in the store: --pull=never forbids to fetch it: pull it first, or leave that option out"
+    )]
     NotPulled {
         /// The image.
         image: String,
@@ -115,6 +117,20 @@ pub enum SourceError {
         image: String,
         /// Why, and what to do.
         why: String,
+    },
+    /// A directory.
+    #[error(transparent)]
+    Walk(#[from] WalkError),
+    /// A bundle.
+    #[error(transparent)]
+    Unbundle(#[from] UnbundleError),
+    /// A stream decompresses to more than may be.
+    #[error("{what} has more than {limit} decompressed bytes: if it is to be trusted, raise --limit-size")]
+    Limit {
+        /// Which.
+        what: String,
+        /// The limit.
+        limit: u64,
     },
     /// The registry.
     #[error(transparent)]
@@ -145,6 +161,15 @@ impl SourceError {
     }
 }
 
+/// What the system said, without the error's number.
+pub(crate) fn reason(cause: &io::Error) -> String {
+    let text = cause.to_string();
+    match text.rfind(" (os error ") {
+        Some(at) => text[..at].to_owned(),
+        None => text,
+    }
+}
+
 fn list(platforms: &[Platform]) -> String {
     platforms.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
@@ -153,6 +178,6 @@ fn offers(platforms: &[Platform]) -> String {
     if platforms.is_empty() { String::new() } else { format!(" (the image has {})", list(platforms)) }
 }
 
-fn has(platforms: &[Platform]) -> String {
+fn instead(platforms: &[Platform]) -> String {
     if platforms.is_empty() { String::new() } else { format!(", it has {}", list(platforms)) }
 }

@@ -8,16 +8,16 @@ use std::{
     fs::{self, File},
     io::{self, Read as _},
     os::{fd::AsRawFd as _, unix::fs::FileExt as _},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
 };
 
-use super::{Blob, Compression, Layer, SourceError, sniff};
+use super::{Blob, Compression, Layer, Options, SourceError, sniff};
 use crate::store::digest::{self, Digest};
 
 /// Where the files of an image are.
 #[derive(Debug)]
-pub enum Files {
+pub(super) enum Files {
     /// A directory.
     Directory(PathBuf),
     /// A tar, by its members.
@@ -26,14 +26,14 @@ pub enum Files {
 
 /// An uncompressed tar on disk, and what is where in it.
 #[derive(Debug)]
-pub struct TarFiles {
+pub(super) struct TarFiles {
     /// The file's name, for messages.
     name: String,
     /// The file to read: the user's own, or a spool by way of `/proc/self/fd`.
     path: PathBuf,
     members: HashMap<String, Member>,
     /// The spool, if there is one.
-    pub spool: Option<Arc<File>>,
+    spool: Option<Arc<File>>,
 }
 
 #[derive(Debug)]
@@ -48,7 +48,7 @@ const LINKS: usize = 16;
 impl Files {
     /// Its name, for messages.
     #[must_use]
-    pub fn name(&self) -> String {
+    pub(super) fn name(&self) -> String {
         match self {
             Self::Directory(path) => path.display().to_string(),
             Self::Tar(tar) => tar.name.clone(),
@@ -57,7 +57,7 @@ impl Files {
 
     /// The spool to keep while its runs are in use.
     #[must_use]
-    pub fn spools(&self) -> Vec<Arc<File>> {
+    pub(super) fn spools(&self) -> Vec<Arc<File>> {
         match self {
             Self::Directory(_) => Vec::new(),
             Self::Tar(tar) => tar.spool.iter().cloned().collect(),
@@ -68,14 +68,16 @@ impl Files {
     ///
     /// # Errors
     /// [`SourceError::File`]; [`SourceError::Malformed`] for a loop of links.
-    pub fn find(&self, name: &str) -> Result<Option<Blob>, SourceError> {
+    pub(super) fn find(&self, name: &str) -> Result<Option<Blob>, SourceError> {
         match self {
             Self::Directory(root) => {
                 let path = root.join(name);
                 match fs::metadata(&path) {
                     Ok(meta) if meta.is_file() => Ok(Some(Blob { file: path, offset: 0, len: meta.len() })),
                     Ok(_) => Ok(None),
-                    Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+                    Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                        Ok(None)
+                    }
                     Err(cause) => Err(SourceError::file("read", path, cause)),
                 }
             }
@@ -87,7 +89,7 @@ impl Files {
     ///
     /// # Errors
     /// [`SourceError::File`]; [`SourceError::Malformed`] for one over the limit.
-    pub fn read(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>, SourceError> {
+    pub(super) fn read(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>, SourceError> {
         let Some(blob) = self.find(name)? else { return Ok(None) };
         if blob.len > limit {
             return Err(SourceError::malformed(
@@ -106,7 +108,12 @@ impl Files {
     ///
     /// # Errors
     /// [`SourceError::Malformed`] if it is not there, [`SourceError::Digest`] if it is damaged.
-    pub fn layer(&self, name: &str, blob_digest: Option<&Digest>, diff_id: Option<&str>) -> Result<Layer, SourceError> {
+    pub(super) fn layer(
+        &self,
+        name: &str,
+        blob_digest: Option<&Digest>,
+        diff_id: Option<&str>,
+    ) -> Result<Layer, SourceError> {
         let Some(blob) = self.find(name)? else {
             return Err(SourceError::malformed(
                 self.name(),
@@ -125,7 +132,7 @@ impl Files {
 ///
 /// # Errors
 /// [`SourceError::File`].
-pub fn layer(blob: Blob, digest: Option<String>, diff_id: Option<&str>) -> Result<Layer, SourceError> {
+pub(super) fn layer(blob: Blob, digest: Option<String>, diff_id: Option<&str>) -> Result<Layer, SourceError> {
     let head = File::open(&blob.file)
         .and_then(|file| sniff::head_at(&file, blob.offset, blob.len))
         .map_err(|cause| SourceError::file("read", &blob.file, cause))?;
@@ -148,14 +155,12 @@ pub fn layer(blob: Blob, digest: Option<String>, diff_id: Option<&str>) -> Resul
 ///
 /// # Errors
 /// [`SourceError::Digest`], [`SourceError::File`].
-pub fn check(blob: &Blob, expected: &Digest, what: &str) -> Result<(), SourceError> {
+pub(super) fn check(blob: &Blob, expected: &Digest, what: &str) -> Result<(), SourceError> {
     let found = digest::of_file(&blob.file, blob.offset, blob.len, expected)
         .map_err(|cause| SourceError::file("read", &blob.file, cause))?;
     match found {
         Some(actual) if actual == expected.as_ref() => Ok(()),
-        Some(actual) => {
-            Err(SourceError::Digest { what: what.to_owned(), expected: expected.to_string(), actual })
-        }
+        Some(actual) => Err(SourceError::Digest { what: what.to_owned(), expected: expected.to_string(), actual }),
         None => Err(SourceError::Unsupported {
             what: what.to_owned(),
             why: format!("{expected} is an unknown kind of digest"),
@@ -168,7 +173,7 @@ impl TarFiles {
     ///
     /// # Errors
     /// [`SourceError::Malformed`] for what is no tar.
-    pub fn open(path: PathBuf, name: String, spool: Option<Arc<File>>) -> Result<Self, SourceError> {
+    pub(super) fn open(path: PathBuf, name: String, spool: Option<Arc<File>>) -> Result<Self, SourceError> {
         let file = File::open(&path).map_err(|cause| SourceError::file("read", &path, cause))?;
         let total = file.metadata().map_err(|cause| SourceError::file("read", &path, cause))?.len();
         let mut members = HashMap::new();
@@ -234,16 +239,24 @@ fn beside(path: &str, target: &str) -> String {
     }
 }
 
-/// Writes a stream, decompressed, to a file without a name in `directory`.
+/// Writes a stream, decompressed, to a file without a name in the scratch directory.
 ///
 /// # Errors
-/// [`SourceError::File`] with the directory, [`SourceError::Malformed`] for a stream that does not decompress.
-pub fn spool(from: impl io::Read, compression: Compression, directory: &Path, name: &str) -> Result<Arc<File>, SourceError> {
+/// [`SourceError::File`] with the directory, [`SourceError::Malformed`] for a stream that does not decompress,
+/// [`SourceError::Limit`] for a bomb.
+pub(super) fn spool(
+    from: impl io::Read,
+    compression: Compression,
+    options: &Options,
+    name: &str,
+) -> Result<Arc<File>, SourceError> {
     use io::Write as _;
-    let mut file = tempfile::tempfile_in(directory).map_err(|cause| SourceError::file("make a temporary file in", directory, cause))?;
+    let unwritable = |cause| SourceError::file("write a temporary file in", &options.scratch, cause);
+    let mut file = tempfile::tempfile_in(&options.scratch).map_err(unwritable)?;
     let broken = |error: &io::Error| SourceError::malformed(name, format!("it does not decompress: {error}"));
     let mut from = sniff::decoder(from, compression).map_err(|error| broken(&error))?;
     let mut buffer = vec![0; 1 << 17];
+    let mut len = 0;
     loop {
         let read = match from.read(&mut buffer) {
             Ok(0) => return Ok(Arc::new(file)),
@@ -251,13 +264,17 @@ pub fn spool(from: impl io::Read, compression: Compression, directory: &Path, na
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(broken(&error)),
         };
-        file.write_all(&buffer[..read]).map_err(|cause| SourceError::file("write a temporary file in", directory, cause))?;
+        len += read as u64;
+        if len > options.limit {
+            return Err(SourceError::Limit { what: name.to_owned(), limit: options.limit });
+        }
+        file.write_all(&buffer[..read]).map_err(unwritable)?;
     }
 }
 
 /// A path by which this process opens a file without a name.
 #[must_use]
-pub fn descriptor_path(file: &File) -> PathBuf {
+pub(super) fn descriptor_path(file: &File) -> PathBuf {
     format!("/proc/self/fd/{}", file.as_raw_fd()).into()
 }
 

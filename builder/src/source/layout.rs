@@ -18,21 +18,26 @@ const NAMES: [&str; 2] = ["org.opencontainers.image.ref.name", "io.containerd.im
 ///
 /// # Errors
 /// Every kind of [`SourceError`] that concerns files.
-pub fn image(files: &Files, tag: Option<&str>, wanted: Option<&Platform>, source: String) -> Result<Image, SourceError> {
+pub(super) fn image(
+    files: &Files,
+    tag: Option<&str>,
+    wanted: Option<&Platform>,
+    source: String,
+) -> Result<Image, SourceError> {
     let what = format!("index.json in {}", files.name());
-    let bytes = files.read("index.json", manifest::MANIFEST_LIMIT)?.ok_or_else(|| {
-        SourceError::malformed(files.name(), "it has no index.json, so it is no OCI image layout")
-    })?;
+    let bytes = files
+        .read("index.json", manifest::MANIFEST_LIMIT)?
+        .ok_or_else(|| SourceError::malformed(files.name(), "it has no index.json, so it is no OCI image layout"))?;
     let Document::Index(index) = manifest::parse(&bytes, &what)? else {
         return Err(SourceError::malformed(what, "it is no index"));
     };
-    let start = match tag {
-        Some(tag) if tag.starts_with('@') => Start::Blob(
-            digest::parse(&tag[1..])
-                .ok_or_else(|| SourceError::Name { given: source.clone(), why: format!("{} is no digest", &tag[1..]) })?,
-        ),
-        tag => choose(files, &index, tag)?,
-    };
+    let start =
+        match tag {
+            Some(tag) if tag.starts_with('@') => Start::Blob(digest::parse(&tag[1..]).ok_or_else(|| {
+                SourceError::Name { given: source.clone(), why: format!("{} is no digest", &tag[1..]) }
+            })?),
+            tag => choose(files, &index, tag)?,
+        };
     let default = Platform::host();
     let (manifest, manifest_digest) = descend(files, start, wanted.unwrap_or(&default), &source)?;
     let config_name = blob_name(manifest.config().digest());
@@ -57,7 +62,7 @@ pub fn image(files: &Files, tag: Option<&str>, wanted: Option<&Platform>, source
 
 /// Where the search for a manifest begins.
 enum Start {
-    Index(ImageIndex),
+    Index(Box<ImageIndex>),
     Blob(Digest),
 }
 
@@ -69,7 +74,7 @@ fn choose(files: &Files, index: &ImageIndex, tag: Option<&str>) -> Result<Start,
     let some = |entries: Vec<&Descriptor>| {
         let mut chosen = index.clone();
         chosen.set_manifests(entries.into_iter().cloned().collect());
-        Start::Index(chosen)
+        Start::Index(Box::new(chosen))
     };
     if let Some(tag) = tag {
         let fits = |entry: &&Descriptor| {
@@ -122,7 +127,7 @@ fn descend(
         let Some(digest) = open.pop() else { break };
         let bytes = read(files, &digest, manifest::MANIFEST_LIMIT)?;
         match manifest::parse(&bytes, &format!("{} in {}", blob_name(&digest), files.name()))? {
-            Document::Manifest(manifest) => return Ok((manifest, digest.to_string())),
+            Document::Manifest(manifest) => return Ok((*manifest, digest.to_string())),
             Document::Index(index) => push(&index, &mut open),
         }
     }

@@ -30,9 +30,9 @@ pub const ACCEPT: [&str; 5] = [
 #[derive(Debug, Clone)]
 pub enum Document {
     /// An image manifest.
-    Manifest(ImageManifest),
+    Manifest(Box<ImageManifest>),
     /// An index of manifests or indexes.
-    Index(ImageIndex),
+    Index(Box<ImageIndex>),
 }
 
 /// Parses a manifest or an index.
@@ -56,7 +56,7 @@ pub fn parse(bytes: &[u8], what: &str) -> Result<Document, SourceError> {
     without_nulls(&mut value, 3);
     if is_index {
         let index = serde_json::from_value(value).map_err(|error| SourceError::malformed(what, error))?;
-        return Ok(Document::Index(index));
+        return Ok(Document::Index(Box::new(index)));
     }
     if !is_manifest {
         return Err(SourceError::Unsupported {
@@ -69,7 +69,7 @@ pub fn parse(bytes: &[u8], what: &str) -> Result<Document, SourceError> {
     }
     let manifest: ImageManifest = serde_json::from_value(value).map_err(|error| SourceError::malformed(what, error))?;
     check(&manifest, what)?;
-    Ok(Document::Manifest(manifest))
+    Ok(Document::Manifest(Box::new(manifest)))
 }
 
 /// Refuses what is a manifest but no image that we could take.
@@ -84,7 +84,10 @@ fn check(manifest: &ImageManifest, what: &str) -> Result<(), SourceError> {
         return unsupported(format!("it is an artifact of type {kind}, not an image: nothing in it can be run"));
     }
     if crate::store::digest::Hasher::like(manifest.config().digest()).is_none() {
-        return unsupported(format!("its config is named by {}, an unknown kind of digest", manifest.config().digest()));
+        return unsupported(format!(
+            "its config is named by {}, an unknown kind of digest",
+            manifest.config().digest()
+        ));
     }
     if manifest.layers().len() > 10_000 {
         return unsupported(format!("it has {} layers", manifest.layers().len()));
@@ -98,7 +101,10 @@ fn check(manifest: &ImageManifest, what: &str) -> Result<(), SourceError> {
             ));
         }
         if kind.ends_with("+encrypted") {
-            return unsupported(format!("its layer {} is encrypted: decrypt the image with skopeo first", layer.digest()));
+            return unsupported(format!(
+                "its layer {} is encrypted: decrypt the image with skopeo first",
+                layer.digest()
+            ));
         }
         if !is_layer(layer.media_type(), &kind) {
             return unsupported(format!("its layer {} is of type {kind}, not a file system", layer.digest()));
@@ -173,7 +179,8 @@ pub fn parse_config(bytes: &[u8], what: &str) -> Result<Config, SourceError> {
         config.labels = run.labels().clone().unwrap_or_default().into_iter().collect();
         config.stop_signal = text(run.stop_signal());
     }
-    let words = [config.env.as_slice(), config.entrypoint.as_deref().unwrap_or(&[]), config.cmd.as_deref().unwrap_or(&[])];
+    let words =
+        [config.env.as_slice(), config.entrypoint.as_deref().unwrap_or(&[]), config.cmd.as_deref().unwrap_or(&[])];
     if words.concat().iter().any(|word| word.contains('\0')) {
         return Err(malformed("an argument or variable holds a NUL byte".to_owned()));
     }
@@ -188,12 +195,7 @@ pub fn parse_config(bytes: &[u8], what: &str) -> Result<Config, SourceError> {
 ///
 /// # Errors
 /// [`SourceError::Malformed`], [`SourceError::NotRunnable`], [`SourceError::NoPlatform`].
-pub fn check_config(
-    config: &Config,
-    layers: usize,
-    asked: Option<&Platform>,
-    image: &str,
-) -> Result<(), SourceError> {
+pub fn check_config(config: &Config, layers: usize, asked: Option<&Platform>, image: &str) -> Result<(), SourceError> {
     let of = |text: &str, otherwise: &str| if text.is_empty() { otherwise.to_owned() } else { text.to_owned() };
     let host = Platform::host();
     let own = Platform {
@@ -234,7 +236,9 @@ fn without_nulls(value: &mut Value, depth: u32) {
                 members.values_mut().for_each(|member| without_nulls(member, depth - 1));
             }
         }
-        Value::Array(elements) if depth > 0 => elements.iter_mut().for_each(|element| without_nulls(element, depth - 1)),
+        Value::Array(elements) if depth > 0 => {
+            elements.iter_mut().for_each(|element| without_nulls(element, depth - 1))
+        }
         _ => {}
     }
 }
@@ -283,7 +287,10 @@ mod tests {
         assert!(refusal(br#"{"schemaVersion":1,"fsLayers":[]}"#).contains("schema 1"));
         assert!(refusal(&manifest("application/vnd.cncf.helm.config.v1+json", &layer("x/y"))).contains("helm"));
         assert!(refusal(&manifest(OCI, &layer("application/vnd.in-toto+json"))).contains("in-toto"));
-        assert!(refusal(&manifest(OCI, &layer("application/vnd.oci.image.layer.v1.tar+gzip+encrypted"))).contains("encrypted"));
+        assert!(
+            refusal(&manifest(OCI, &layer("application/vnd.oci.image.layer.v1.tar+gzip+encrypted")))
+                .contains("encrypted")
+        );
         let mut foreign = layer("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip");
         foreign["urls"] = serde_json::json!(["https://example.com/x"]);
         assert!(refusal(&manifest(OCI, &foreign)).contains("foreign"));
@@ -318,7 +325,8 @@ mod tests {
     #[test]
     fn a_config_for_another_machine_is_refused() {
         let config = |arch: &str| {
-            let json = serde_json::json!({"architecture": arch, "os": "linux", "rootfs": {"type": "layers", "diff_ids": []}});
+            let json =
+                serde_json::json!({"architecture": arch, "os": "linux", "rootfs": {"type": "layers", "diff_ids": []}});
             parse_config(json.to_string().as_bytes(), "x").expect("a config")
         };
         assert!(check_config(&config("amd64"), 0, None, "x").is_ok());

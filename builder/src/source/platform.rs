@@ -41,7 +41,8 @@ impl FromStr for Platform {
     fn from_str(text: &str) -> Result<Self, String> {
         let parts: Vec<String> = text.split('/').map(|part| part.trim().to_lowercase()).collect();
         let good = |part: &String| {
-            !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.'))
+            !part.is_empty()
+                && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.'))
         };
         if !parts.iter().all(good) {
             return Err(format!("{text:?} is no platform: write it as linux/amd64 or linux/arm64/v8"));
@@ -192,7 +193,13 @@ mod tests {
 
     #[test]
     fn the_exact_platform_wins() {
-        let all = [("linux/arm64/v8", ""), ("linux/386", ""), ("linux/amd64/v3", ""), ("linux/amd64", ""), ("windows/amd64", "")];
+        let all = [
+            ("linux/arm64/v8", ""),
+            ("linux/386", ""),
+            ("linux/amd64/v3", ""),
+            ("linux/amd64", ""),
+            ("windows/amd64", ""),
+        ];
         assert_eq!(chosen(&all, "linux/amd64"), [3, 2]);
         assert_eq!(chosen(&all, "linux/amd64/v3"), [2]);
         assert_eq!(chosen(&all, "linux/amd64/v1"), [3]);
@@ -203,7 +210,8 @@ mod tests {
 
     #[test]
     fn attestations_are_no_images_and_nested_indexes_may_hold_some() {
-        let all = [("unknown/unknown", "attestation"), ("", "index"), ("linux/amd64", "attestation"), ("linux/amd64", "")];
+        let all =
+            [("unknown/unknown", "attestation"), ("", "index"), ("linux/amd64", "attestation"), ("linux/amd64", "")];
         assert_eq!(chosen(&all, "linux/amd64"), [3, 1]);
         assert_eq!(candidates(&index(&all), &Platform::host()).1, ["linux/amd64".parse().expect("a platform")]);
     }
@@ -214,7 +222,9 @@ mod tests {
         assert_eq!(parse("linux/x86_64").as_deref(), Ok("linux/amd64"));
         assert_eq!(parse("i686").as_deref(), Ok("linux/386"));
         assert_eq!(parse("linux/arm/v7").as_deref(), Ok("linux/arm/v7"));
-        assert!(parse("linux/").is_err() && parse("").is_err() && parse("a/b/c/d").is_err() && parse("linux/a b").is_err());
+        assert!(
+            parse("linux/").is_err() && parse("").is_err() && parse("a/b/c/d").is_err() && parse("linux/a b").is_err()
+        );
         assert!(parse("linux/386").is_ok_and(|_| "linux/386".parse::<Platform>().is_ok_and(|p| p.runnable())));
         assert!(!"linux/arm64".parse::<Platform>().expect("a platform").runnable());
         assert!(!"windows/amd64".parse::<Platform>().expect("a platform").runnable());

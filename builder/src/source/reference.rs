@@ -157,7 +157,8 @@ fn valid_registry(text: &str) -> bool {
     } else {
         text.find(':').map_or((text, ""), |colon| text.split_at(colon))
     };
-    let port_fits = port.is_empty() || port.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok_and(|p| p > 0));
+    let port_fits =
+        port.is_empty() || port.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok_and(|p| p > 0));
     port_fits && host.split('.').all(valid_label)
 }
 
@@ -175,9 +176,9 @@ fn valid_component(text: &str) -> bool {
     let (Some(first), Some(last)) = (bytes.first(), bytes.last()) else { return false };
     alphanumeric(*first)
         && alphanumeric(*last)
-        && bytes
-            .split(|byte| alphanumeric(*byte))
-            .all(|separator| matches!(separator, b"" | b"." | b"_" | b"__") || separator.iter().all(|byte| *byte == b'-'))
+        && bytes.split(|byte| alphanumeric(*byte)).all(|separator| {
+            matches!(separator, b"" | b"." | b"_" | b"__") || separator.iter().all(|byte| *byte == b'-')
+        })
 }
 
 fn valid_tag(text: &str) -> bool {
@@ -227,7 +228,13 @@ mod tests {
             ("host:443/x@D", "host:443", "x", None, true),
             ("a__b/c.d-e_f---g", "docker.io", "a__b/c.d-e_f---g", Some("latest"), false),
             ("x:UPPER_tag-1.0", "docker.io", "library/x", Some("UPPER_tag-1.0"), false),
-            ("gitlab.example.com:8443/group/sub/project/image:v1", "gitlab.example.com:8443", "group/sub/project/image", Some("v1"), false),
+            (
+                "gitlab.example.com:8443/group/sub/project/image:v1",
+                "gitlab.example.com:8443",
+                "group/sub/project/image",
+                Some("v1"),
+                false,
+            ),
         ];
         for (text, registry, repository, tag, digested) in cases {
             let text = text.replace('D', &digest);
@@ -249,16 +256,34 @@ mod tests {
         assert_eq!(parse(""), Err(ReferenceError::Empty));
         assert!(matches!(parse("Alpine"), Err(ReferenceError::UpperCase(_))));
         assert!(matches!(parse("quay.io/Foo/bar"), Err(ReferenceError::UpperCase(_))));
-        for bad in ["/x", "x/", "a//b", "-a", "a-", "a..b", "a___b", "a b", "quay.io/", "quay.io/../x", "ä", "a._b", ":t", "."] {
+        for bad in
+            ["/x", "x/", "a//b", "-a", "a-", "a..b", "a___b", "a b", "quay.io/", "quay.io/../x", "ä", "a._b", ":t", "."]
+        {
             assert!(matches!(parse(bad), Err(ReferenceError::Repository(_))), "{bad}: {:?}", parse(bad));
         }
         for bad in ["x:", "x:.t", "x:-t", "x:a b", &format!("x:{}", "t".repeat(129))] {
             assert!(matches!(parse(bad), Err(ReferenceError::Tag(_))), "{bad}");
         }
-        for bad in ["x@", "x@sha256", "x@sha256:abc", "x@md5:d41d8cd98f00b204e9800998ecf8427e", &format!("x@sha256:{}", HEX.to_uppercase())] {
+        for bad in [
+            "x@",
+            "x@sha256",
+            "x@sha256:abc",
+            "x@md5:d41d8cd98f00b204e9800998ecf8427e",
+            &format!("x@sha256:{}", HEX.to_uppercase()),
+        ] {
             assert!(matches!(parse(bad), Err(ReferenceError::Digest(_))), "{bad}");
         }
-        for bad in ["a.b:port/x", "a.b:0/x", "a.b:70000/x", "[::1/x", "[zz]:5/x", "-a.b/x", "a..b.c/x", "a_b.c/x", "localhost:/x"] {
+        for bad in [
+            "a.b:port/x",
+            "a.b:0/x",
+            "a.b:70000/x",
+            "[::1/x",
+            "[zz]:5/x",
+            "-a.b/x",
+            "a..b.c/x",
+            "a_b.c/x",
+            "localhost:/x",
+        ] {
             assert!(matches!(parse(bad), Err(ReferenceError::Registry(_))), "{bad}: {:?}", parse(bad));
         }
         assert_eq!(parse(&format!("q.io/{}", "a".repeat(256))), Err(ReferenceError::TooLong));

@@ -34,7 +34,8 @@ pub fn is_tar(head: &[u8]) -> bool {
     }
     let field: String = block[148..156].iter().map(|byte| char::from(*byte)).collect();
     let Ok(stated) = u32::from_str_radix(field.trim_matches(['\0', ' ']), 8) else { return false };
-    let sum: u32 = block[..148].iter().chain(&block[156..]).map(|byte| u32::from(*byte)).sum::<u32>() + 8 * u32::from(b' ');
+    let sum: u32 =
+        block[..148].iter().chain(&block[156..]).map(|byte| u32::from(*byte)).sum::<u32>() + 8 * u32::from(b' ');
     sum == stated
 }
 

@@ -93,7 +93,9 @@ impl SourceSpec {
                 }
                 "containers-storage" | "dir" | "sif" | "atomic" | "ostree" | "tarball" | "docker-image" | "library"
                 | "oras" | "shub" | "podman" | "https" | "http" => {
-                    return Err(name_error(&format!("the transport {transport}: is not known here: there are {TRANSPORTS}")));
+                    return Err(name_error(&format!(
+                        "the transport {transport}: is not known here: there are {TRANSPORTS}"
+                    )));
                 }
                 _ => {}
             }
@@ -213,7 +215,19 @@ mod tests {
 
     #[test]
     fn what_is_none() {
-        for bad in ["", "docker:alpine", "docker://", "docker-archive:", "oci:", "rootfs:", "bundle:", "docker-daemon:", "https://x/y", "sif:x", "dir:/x"] {
+        for bad in [
+            "",
+            "docker:alpine",
+            "docker://",
+            "docker-archive:",
+            "oci:",
+            "rootfs:",
+            "bundle:",
+            "docker-daemon:",
+            "https://x/y",
+            "sif:x",
+            "dir:/x",
+        ] {
             let error = SourceSpec::parse(bad).expect_err(bad).to_string();
             assert!(!error.contains('\n'), "{error}");
         }

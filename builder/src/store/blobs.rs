@@ -124,7 +124,8 @@ impl Store {
             if let Some(there) = self.blob(digest, Some(size))? {
                 return Ok(Claim::There(there));
             }
-            let file = File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(error)?;
+            let file =
+                File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(error)?;
             let file = match lock::try_exclusive(&file).map_err(error)? {
                 lock::Try::Busy => return Ok(Claim::Busy),
                 lock::Try::Locked if same_file(&file, &path) => file,
@@ -158,7 +159,11 @@ impl Store {
 
     fn make_algorithm(&self, blob: &Path) -> Result<(), StoreError> {
         let Some(directory) = blob.parent() else { return Ok(()) };
-        make_directory(directory).map_err(|cause| StoreError::File { action: "make", path: directory.to_owned(), cause })
+        make_directory(directory).map_err(|cause| StoreError::File {
+            action: "make",
+            path: directory.to_owned(),
+            cause,
+        })
     }
 
     /// Removes a blob that turned out to be damaged.
@@ -189,10 +194,11 @@ impl Partial {
     /// [`StoreError::File`].
     pub fn restart(&mut self) -> Result<(), StoreError> {
         use std::io::Seek as _;
-        self.file
-            .set_len(0)
-            .and_then(|()| self.file.rewind())
-            .map_err(|cause| StoreError::File { action: "truncate", path: self.path.clone(), cause })
+        self.file.set_len(0).and_then(|()| self.file.rewind()).map_err(|cause| StoreError::File {
+            action: "truncate",
+            path: self.path.clone(),
+            cause,
+        })
     }
 
     /// Gives the blob, whole and verified by the caller, its final name.
@@ -200,8 +206,11 @@ impl Partial {
     /// # Errors
     /// [`StoreError::File`].
     pub fn finish(self) -> Result<PathBuf, StoreError> {
-        fs::rename(&self.path, &self.target)
-            .map_err(|cause| StoreError::File { action: "rename", path: self.path, cause })?;
+        fs::rename(&self.path, &self.target).map_err(|cause| StoreError::File {
+            action: "rename",
+            path: self.path,
+            cause,
+        })?;
         Ok(self.target)
     }
 

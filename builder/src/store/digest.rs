@@ -127,7 +127,9 @@ mod tests {
     fn only_digests_that_can_be_checked_parse() {
         assert!(parse(EMPTY).is_some());
         assert!(parse(&format!("sha512:{}", "a".repeat(128))).is_some());
-        for bad in ["", "sha256", "sha256:", "sha256:abc", "md5:d41d8cd98f00b204e9800998ecf8427e", &EMPTY.to_uppercase()] {
+        for bad in
+            ["", "sha256", "sha256:", "sha256:abc", "md5:d41d8cd98f00b204e9800998ecf8427e", &EMPTY.to_uppercase()]
+        {
             assert!(parse(bad).is_none(), "{bad}");
         }
         assert!(parse(&format!("sha256:{}", "A".repeat(64))).is_none(), "upper case");

@@ -49,7 +49,9 @@ impl Store {
     pub fn image(&self, reference: &str) -> Result<Option<ImageRecord>, StoreError> {
         let path = self.image_path(reference);
         match fs::read(&path) {
-            Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok().filter(|record: &ImageRecord| record.reference == reference)),
+            Ok(bytes) => {
+                Ok(serde_json::from_slice(&bytes).ok().filter(|record: &ImageRecord| record.reference == reference))
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(cause) => Err(StoreError::File { action: "read", path, cause }),
         }

@@ -21,6 +21,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::source::reason;
 pub use blobs::{Claim, Partial};
 pub use images::{ImageRecord, Pulled};
 
@@ -37,7 +38,7 @@ pub struct Store {
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// It cannot be made, or written to.
-    #[error("cannot use the store {path}: {cause}: set CORACLE_DIR to a directory that you can write to", path = .path.display())]
+    #[error("cannot use the store {path}: {}: set CORACLE_DIR to a directory that you can write to", reason(.cause), path = .path.display())]
     Unusable {
         /// The store's directory.
         path: PathBuf,
@@ -53,7 +54,7 @@ pub enum StoreError {
         found: String,
     },
     /// A file in it cannot be read or written.
-    #[error("cannot {action} {path} in the store: {cause}{}", advice(.cause), path = .path.display())]
+    #[error("cannot {action} {path} in the store: {}{}", reason(.cause), advice(.cause), path = .path.display())]
     File {
         /// What was tried.
         action: &'static str,
