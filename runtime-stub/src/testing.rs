@@ -97,7 +97,7 @@ impl Sample {
             format: FORMAT_VERSION,
             stub: StubInfo { target: "test".into(), len: stub_len, slot: 1000, sha256: String::new() },
             payload: PayloadInfo { stored: payload.len, unpacked: self.payload.len() as u64, inodes: 1 },
-            index: IndexInfo { sha256: hex(&sha256(&bytes)) },
+            index: IndexInfo { sha256: hex(&sha256(&bytes)), stored_sha256: hex(&sha256(&stored)) },
             ..Manifest::default()
         }
         .encode();

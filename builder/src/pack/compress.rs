@@ -7,13 +7,12 @@ use std::{
     thread,
 };
 
-use coracle_format::{Frame, sha256};
+use coracle_format::{Frame, sha256, tar};
 use zstd_safe::{CCtx, CParameter, get_error_name};
 
 use super::{
     Options, PackError,
     layout::{Layout, Piece, Plan},
-    tar,
 };
 use crate::flatten::{InodeKind, Tree};
 

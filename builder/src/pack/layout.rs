@@ -5,9 +5,9 @@
 
 use std::collections::HashMap;
 
-use coracle_format::{Content, Entry, Kind};
+use coracle_format::{Content, Entry, Kind, tar};
 
-use super::{PackError, tar};
+use super::PackError;
 use crate::flatten::{InodeId, InodeKind, Tree};
 
 /// Bytes of tar in a frame. Larger compresses better; smaller spreads over more cores and holds less in memory.

@@ -8,8 +8,6 @@ mod compress;
 mod error;
 mod layout;
 mod output;
-mod tar;
-mod verify;
 
 use std::{
     fs::File,
@@ -24,9 +22,9 @@ use coracle_format::{
     TRAILER_LEN, Trailer, hex, sha256, skippable_header,
 };
 
+pub use coracle_open::{Verified, VerifyError, verify};
 pub use error::PackError;
 pub use output::Output;
-pub use verify::{Verified, VerifyError, verify};
 
 use crate::{artifacts, flatten::Tree};
 
@@ -109,7 +107,7 @@ pub fn write_bundle(
             sha256: hex(&sha256(stub)),
         },
         payload: PayloadInfo { stored: payload.len, unpacked, inodes },
-        index: IndexInfo { sha256: hex(&index_digest) },
+        index: IndexInfo { sha256: hex(&index_digest), stored_sha256: hex(&sha256(&index_stored)) },
         notes,
     }
     .encode();

@@ -16,6 +16,7 @@ mod fixup;
 mod index;
 mod manifest;
 mod slot;
+pub mod tar;
 mod trailer;
 mod wire;
 

@@ -136,6 +136,9 @@ pub struct PayloadInfo {
 pub struct IndexInfo {
     /// SHA-256 of the decompressed index, in hexadecimal: the name of the cache directory.
     pub sha256: String,
+    /// SHA-256 of the index as stored: some bits of a zstd frame can change without changing what it holds.
+    #[serde(default)]
+    pub stored_sha256: String,
 }
 
 impl Manifest {

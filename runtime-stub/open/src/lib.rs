@@ -9,6 +9,7 @@
 mod diagnose;
 mod error;
 mod frames;
+mod verify;
 
 use std::{
     fs::File,
@@ -20,6 +21,7 @@ use coracle_format::{Digest, FormatError, Index, Manifest, SLOT_LEN, Slot, TRAIL
 
 pub use error::OpenError;
 pub use frames::{FrameError, FrameReader, MAX_FRAME};
+pub use verify::{Verified, VerifyError, verify, verify_open};
 
 /// A manifest is a few kilobytes; a longer one than this is damage or malice.
 const MAX_MANIFEST: u64 = 16 << 20;

@@ -16,10 +16,11 @@ use std::{
     thread,
 };
 
-use coracle_format::{Frame, Index, Kind, SKIPPABLE_HEADER_LEN, SLOT_LEN, Slot, TRAILER_LEN, sha256, skippable_header};
-use coracle_open::{Bundle, FrameReader, OpenError};
+use coracle_format::{
+    Frame, Index, Kind, SKIPPABLE_HEADER_LEN, SLOT_LEN, Slot, TRAILER_LEN, hex, sha256, skippable_header, tar,
+};
 
-use super::tar;
+use crate::{Bundle, FrameReader, MAX_INDEX, OpenError, to_len};
 
 /// A bundle is not what it was when it was built.
 #[derive(Debug, thiserror::Error)]
@@ -62,11 +63,20 @@ pub struct Verified {
 /// # Errors
 /// [`VerifyError`] names every damaged region.
 pub fn verify(path: &Path, jobs: NonZeroUsize) -> Result<Verified, VerifyError> {
-    let bundle = Bundle::open(path)?;
+    verify_open(&Bundle::open(path)?, jobs)
+}
+
+/// Checks an open bundle.
+///
+/// # Errors
+/// As [`verify`].
+pub fn verify_open(bundle: &Bundle, jobs: NonZeroUsize) -> Result<Verified, VerifyError> {
+    let path = bundle.path();
     let mut damage = Vec::new();
     let read = |error| VerifyError::Read { path: path.to_owned(), error };
-    damage.extend(check_stub(&bundle).map_err(read)?);
-    damage.extend(check_skippable(&bundle).map_err(read)?);
+    damage.extend(check_stub(bundle).map_err(read)?);
+    damage.extend(check_skippable(bundle).map_err(read)?);
+    damage.extend(check_stored_index(bundle).map_err(read)?);
     let index = match bundle.index() {
         Ok(index) => index,
         // Without the index nothing can be said of the frames.
@@ -76,9 +86,9 @@ pub fn verify(path: &Path, jobs: NonZeroUsize) -> Result<Verified, VerifyError> 
             return Err(VerifyError::Damaged { path: path.to_owned(), damage });
         }
     };
-    damage.extend(check_manifest(&bundle, &index));
+    damage.extend(check_manifest(bundle, &index));
     match expect(&index) {
-        Ok(expected) => damage.extend(check_frames(&bundle, &index, &expected, jobs)),
+        Ok(expected) => damage.extend(check_frames(bundle, &index, &expected, jobs)),
         Err(why) => damage.push(why),
     }
     if damage.is_empty() {
@@ -111,7 +121,7 @@ fn check_stub(bundle: &Bundle) -> io::Result<Option<String>> {
     let mut stub = vec![0; usize::try_from(manifest.len).expect("at most MOST")];
     bundle.file().read_exact_at(&mut stub, 0)?;
     stub[at..at + SLOT_LEN].copy_from_slice(&Slot::BARE);
-    let found = coracle_format::hex(&sha256(&stub));
+    let found = hex(&sha256(&stub));
     Ok((found != manifest.sha256)
         .then(|| format!("the stub (bytes 0 to {} of the file) does not match its SHA-256", manifest.len)))
 }
@@ -126,11 +136,21 @@ fn check_skippable(bundle: &Bundle) -> io::Result<Option<String>> {
         .then(|| "the header of the skippable frame after the payload is corrupt".to_owned()))
 }
 
+/// The index's bytes as they lie in the file: a zstd frame has bits that change nothing of what it holds.
+fn check_stored_index(bundle: &Bundle) -> io::Result<Option<String>> {
+    let region = bundle.trailer().index;
+    let mut stored = vec![0; to_len(region.len.min(MAX_INDEX))];
+    bundle.file().read_exact_at(&mut stored, region.offset)?;
+    let found = hex(&sha256(&stored));
+    Ok((found != bundle.manifest().index.stored_sha256)
+        .then(|| "the index as stored does not match its SHA-256".to_owned()))
+}
+
 /// What the manifest repeats must be so.
 fn check_manifest(bundle: &Bundle, index: &Index) -> Vec<String> {
     let (manifest, trailer) = (bundle.manifest(), bundle.trailer());
     let mut damage = Vec::new();
-    if manifest.index.sha256 != coracle_format::hex(&trailer.index_digest) {
+    if manifest.index.sha256 != hex(&trailer.index_digest) {
         damage.push("the manifest names another index".to_owned());
     }
     let size = |kind: &Kind| match kind {

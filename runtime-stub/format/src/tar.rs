@@ -1,11 +1,12 @@
 //! Tar headers: ustar, with a PAX extended header before it for what ustar cannot hold.
 //!
 //! Written here and not by a crate, because the bytes must be the same for ever, names may be any bytes, and headers must
-//! be made again for any one entry alone (frames are filled in parallel).
+//! be made again for any one entry alone: frames are filled in parallel, and whoever verifies a bundle makes the headers
+//! again from the index and compares.
 
 use std::io::Write as _;
 
-use coracle_format::{Entry, Kind};
+use crate::{Entry, Kind};
 
 /// Name of every extended header; tools that know PAX never show it.
 const PAX_NAME: &[u8] = b"././@PaxHeader";
@@ -13,7 +14,8 @@ const PAX_NAME: &[u8] = b"././@PaxHeader";
 const BLOCK: usize = 512;
 
 /// The header blocks of an entry. `path_of` gives the path of the entry that a hard link names.
-pub(super) fn header<'a>(entry: &Entry, path_of: impl Fn(usize) -> Option<&'a [u8]>) -> Vec<u8> {
+#[must_use]
+pub fn header<'a>(entry: &Entry, path_of: impl Fn(usize) -> Option<&'a [u8]>) -> Vec<u8> {
     let mut name = if entry.path.is_empty() { b"./".to_vec() } else { entry.path.clone() };
     let (tag, size, link) = match &entry.kind {
         Kind::Directory => {
