@@ -66,12 +66,20 @@ impl Engine for Ptrace {
         probe::probe().map(drop)
     }
 
+    fn notes(&self, _host: &Host, _request: &Request) -> Vec<String> {
+        if probe::has_filter() {
+            return Vec::new();
+        }
+        vec!["this kernel has no seccomp filters, so every call is stopped (P2), which is slower".to_owned()]
+    }
+
     fn run(&self, spec: &LaunchSpec) -> Result<Ended, RunError> {
         if let Access::CopyOnWrite { .. } = spec.access {
             return Err(RunError::Refused(Refusal::new("copy-on-write views are not in this version")));
         }
         let allowed = probe::probe().map_err(RunError::Refused)?;
-        let every = spec.variant.as_deref() == Some("P2") || !allowed.filter;
+        let asked = spec.variant.as_deref().is_some_and(|variant| variant.eq_ignore_ascii_case("P2"));
+        let every = asked || !allowed.filter;
         let prepared = Prepared::new(&spec.argv, &spec.env)?;
         let mut layout = Layout::new(spec)?;
         let cwd = layout.enter(spec)?;

@@ -45,7 +45,8 @@ pub(crate) fn probe() -> Result<Allowed, Refusal> {
     }
 }
 
-fn has_filter() -> bool {
+/// Whether the kernel knows seccomp filters.
+pub(crate) fn has_filter() -> bool {
     // SAFETY: a null program is refused with EFAULT by a kernel that knows filters, before anything changes.
     let done =
         unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, std::ptr::null::<libc::sock_fprog>()) };

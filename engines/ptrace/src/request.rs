@@ -19,6 +19,13 @@ const OPTIONS: i32 = libc::PTRACE_O_TRACEFORK
     | libc::PTRACE_O_TRACESYSGOOD
     | libc::PTRACE_O_EXITKILL;
 
+/// A request's number, as each C library's wrapper takes it.
+#[cfg(not(target_env = "musl"))]
+type Number = libc::c_uint;
+/// A request's number, as each C library's wrapper takes it.
+#[cfg(target_env = "musl")]
+type Number = libc::c_int;
+
 /// The tracee is gone, or refuses: leave it to the next wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Gone;
@@ -34,7 +41,7 @@ pub(crate) enum Resume {
     Listen,
 }
 
-fn request(request: libc::c_uint, pid: i32, address: usize, data: usize) -> Result<i64, Gone> {
+fn request(request: Number, pid: i32, address: usize, data: usize) -> Result<i64, Gone> {
     // SAFETY: only requests whose address and data are integers are made through here (see the callers below), so the
     // kernel writes to no memory of ours.
     let result = unsafe { libc::ptrace(request, pid, address, data) };

@@ -5,8 +5,13 @@ use coracle_api::{Engine, Host, ImageFacts, Refusal, Request};
 use super::LaunchError;
 
 /// Every engine, in the order in which `auto` tries them: the less it costs the guest, the earlier.
-pub static ENGINES: [&dyn Engine; 4] =
-    [&coracle_namespaces::Namespaces, &coracle_trap::Trap, &coracle_preload::Preload, &coracle_apptainer::Apptainer];
+pub static ENGINES: [&dyn Engine; 5] = [
+    &coracle_namespaces::Namespaces,
+    &coracle_trap::Trap,
+    &coracle_preload::Preload,
+    &coracle_ptrace::Ptrace,
+    &coracle_apptainer::Apptainer,
+];
 
 /// An engine and what it says to a run.
 #[derive(Clone)]
@@ -137,6 +142,8 @@ mod tests {
             ("F2", "preload"),
             ("F3", "preload"),
             ("F4", "preload"),
+            ("P1", "ptrace"),
+            ("P2", "ptrace"),
             ("S1", "apptainer"),
         ] {
             assert_eq!(find(&ENGINES, mode).map(Engine::name), Some(name), "{mode}");
