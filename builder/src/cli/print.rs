@@ -21,3 +21,26 @@ pub(super) fn bytes(bytes: &[u8]) -> anyhow::Result<()> {
 pub(super) fn line(text: &str) -> anyhow::Result<()> {
     bytes(format!("{text}\n").as_bytes())
 }
+
+/// Prints JSON for people and programs alike.
+pub(super) fn json(value: &serde_json::Value) -> anyhow::Result<()> {
+    line(&serde_json::to_string_pretty(value)?)
+}
+
+/// Text of strangers (names, labels) without the control characters that could steer a terminal.
+pub(super) fn visible(text: &str) -> String {
+    text.chars()
+        .flat_map(|char| {
+            let escaped = char.is_control().then(|| char.escape_default());
+            escaped.into_iter().flatten().chain((!char.is_control()).then_some(char))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn control_characters_are_shown_and_others_kept() {
+        assert_eq!(super::visible("é\u{1b}[2J\n"), "é\\u{1b}[2J\\n");
+    }
+}

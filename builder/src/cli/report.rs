@@ -2,6 +2,8 @@
 
 use std::io;
 
+use super::print;
+
 /// The one line of an error.
 pub(super) fn line(error: &anyhow::Error) -> String {
     let mut parts: Vec<String> = Vec::new();
@@ -19,7 +21,8 @@ pub(super) fn line(error: &anyhow::Error) -> String {
     }
     parts.extend(hint(error).map(str::to_owned));
     let joined = format!("coracle: {}", parts.join(": "));
-    joined.split(['\n', '\r']).map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
+    let lines: Vec<&str> = joined.split(['\n', '\r']).map(str::trim).filter(|line| !line.is_empty()).collect();
+    print::visible(&lines.join("; "))
 }
 
 /// What to do about an error of the system, which does not say it itself.
@@ -40,7 +43,7 @@ fn hint(error: &anyhow::Error) -> Option<&'static str> {
 /// A remark while working.
 pub(super) fn note(quiet: bool, text: &str) {
     if !quiet {
-        eprintln!("coracle: {text}");
+        eprintln!("coracle: {}", print::visible(text));
     }
 }
 

@@ -1,10 +1,175 @@
-//! `coracle inspect`.
+//! `coracle inspect`: what a bundle or an image is, for people and as JSON.
+
+use std::{fs::File, io::Read as _, path::Path};
 
 use anyhow::bail;
+use coracle_format::{ImageConfig, Index, Kind, Manifest, Provenance};
+use coracle_open::Bundle;
+use indicatif::{HumanBytes, HumanCount};
+use serde::Serialize;
+use serde_json::json;
 
-use crate::cli::args::InspectArgs;
+use crate::cli::{args::InspectArgs, print};
 
 /// Shows what a bundle or an image is.
-pub(super) fn run(_args: &InspectArgs, _quiet: bool) -> anyhow::Result<()> {
-    bail!("inspect: not in this version");
+pub(super) fn run(args: &InspectArgs, _quiet: bool) -> anyhow::Result<()> {
+    let text = args.what.to_string_lossy();
+    let path = Path::new(text.strip_prefix("bundle:").unwrap_or(&text));
+    if is_program(path) {
+        return bundle(path, args.json);
+    }
+    bail!("{text}: images are not inspected in this version: name a bundle");
+}
+
+/// Whether a bundle may be here; opening it says whether it is.
+fn is_program(path: &Path) -> bool {
+    let mut head = [0; 4];
+    // Opening a named pipe would wait for its writer.
+    path.is_file() && File::open(path).is_ok_and(|mut file| file.read_exact(&mut head).is_ok()) && head == *b"\x7fELF"
+}
+
+/// How many there are of each kind.
+#[derive(Debug, Default, Serialize)]
+struct Counts {
+    files: u64,
+    directories: u64,
+    symlinks: u64,
+    hard_links: u64,
+    fifos: u64,
+    devices: u64,
+    frames: usize,
+}
+
+impl Counts {
+    fn of(index: &Index) -> Self {
+        let mut counts = Self { frames: index.frames.len(), ..Self::default() };
+        for entry in &index.entries {
+            *match entry.kind {
+                Kind::File { .. } => &mut counts.files,
+                Kind::Directory => &mut counts.directories,
+                Kind::Symlink { .. } => &mut counts.symlinks,
+                Kind::HardLink { .. } => &mut counts.hard_links,
+                Kind::Fifo => &mut counts.fifos,
+                Kind::CharDevice { .. } | Kind::BlockDevice { .. } => &mut counts.devices,
+            } += 1;
+        }
+        counts
+    }
+}
+
+fn bundle(path: &Path, as_json: bool) -> anyhow::Result<()> {
+    let bundle = Bundle::open(path)?;
+    let counts = Counts::of(&bundle.index()?);
+    let total = bundle.file().metadata()?.len();
+    if as_json {
+        let trailer = bundle.trailer();
+        let region = |offset: u64, len: u64| json!({ "offset": offset, "len": len });
+        return print::json(&json!({
+            "kind": "bundle",
+            "file": path.display().to_string(),
+            "size": total,
+            "regions": {
+                "stub": region(0, trailer.payload.offset),
+                "payload": region(trailer.payload.offset, trailer.payload.len),
+                "manifest": region(trailer.manifest.offset, trailer.manifest.len),
+                "index": region(trailer.index.offset, trailer.index.len),
+            },
+            "counts": counts,
+            "manifest": bundle.manifest(),
+        }));
+    }
+    let mut table = Table::new(format!("{}: a bundle of {}", path.display(), HumanBytes(total)));
+    describe_bundle(&mut table, bundle.manifest(), &counts);
+    table.print()
+}
+
+fn describe_bundle(table: &mut Table, manifest: &Manifest, counts: &Counts) {
+    describe_source(table, &manifest.provenance);
+    describe_config(table, &manifest.config);
+    let defaults = &manifest.defaults;
+    table.row("isolated", defaults.isolated.then_some("yes"));
+    table.row("engine", defaults.engine.as_deref());
+    table.rows("volume", &defaults.volumes);
+    let (payload, stub) = (&manifest.payload, &manifest.stub);
+    table.row(
+        "tree",
+        Some(&format!(
+            "{} in {} files, {} directories, {} symbolic links, {} hard links, {} pipes, {} devices",
+            HumanBytes(payload.unpacked),
+            HumanCount(counts.files),
+            HumanCount(counts.directories),
+            HumanCount(counts.symlinks),
+            HumanCount(counts.hard_links),
+            counts.fifos,
+            counts.devices
+        )),
+    );
+    table.row(
+        "payload",
+        Some(&format!("{} from offset {} on, {} frames", HumanBytes(payload.stored), stub.len, counts.frames)),
+    );
+    table.row("stub", Some(&format!("{} for {}, by coracle {}", HumanBytes(stub.len), stub.target, manifest.coracle)));
+    table.row("tree digest", Some(&format!("sha256:{}", manifest.index.sha256)));
+    for (name, key) in [("interpreter", "interpreters"), ("static", "static_programs")] {
+        let list = manifest.facts[key].as_array().into_iter().flatten();
+        table.rows(name, &list.filter_map(|item| item.as_str()).map(str::to_owned).collect::<Vec<_>>());
+    }
+    table.rows("note", &manifest.notes);
+}
+
+fn describe_source(table: &mut Table, provenance: &Provenance) {
+    table.row("source", Some(&provenance.source));
+    table.row("manifest", provenance.manifest.as_deref());
+    table.row("config", provenance.config.as_deref());
+    table.rows("layer", &provenance.layers);
+    table.rows("built with", &provenance.options);
+}
+
+fn describe_config(table: &mut Table, config: &ImageConfig) {
+    let platform = [Some(&config.os), Some(&config.architecture), config.variant.as_ref()];
+    let platform: Vec<&str> =
+        platform.into_iter().flatten().map(String::as_str).filter(|part| !part.is_empty()).collect();
+    table.row("platform", Some(platform.join("/").as_str()).filter(|text| !text.is_empty()));
+    for (name, words) in [("entrypoint", &config.entrypoint), ("command", &config.cmd)] {
+        table.row(name, words.as_ref().and_then(|words| serde_json::to_string(words).ok()).as_deref());
+    }
+    table.row("directory", config.working_dir.as_deref());
+    table.row("user", config.user.as_deref());
+    table.rows("variable", &config.env);
+    table.rows("image volume", &config.volumes);
+    table.rows("port", &config.exposed_ports);
+    table.row("stop signal", config.stop_signal.as_deref());
+    let labels: Vec<String> = config.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    table.rows("label", &labels);
+}
+
+/// Names on the left, values on the right.
+struct Table(String);
+
+impl Table {
+    /// Longer lists are cut in the table; JSON has them whole.
+    const MOST: usize = 12;
+
+    fn new(title: String) -> Self {
+        Self(print::visible(&title) + "\n")
+    }
+
+    fn row(&mut self, name: &str, value: Option<&str>) {
+        if let Some(value) = value {
+            self.0.push_str(&format!("  {name:<13} {}\n", print::visible(value)));
+        }
+    }
+
+    fn rows(&mut self, name: &str, values: &[String]) {
+        for (number, value) in values.iter().take(Self::MOST).enumerate() {
+            self.row(if number == 0 { name } else { "" }, Some(value));
+        }
+        if values.len() > Self::MOST {
+            self.row("", Some(&format!("and {} more (all with --json)", values.len() - Self::MOST)));
+        }
+    }
+
+    fn print(self) -> anyhow::Result<()> {
+        print::bytes(self.0.as_bytes())
+    }
 }
