@@ -87,6 +87,8 @@ pub struct Resolved<'b> {
     pub magic: Option<Magic>,
     /// What is known of the last component.
     pub found: Found,
+    /// How many links were followed; 0 is what openat2's `RESOLVE_NO_SYMLINKS` asks for.
+    pub links: u32,
     /// The base was deleted and the path names just it: leave the descriptor (or working directory) as it is and pass
     /// `host`, a relative path.
     pub at_base: bool,

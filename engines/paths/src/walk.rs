@@ -370,7 +370,7 @@ impl<'b, H: Host> Walk<'_, 'b, H> {
     }
 
     fn finish(self, end: End) -> Result<Resolved<'b>, Errno> {
-        let Self { view, at, bind, .. } = self;
+        let Self { view, at, bind, links, .. } = self;
         if end.only_root {
             at.host.truncate(0);
         }
@@ -387,6 +387,7 @@ impl<'b, H: Host> Walk<'_, 'b, H> {
             mount_point,
             magic,
             found: end.found,
+            links,
             at_base: end.at_base,
         })
     }

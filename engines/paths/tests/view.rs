@@ -198,6 +198,7 @@ fn proc_links() {
     let base = Base { guest: b"/", deleted: false };
     let request = Request { root: b"/", base, path: b"/proc/self/fd/3", last: Last::Follow };
     let found = resolve(&view, &host, &request, &mut buffers).expect("a place");
+    assert_eq!(found.links, 2, "/proc/self, and the descriptor's");
     assert!(found.read_only && found.magic == Some(Magic { link: Link::Fd, pid: 70 }));
 }
 
