@@ -1,5 +1,6 @@
 //! The stub's logic, as a library that tests can link: open the bundle, unpack it to the cache, launch it by an engine.
 
+pub mod actions;
 pub mod cache;
 pub mod config;
 pub mod launch;

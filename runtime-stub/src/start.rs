@@ -6,6 +6,7 @@ use coracle_api::{Ended, Engine, Host, ImageFacts, LaunchSpec, RunError, signals
 use coracle_format::{Defaults, Manifest};
 
 use crate::{
+    actions::{self, ActionError},
     cache::{self, CacheError, CacheOptions, Cached},
     config::{self, Config},
     launch::{self, Caller, Inputs, LaunchError, Memory, Plan, engines},
@@ -14,6 +15,7 @@ use crate::{
     order,
     report::{self, Voice, say},
     slot, supervise,
+    unpack::UnpackError,
 };
 
 /// Coracle's own failures.
@@ -45,6 +47,9 @@ pub enum StartError {
     /// The child that runs the application.
     #[error("cannot start a process for the application: {0}: raise the limit on processes")]
     Fork(std::io::Error),
+    /// Something else than running.
+    #[error(transparent)]
+    Done(#[from] ActionError),
     /// An action that failed, in words.
     #[error("{0}")]
     Action(String),
@@ -61,6 +66,11 @@ pub fn start(argv: Vec<OsString>) -> u8 {
     }
     match run(&caller) {
         Ok(code) => code,
+        // Tidied up, the process ends as if the signal had not waited for that.
+        Err(
+            StartError::Cache(CacheError::Unpack(UnpackError::Signal(signal)))
+            | StartError::Done(ActionError::Unpack(UnpackError::Signal(signal))),
+        ) => signals::die_as(Ended::Signaled(signal)),
         Err(error) => {
             say(&error.to_string());
             FAILED
@@ -99,8 +109,12 @@ fn run(caller: &Caller) -> Result<u8, StartError> {
         Action::Info { json: true } => print(&report::info_json(&bundle)),
         Action::Offset => print(&format!("{}\n", bundle.payload_offset())),
         Action::Explain => start.explain(),
-        Action::Verify | Action::Extract(_) | Action::Tar(_) | Action::Cleanup => {
-            Err(StartError::Action("this action: not in this version of Coracle: leave it out".to_owned()))
+        Action::Verify => print(&format!("{}\n", actions::verify(&bundle)?)),
+        Action::Extract(dir) => start.extract(dir.as_deref()),
+        Action::Tar(file) => Ok(actions::tar(&bundle, file.as_deref()).map(|()| 0)?),
+        Action::Cleanup => {
+            let lines = actions::cleanup(&launch::places(&options, caller));
+            print(&lines.iter().map(|line| format!("{line}\n")).collect::<String>())
         }
     }
 }
@@ -144,6 +158,15 @@ struct Start<'a> {
 }
 
 impl Start<'_> {
+    fn extract(&self, dir: Option<&Path>) -> Result<u8, StartError> {
+        let (dir, stats) = actions::extract(self.bundle, dir)?;
+        if stats.set_ids > 0 {
+            self.voice.warn(&format!("{}: {} files lost their set-id bits", dir.display(), stats.set_ids));
+        }
+        self.voice.note(&format!("{} files, {} bytes to {}", stats.inodes, stats.bytes, dir.display()));
+        Ok(0)
+    }
+
     fn acquire(&self) -> Result<Cached, StartError> {
         let options = CacheOptions {
             settings: launch::places(self.options, self.caller),

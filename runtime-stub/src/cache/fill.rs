@@ -1,13 +1,13 @@
 //! One tree in one place: looked up, waited for, unpacked, renamed into place.
 
 use std::{
-    ffi::OsString,
     fs,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     path::PathBuf,
     sync::atomic::{AtomicU32, Ordering},
 };
 
+use coracle_format::parse_hex;
 use nix::{
     NixPath,
     errno::Errno,
@@ -16,7 +16,7 @@ use nix::{
 };
 
 use super::{
-    CacheError, CacheOptions, Cached, Event, Place,
+    CacheError, CacheOptions, Cached, Cleaned, Event, Place,
     base::{Base, NoBase, path_of},
     lease,
     lock::{self, Held, Turn, Wait},
@@ -303,20 +303,49 @@ pub(super) fn temporary(kind: &str) -> String {
 }
 
 /// Removes what killed processes left behind: temporaries whose lock nobody holds.
-fn sweep(base: &Base) {
-    let Ok(path) = base.path() else { return };
-    let Ok(entries) = fs::read_dir(path) else { return };
-    for name in entries.flatten().map(|entry| entry.file_name()) {
-        let Some(rest) = name.to_str().and_then(|name| name.strip_prefix('.')) else { continue };
+pub(super) fn sweep(base: &Base) -> Vec<Cleaned> {
+    let mut cleaned = Vec::new();
+    let (path, names) = names(base);
+    for name in names {
+        let Some(rest) = name.strip_prefix('.') else { continue };
         let mut parts = rest.split('-');
         if matches!(parts.next(), Some("new" | "old" | "run" | "exec")) && is_abandoned(base, &name, parts.next()) {
-            remove_unused(base, &name.to_string_lossy());
+            cleaned.push(Cleaned { removed: remove_unused(base, &name), path: path.join(name) });
         }
     }
+    cleaned
+}
+
+/// Removes the trees that nobody uses, with their locks.
+pub(super) fn remove_trees(base: &Base) -> Vec<Cleaned> {
+    let mut cleaned = Vec::new();
+    let (path, names) = names(base);
+    for name in names {
+        let (digest, lock) = name.split_once(".lock").map_or((&*name, false), |(digest, _)| (digest, true));
+        if parse_hex(digest).is_none() {
+            continue;
+        }
+        if !lock {
+            cleaned.push(Cleaned { removed: remove_unused(base, &name), path: path.join(name) });
+        } else if lock::is_free(base, &name) {
+            // Somebody may just have opened it to wait: then two unpack, and the second finds the name taken.
+            let _ = fs::remove_file(path.join(name));
+        }
+    }
+    cleaned
+}
+
+fn names(base: &Base) -> (PathBuf, Vec<String>) {
+    let Ok(path) = base.path() else { return (PathBuf::new(), Vec::new()) };
+    let entries = fs::read_dir(&path).into_iter().flatten().flatten();
+    // All names of ours are text.
+    let mut names: Vec<_> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    names.sort();
+    (path, names)
 }
 
 /// Whether the maker of a temporary is gone, as far as a process id can tell, or has had a minute to take its lock.
-fn is_abandoned(base: &Base, name: &OsString, pid: Option<&str>) -> bool {
+fn is_abandoned(base: &Base, name: &str, pid: Option<&str>) -> bool {
     let dead = pid
         .and_then(|pid| pid.parse::<i32>().ok())
         .is_some_and(|pid| nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), None) == Err(Errno::ESRCH));

@@ -125,6 +125,12 @@ fn lock(file: &File) -> Result<(), Errno> {
     flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB)
 }
 
+/// Whether nobody holds the lock of this name.
+pub(super) fn is_free(base: &Base, name: &str) -> bool {
+    let flags = OFlag::O_RDWR | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    openat(base.fd(), name, flags, Mode::empty()).is_ok_and(|fd| lock(&File::from(fd)).is_ok())
+}
+
 /// flock(2) on a descriptor that the caller keeps.
 pub(super) fn flock(fd: i32, operation: i32) -> Result<(), Errno> {
     // SAFETY: flock touches no memory of this process.

@@ -215,6 +215,28 @@ pub fn acquire(bundle: &Bundle, options: &CacheOptions, report: &mut dyn FnMut(E
     Err(CacheError::NoPlace(skipped))
 }
 
+/// What a clean-up did with one tree or temporary.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cleaned {
+    /// Which.
+    pub path: PathBuf,
+    /// It is gone; otherwise a job uses it.
+    pub removed: bool,
+}
+
+/// Removes every tree and temporary of this user's that no job uses, in all places.
+#[must_use]
+pub fn cleanup(settings: &Settings) -> Vec<Cleaned> {
+    let mut cleaned = Vec::new();
+    for place in settings.scratch_places() {
+        if let Ok(base) = Base::open(&place, false) {
+            cleaned.extend(fill::sweep(&base));
+            cleaned.extend(fill::remove_trees(&base));
+        }
+    }
+    cleaned
+}
+
 impl Cached {
     /// Removes a private tree; a shared one stays.
     ///

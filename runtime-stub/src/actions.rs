@@ -1,0 +1,159 @@
+//! What a bundle does instead of running: its files out, its bytes checked, the cache tidied.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write},
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    thread,
+};
+
+use crate::{
+    cache::{self, Settings},
+    open::{Bundle, FrameReader, OpenError, VerifyError, verify_open},
+    unpack::{self, Modes, Stats, UnpackError},
+};
+
+/// An action that failed. Prints as `what: why: what to do`.
+#[derive(Debug, thiserror::Error)]
+pub enum ActionError {
+    /// The bundle cannot be read.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The bundle is damaged.
+    #[error(transparent)]
+    Verify(#[from] VerifyError),
+    /// The files could not be written.
+    #[error(transparent)]
+    Unpack(#[from] UnpackError),
+    /// The directory to extract to is in use.
+    #[error("{}: is not empty: name a directory that does not exist yet, or an empty one", .0.display())]
+    NotEmpty(PathBuf),
+    /// The output cannot be written.
+    #[error("{}: cannot be written: {source}: choose another place", path.display())]
+    Write {
+        /// The output.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A frame of the payload cannot be had.
+    #[error("{}: frame {frame} of the payload {why}: the file is damaged: copy or build it again", path.display())]
+    Frame {
+        /// The bundle.
+        path: PathBuf,
+        /// Its number.
+        frame: usize,
+        /// As [`crate::open::FrameError`] says it.
+        why: String,
+    },
+}
+
+/// `extract`: all files with the image's own modes, less set-id bits, into `dir`, which is new or empty. Without a name, it
+/// is the bundle's with `.tree` for `.run`, in the current directory. Nothing stays behind after an error.
+///
+/// # Errors
+/// [`ActionError`].
+pub fn extract(bundle: &Bundle, dir: Option<&Path>) -> Result<(PathBuf, Stats), ActionError> {
+    let dir = dir.map_or_else(|| default_directory(bundle), Path::to_owned);
+    let write = |source| ActionError::Write { path: dir.clone(), source };
+    let index = bundle.index()?;
+    let made = match fs::create_dir(&dir) {
+        Ok(()) => true,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
+        Err(error) => return Err(write(error)),
+    };
+    if !made && fs::read_dir(&dir).map_err(write)?.next().is_some() {
+        return Err(ActionError::NotEmpty(dir));
+    }
+    let options = unpack::Options { threads: None, modes: Modes::True, progress: None };
+    match unpack::unpack(bundle, &index, &dir, &options) {
+        Ok(stats) => Ok((dir, stats)),
+        Err(error) => {
+            // What cannot be removed is named by the error that matters.
+            let _ = if made { fs::remove_dir_all(&dir) } else { empty(&dir) };
+            Err(error.into())
+        }
+    }
+}
+
+fn default_directory(bundle: &Bundle) -> PathBuf {
+    let mut name = bundle.path().file_name().unwrap_or_default().to_owned();
+    if bundle.path().extension().is_some_and(|extension| extension == "run") {
+        name = bundle.path().file_stem().unwrap_or_default().to_owned();
+    }
+    name.push(".tree");
+    name.into()
+}
+
+fn empty(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            fs::remove_dir_all(entry.path())?;
+        } else {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// `tar`: the payload decompressed, to `file` (written beside and renamed) or to standard output.
+///
+/// # Errors
+/// [`ActionError`]. Standard output may have got a part of it by then.
+pub fn tar(bundle: &Bundle, file: Option<&Path>) -> Result<(), ActionError> {
+    let Some(path) = file else {
+        return stream(bundle, &mut io::stdout().lock(), Path::new("standard output"));
+    };
+    let write = |source| ActionError::Write { path: path.to_owned(), source };
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(format!(".{}.part", std::process::id()));
+    let beside = PathBuf::from(beside);
+    let mut out = File::create_new(&beside).map_err(write)?;
+    let done = stream(bundle, &mut out, path).and_then(|()| fs::rename(&beside, path).map_err(write));
+    if done.is_err() {
+        let _ = fs::remove_file(&beside);
+    }
+    done
+}
+
+fn stream(bundle: &Bundle, out: &mut dyn Write, path: &Path) -> Result<(), ActionError> {
+    let mut reader = FrameReader::new(bundle.file(), bundle.payload_offset());
+    for (number, frame) in bundle.index()?.frames.iter().enumerate() {
+        let plain = reader.plain(frame).map_err(|error| ActionError::Frame {
+            path: bundle.path().to_owned(),
+            frame: number,
+            why: error.to_string(),
+        })?;
+        out.write_all(plain).map_err(|source| ActionError::Write { path: path.to_owned(), source })?;
+    }
+    out.flush().map_err(|source| ActionError::Write { path: path.to_owned(), source })
+}
+
+/// `verify`: every byte. Returns what was found whole, in words.
+///
+/// # Errors
+/// [`ActionError::Verify`] names every damaged part.
+pub fn verify(bundle: &Bundle) -> Result<String, ActionError> {
+    let jobs = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    let found = verify_open(bundle, jobs)?;
+    Ok(format!(
+        "{}: whole: stub, slot, trailer, manifest, index, {} frames, {} files, {} bytes",
+        bundle.path().display(),
+        found.frames,
+        found.entries,
+        found.total
+    ))
+}
+
+/// `cleanup`: removes every tree and temporary of this user's that no job uses, in all places. Returns a line for each.
+#[must_use]
+pub fn cleanup(settings: &Settings) -> Vec<String> {
+    let cleaned = cache::cleanup(settings);
+    let lines = cleaned.iter().map(|one| match one.removed {
+        true => format!("removed {}", one.path.display()),
+        false => format!("kept {}: a job uses it", one.path.display()),
+    });
+    lines.collect()
+}
