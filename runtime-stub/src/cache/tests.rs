@@ -278,3 +278,18 @@ fn a_damaged_payload_leaves_nothing() {
     assert!(matches!(error, CacheError::Unpack(UnpackError::Frame { .. })), "{error}");
     assert!(cache.temporaries().is_empty());
 }
+
+#[test]
+fn cleaning_up_removes_what_no_job_uses() {
+    let cache = Cache::new("cleanup");
+    let (cached, _) = cache.acquire();
+    // Not `cleanup` itself, which would look at this machine's own places too.
+    let place = Place { path: cache.folder.path("cache"), origin: "test", chosen: true };
+    let base = Base::open(&place, false).unwrap();
+    let kept = fill::remove_trees(&base);
+    assert_eq!(kept, [Cleaned { path: cached.dir.clone(), removed: false }]);
+    assert!(cached.root.join("bin/sh").exists());
+    drop(cached);
+    assert!(fill::remove_trees(&base).iter().all(|one| one.removed));
+    assert_eq!(fs::read_dir(cache.base()).unwrap().count(), 0);
+}
