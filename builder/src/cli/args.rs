@@ -4,6 +4,8 @@ use std::{ffi::OsString, num::NonZeroUsize, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueHint};
 
+use crate::source::PullPolicy;
+
 /// A container image in, one executable file out.
 #[derive(Debug, Parser)]
 #[command(name = "coracle", version, propagate_version = false, max_term_width = 100)]
@@ -71,9 +73,16 @@ pub struct SourceArgs {
     /// The image for this platform, of those that the source has.
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     pub platform: Option<String>,
+    /// When to ask the registry: always, newer (ask, but take what was pulled before if it does not answer), missing
+    /// (only for what was never pulled), never.
+    #[arg(long, value_name = "WHEN", default_value = "newer")]
+    pub pull: PullPolicy,
     /// Allow plain http and unknown certificates.
     #[arg(long)]
     pub insecure: bool,
+    /// Leave out, with a note, what cannot be read of a directory.
+    #[arg(long)]
+    pub skip_unreadable: bool,
 }
 
 /// Changes to the image.
@@ -192,8 +201,11 @@ pub struct LoginArgs {
     /// User name; asked for unless given.
     #[arg(long, short)]
     pub username: Option<String>,
+    /// Password; asked for unless given. Other users of this machine may see it in the list of processes.
+    #[arg(long, short, conflicts_with = "password_stdin")]
+    pub password: Option<String>,
     /// Read the password from standard input.
-    #[arg(long)]
+    #[arg(long, requires = "username")]
     pub password_stdin: bool,
     /// Allow plain http and unknown certificates.
     #[arg(long)]

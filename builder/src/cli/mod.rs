@@ -7,7 +7,9 @@ mod changes;
 mod commands;
 mod plan;
 mod print;
+mod progress;
 mod report;
+mod source;
 
 use std::ffi::OsString;
 

@@ -6,9 +6,11 @@
 //! doubt is settled by writing the transport.
 
 use std::{
+    ffi::OsStr,
     fmt,
     fs::File,
     io::Read as _,
+    os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
 };
 
@@ -40,6 +42,35 @@ pub enum SourceSpec {
 const TRANSPORTS: &str = "docker://, docker-archive:, docker-daemon:, oci:, oci-archive:, rootfs: and bundle:";
 
 impl SourceSpec {
+    /// Understands a source's name, whose paths may hold any bytes.
+    ///
+    /// # Errors
+    /// As [`SourceSpec::parse`].
+    pub fn parse_os(text: &OsStr) -> Result<Self, SourceError> {
+        if let Some(text) = text.to_str() {
+            return Self::parse(text);
+        }
+        // Not UTF-8, so no image name; where a transport takes a tag too, it could not be told from the path.
+        let bytes = text.as_bytes();
+        let rest = |transport: &str| bytes.strip_prefix(transport.as_bytes()).map(|rest| PathBuf::from(OsStr::from_bytes(rest)));
+        if bytes.starts_with(b"/") || bytes.starts_with(b"./") || bytes.starts_with(b"../") {
+            Ok(Self::Path(text.into()))
+        } else if let Some(path) = rest("rootfs:") {
+            Ok(Self::Rootfs(path))
+        } else if let Some(path) = rest("bundle:") {
+            Ok(Self::Bundle(path))
+        } else if let Some(path) = rest("docker-archive:") {
+            Ok(Self::DockerArchive(path, None))
+        } else if let Some(path) = rest("oci-archive:") {
+            Ok(Self::OciArchive(path, None))
+        } else if let Some(path) = rest("oci:") {
+            Ok(Self::Oci(path, None))
+        } else {
+            let given = text.to_string_lossy().into_owned();
+            Err(SourceError::Name { given, why: "it is not UTF-8: write a path with ./ before it".to_owned() })
+        }
+    }
+
     /// Understands a source's name.
     ///
     /// # Errors
@@ -211,6 +242,14 @@ mod tests {
         for path in ["/x", "./x", "../x", ".", ".."] {
             assert_eq!(parse(path), SourceSpec::Path(path.into()));
         }
+    }
+
+    #[test]
+    fn paths_of_any_bytes() {
+        let odd = OsStr::from_bytes(b"rootfs:/a\xff");
+        assert_eq!(SourceSpec::parse_os(odd).expect("a path"), SourceSpec::Rootfs(OsStr::from_bytes(b"/a\xff").into()));
+        assert!(SourceSpec::parse_os(OsStr::from_bytes(b"a\xff")).is_err());
+        assert!(matches!(SourceSpec::parse_os(OsStr::from_bytes(b"./a\xff")), Ok(SourceSpec::Path(_))));
     }
 
     #[test]

@@ -1,10 +1,98 @@
 //! `coracle login`.
 
-use anyhow::bail;
+use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 
-use crate::cli::args::LoginArgs;
+use anyhow::{Context as _, bail, ensure};
+use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
 
-/// Keeps a registry's credentials.
-pub(super) fn run(_args: LoginArgs, _quiet: bool) -> anyhow::Result<()> {
-    bail!("login: not in this version");
+use crate::{
+    cli::{args::LoginArgs, report, source},
+    source::{
+        reference::DEFAULT_REGISTRY,
+        registry::{self, credentials},
+    },
+};
+
+/// Keeps a registry's credentials, once the registry has accepted them.
+pub(super) fn run(args: LoginArgs, quiet: bool) -> anyhow::Result<()> {
+    let mut options = source::bare(quiet)?;
+    options.insecure = args.insecure;
+    let registry = name(args.registry.as_deref())?;
+    let Some(path) = options.own_auth_file.clone() else {
+        bail!("nowhere to keep the password: HOME is not set: set REGISTRY_AUTH_FILE or CORACLE_DIR");
+    };
+    let terminal = io::stdin().is_terminal();
+    let user = match args.username {
+        Some(user) => user,
+        None if terminal => ask(&format!("User name for {registry}: "), true)?,
+        None => bail!("no user name, and no terminal to ask at: give -u NAME and --password-stdin"),
+    };
+    let password = match args.password {
+        Some(password) => password,
+        None if args.password_stdin || !terminal => {
+            ensure!(args.password_stdin, "no password, and no terminal to ask at: give it by --password-stdin");
+            line()?
+        }
+        None => ask(&format!("Password of {user}: "), false)?,
+    };
+    ensure!(!user.is_empty() && !user.contains(':'), "{user:?} is no user name");
+    ensure!(!password.is_empty(), "the password is empty");
+    registry::check_login(&registry, &user, &password, &options)?;
+    credentials::keep(&path, &registry, &user, &password)?;
+    report::note(quiet, &format!("logged in to {registry} as {user}; the password is in {}", path.display()));
+    Ok(())
+}
+
+/// A registry as the user names it: with or without `https://` and a path.
+pub(super) fn name(given: Option<&str>) -> anyhow::Result<String> {
+    let given = given.unwrap_or(DEFAULT_REGISTRY);
+    let bare = given.strip_prefix("https://").or_else(|| given.strip_prefix("http://")).unwrap_or(given);
+    let host = bare.split('/').next().unwrap_or_default();
+    // What a reference may begin with is a registry.
+    let reference = format!("{host}/x").parse::<crate::source::Reference>();
+    match reference {
+        Ok(reference) if reference.registry != DEFAULT_REGISTRY => Ok(reference.registry),
+        Ok(_) if host.ends_with(DEFAULT_REGISTRY) => Ok(DEFAULT_REGISTRY.to_owned()),
+        _ => bail!("{given:?} is no registry: write HOST or HOST:PORT"),
+    }
+}
+
+fn line() -> anyhow::Result<String> {
+    let mut text = String::new();
+    io::stdin().lock().read_line(&mut text).context("cannot read standard input")?;
+    Ok(text.trim_end_matches(['\n', '\r']).to_owned())
+}
+
+/// Asks at the terminal; without `echo`, what is typed is not shown.
+fn ask(question: &str, echo: bool) -> anyhow::Result<String> {
+    eprint!("{question}");
+    io::stderr().flush().context("cannot write to the terminal")?;
+    if echo {
+        return line();
+    }
+    let stdin = io::stdin();
+    let before = tcgetattr(&stdin).context("cannot hide the password on this terminal")?;
+    let mut hidden = before.clone();
+    hidden.local_flags.remove(LocalFlags::ECHO);
+    tcsetattr(&stdin, SetArg::TCSAFLUSH, &hidden).context("cannot hide the password on this terminal")?;
+    let typed = line();
+    tcsetattr(&stdin, SetArg::TCSAFLUSH, &before).context("cannot show what is typed again: run `stty echo`")?;
+    eprintln!();
+    typed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::name;
+
+    #[test]
+    fn registries_as_people_name_them() {
+        let is = |given, expected: &str| assert_eq!(name(given).expect("a registry"), expected);
+        is(None, "docker.io");
+        is(Some("https://index.docker.io/v1/"), "docker.io");
+        is(Some("quay.io"), "quay.io");
+        is(Some("https://ghcr.io/"), "ghcr.io");
+        is(Some("localhost:5000"), "localhost:5000");
+        assert!(name(Some("alpine")).is_err() && name(Some("")).is_err() && name(Some("a b")).is_err());
+    }
 }

@@ -1,10 +1,23 @@
 //! `coracle logout`.
 
-use anyhow::bail;
+use super::login::name;
+use crate::{
+    cli::{args::LogoutArgs, report, source},
+    source::registry::credentials,
+};
 
-use crate::cli::args::LogoutArgs;
-
-/// Forgets a registry's credentials.
-pub(super) fn run(_args: LogoutArgs, _quiet: bool) -> anyhow::Result<()> {
-    bail!("logout: not in this version");
+/// Forgets a registry's credentials, and says where others are left.
+pub(super) fn run(args: LogoutArgs, quiet: bool) -> anyhow::Result<()> {
+    let options = source::bare(quiet)?;
+    let registry = name(args.registry.as_deref())?;
+    let forgotten = match &options.own_auth_file {
+        Some(path) => credentials::forget(path, &registry)?,
+        None => false,
+    };
+    let said = if forgotten { "logged out of" } else { "was not logged in to" };
+    report::note(quiet, &format!("{said} {registry}"));
+    if credentials::find(&registry, "", &options)?.is_some() {
+        report::note(quiet, &format!("there are credentials for {registry} from Docker or Podman, which are used too"));
+    }
+    Ok(())
 }

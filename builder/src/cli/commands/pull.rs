@@ -2,9 +2,23 @@
 
 use anyhow::bail;
 
-use crate::cli::args::PullArgs;
+use crate::{
+    cli::{args::PullArgs, print, source},
+    source::{PullPolicy, SourceSpec, resolve},
+};
 
-/// Fetches an image into the store.
-pub(super) fn run(_args: PullArgs, _quiet: bool) -> anyhow::Result<()> {
-    bail!("pull: not in this version");
+/// Fetches an image into the store, and prints its name with the digest of its manifest.
+pub(super) fn run(args: PullArgs, quiet: bool) -> anyhow::Result<()> {
+    let spec = SourceSpec::parse_os(&args.source)?;
+    let SourceSpec::Docker(reference) = &spec else {
+        bail!("cannot pull {spec}: only images of registries are kept in the store: give it to `coracle build` as it is");
+    };
+    let mut options = source::options(&args.source_options, quiet)?;
+    // Who says "pull" wants the registry's answer, not an older copy.
+    if options.pull == PullPolicy::Newer {
+        options.pull = PullPolicy::Always;
+    }
+    let image = resolve(&spec, &options)?;
+    let digest = image.provenance.manifest.unwrap_or_default();
+    print::line(&format!("{}@{digest}", reference.name()))
 }
