@@ -65,7 +65,9 @@ impl Bars {
 
 impl Progress for Bars {
     fn begin(&self, digest: &str, size: u64, have: u64) {
-        let style = ProgressStyle::with_template("{prefix} {bar:30} {bytes:>11} of {total_bytes:<11} {bytes_per_sec:>12} {eta:>4}");
+        let style = ProgressStyle::with_template(
+            "{prefix} {bar:30} {bytes:>11} of {total_bytes:<11} {bytes_per_sec:>12} {eta:>4}",
+        );
         let bar = self.all.add(ProgressBar::new(size));
         if let Ok(style) = style {
             bar.set_style(style);

@@ -52,7 +52,9 @@ impl SourceSpec {
         }
         // Not UTF-8, so no image name; where a transport takes a tag too, it could not be told from the path.
         let bytes = text.as_bytes();
-        let rest = |transport: &str| bytes.strip_prefix(transport.as_bytes()).map(|rest| PathBuf::from(OsStr::from_bytes(rest)));
+        let rest = |transport: &str| {
+            bytes.strip_prefix(transport.as_bytes()).map(|rest| PathBuf::from(OsStr::from_bytes(rest)))
+        };
         if bytes.starts_with(b"/") || bytes.starts_with(b"./") || bytes.starts_with(b"../") {
             Ok(Self::Path(text.into()))
         } else if let Some(path) = rest("rootfs:") {

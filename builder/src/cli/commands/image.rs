@@ -1,14 +1,12 @@
 //! From what the user named to a tree and a config: source, then flatten, then the user's changes.
 
-use std::path::Path;
-
-use anyhow::{Context as _, bail, ensure};
+use anyhow::ensure;
 use coracle_format::{Defaults, ImageConfig, Provenance};
 
 use crate::{
-    cli::{changes, plan::BuildPlan},
+    cli::{changes, plan::BuildPlan, source},
     flatten::{self, Tree},
-    source::{Blob, Compression, Content, Image, Layer, WalkOptions, walk},
+    source::{Options, SourceSpec, resolve},
 };
 
 /// An image ready to be packed.
@@ -20,32 +18,17 @@ pub(super) struct Ready {
 }
 
 /// Fetches, flattens and changes the image of a plan.
-pub(super) fn load(plan: &BuildPlan, _quiet: bool) -> anyhow::Result<Ready> {
-    let Image { mut config, content, provenance, .. } = rootfs(plan)?;
-    let defaults = changes::apply(&plan.changes, &mut config, |name| std::env::var(name).ok())?;
+pub(super) fn load(plan: &BuildPlan, quiet: bool) -> anyhow::Result<Ready> {
     ensure!(plan.changes.copy.is_empty() && plan.changes.exclude.is_empty(), "--copy, --exclude: not in this version");
+    let limits = flatten::Limits::default();
     let options =
-        flatten::Options { limits: flatten::Limits::default(), spool: std::env::temp_dir(), threads: plan.pack.jobs };
-    let tree = flatten::flatten(content, &options)?;
-    Ok(Ready { tree, config, defaults, provenance })
-}
-
-fn rootfs(plan: &BuildPlan) -> anyhow::Result<Image> {
-    let text = plan.source.to_string_lossy();
-    let Some(path) = text.strip_prefix("rootfs:").map(Path::new) else {
-        bail!("{text}: sources other than rootfs: are not in this version");
-    };
-    let meta = std::fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let content = if meta.is_dir() {
-        Content::Tree(walk(path, WalkOptions::default())?)
-    } else {
-        let blob = Blob { file: path.to_owned(), offset: 0, len: meta.len() };
-        let mut head = [0; 2];
-        std::io::Read::read_exact(&mut std::fs::File::open(path)?, &mut head)?;
-        let compression = if head == [0x1f, 0x8b] { Compression::Gzip } else { Compression::None };
-        Content::Layers(vec![Layer { digest: text.to_string(), diff_id: None, compression, blob }])
-    };
-    let config = ImageConfig { os: "linux".into(), ..ImageConfig::default() };
-    let provenance = Provenance { source: text.into_owned(), ..Provenance::default() };
-    Ok(Image { config, content, provenance })
+        Options { limit: limits.size, threads: plan.pack.jobs, ..source::options(&plan.source_options, quiet)? };
+    let image = resolve(&SourceSpec::parse_os(&plan.source)?, &options)?;
+    let mut config = image.config;
+    let defaults = changes::apply(&plan.changes, &mut config, |name| std::env::var(name).ok())?;
+    let flatten = flatten::Options { limits, spool: options.scratch, threads: plan.pack.jobs };
+    let tree = flatten::flatten(image.content, &flatten)?;
+    // The content may have pointed into these until now.
+    drop(image.spools);
+    Ok(Ready { tree, config, defaults, provenance: image.provenance })
 }

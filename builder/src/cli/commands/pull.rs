@@ -11,7 +11,9 @@ use crate::{
 pub(super) fn run(args: PullArgs, quiet: bool) -> anyhow::Result<()> {
     let spec = SourceSpec::parse_os(&args.source)?;
     let SourceSpec::Docker(reference) = &spec else {
-        bail!("cannot pull {spec}: only images of registries are kept in the store: give it to `coracle build` as it is");
+        bail!(
+            "cannot pull {spec}: only images of registries are kept in the store: give it to `coracle build` as it is"
+        );
     };
     let mut options = source::options(&args.source_options, quiet)?;
     // Who says "pull" wants the registry's answer, not an older copy.
