@@ -1,5 +1,7 @@
 //! Cases that drive the built binaries as processes, as an ordinary user. One file per theme.
 
 mod examples;
+mod running;
+mod terminal;
 mod tidy;
 mod workspace;

@@ -44,18 +44,8 @@ impl User {
     /// Makes `command` run as this user, with no supplementary groups.
     pub fn apply(&self, command: &mut Command) {
         if is_root() {
+            // The standard library drops root's supplementary groups before it changes the uid.
             command.uid(self.uid).gid(self.gid);
-            // SAFETY: setgroups with a count of 0 reads no memory (setgroups(2)); between fork and exec it is one
-            // system call.
-            unsafe {
-                command.pre_exec(|| {
-                    if libc::setgroups(0, std::ptr::null()) == 0 {
-                        Ok(())
-                    } else {
-                        Err(std::io::Error::last_os_error())
-                    }
-                });
-            }
         }
     }
 }
