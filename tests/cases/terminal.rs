@@ -129,7 +129,7 @@ fn shell_inside(options: &str) {
     std::thread::sleep(Duration::from_millis(300));
     terminal.send("\x1a");
     terminal.expect("Stopped");
-    terminal.send("kill %1; wait; echo do''ne\n");
+    terminal.send("kill -KILL %1; wait; echo do''ne\n");
     terminal.expect("done");
     // The guest's shell as a whole, from inside, then back.
     terminal.send("kill -STOP $$\n");
