@@ -5,6 +5,7 @@
 //! guess gave up, which takes a hard link or a symbolic link in a path, its layer is read once more.
 
 mod assembly;
+pub mod changes;
 mod error;
 mod hidden;
 mod limits;

@@ -51,7 +51,7 @@ pub enum Owners {
 /// A directory cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum WalkError {
-    /// A file or directory in it, or the directory itself.
+    /// Permissions forbid to read it.
     #[error("{}: {why}: run as a user who may read it, or leave it out with --skip-unreadable", path.display())]
     Unreadable {
         /// Which.
@@ -59,9 +59,9 @@ pub enum WalkError {
         /// What the system says.
         why: io::Error,
     },
-    /// The directory itself.
+    /// Any other failure.
     #[error("{}: {why}", path.display())]
-    Directory {
+    Failed {
         /// Which.
         path: PathBuf,
         /// What the system says.
@@ -69,17 +69,14 @@ pub enum WalkError {
     },
 }
 
-/// Reads the directory at `root`.
+/// Reads the directory at `root`; a file there is a tree of nothing but itself.
 ///
 /// # Errors
 /// What cannot be read.
 pub fn walk(root: &Path, options: WalkOptions) -> Result<Tree, WalkError> {
-    let here = |why| WalkError::Directory { path: root.to_owned(), why };
+    let here = |why| WalkError::Failed { path: root.to_owned(), why };
     let root = fs::canonicalize(root).map_err(here)?;
     let meta = fs::metadata(&root).map_err(here)?;
-    if !meta.is_dir() {
-        return Err(here(io::ErrorKind::NotADirectory.into()));
-    }
     let mut walk = Walk {
         options,
         one_file_system: root == Path::new("/"),
@@ -89,8 +86,10 @@ pub fn walk(root: &Path, options: WalkOptions) -> Result<Tree, WalkError> {
         names: HashMap::new(),
         skipped: Skipped::default(),
     };
-    walk.entry(Vec::new(), &root, &meta)?;
-    let mut open = vec![(Vec::new(), root)];
+    if !walk.entry(Vec::new(), &root, &meta)? {
+        return Err(WalkError::Failed { path: root, why: io::Error::other("it is a socket, which cannot be copied") });
+    }
+    let mut open = if meta.is_dir() { vec![(Vec::new(), root)] } else { Vec::new() };
     while let Some((path, directory)) = open.pop() {
         walk.directory(&path, &directory, &mut open)?;
     }
@@ -232,7 +231,7 @@ impl Walk {
         } else if why.kind() == io::ErrorKind::PermissionDenied {
             Err(WalkError::Unreadable { path: host.to_owned(), why })
         } else {
-            Err(WalkError::Directory { path: host.to_owned(), why })
+            Err(WalkError::Failed { path: host.to_owned(), why })
         }
     }
 

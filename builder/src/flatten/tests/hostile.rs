@@ -50,8 +50,8 @@ fn limits_name_the_flag_that_raises_them() {
 }
 
 #[test]
-fn a_million_entries_and_a_bomb_come_to_an_end() {
-    // Half a million empty files in one directory, within the default limits; then a GiB of zeros in a few bytes.
+fn many_entries_and_a_bomb_come_to_an_end() {
+    // Many empty files in one directory, within the default limits; then more than a GiB of zeros in a few bytes.
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     for number in 0..100_000 {
         encoder.write_all(&tar().file(&format!("d/{number}"), "").0).expect("memory takes all");
@@ -74,11 +74,11 @@ fn a_million_entries_and_a_bomb_come_to_an_end() {
     header.set_uid(0);
     header.set_gid(0);
     header.set_mtime(0);
-    header.set_size(3 << 30);
+    header.set_size(5 << 28);
     header.set_cksum();
     encoder.write_all(header.as_bytes()).expect("memory takes all");
     let zeros = vec![0; 16 << 20];
-    for _ in 0..192 {
+    for _ in 0..80 {
         encoder.write_all(&zeros).expect("memory takes all");
     }
     let bomb = layer_of(encoder.finish().expect("memory takes all"), Compression::Zstd);
