@@ -34,6 +34,12 @@ impl Slot {
         out
     }
 
+    /// Makes a filled-in slot bare again, in place. Not by [`Slot::BARE`], which would then be a second bare slot among the
+    /// constants of the stub.
+    pub fn clear(bytes: &mut [u8; SLOT_LEN]) {
+        bytes[24..40].fill(0);
+    }
+
     /// Reads a slot.
     ///
     /// # Errors
@@ -97,6 +103,9 @@ mod tests {
     fn a_slot_comes_back() {
         let slot = Slot { payload: 483_928, total: 5 << 32 };
         assert_eq!(Slot::decode(&slot.encode()), Ok(slot));
+        let mut bytes = slot.encode();
+        Slot::clear(&mut bytes);
+        assert_eq!(bytes, Slot::BARE);
     }
 
     #[test]
