@@ -23,12 +23,10 @@ use coracle_intercept::{
 use crate::{
     memory::Memory,
     peer::{Peer, last_errno},
-    script::{Image, RowNumber, Script, page_down, page_up},
+    script::{Image, ROOM, RowNumber, Script, page_down, page_up, room},
     window::{self, Window},
 };
 
-/// Bytes below the new stack's end that the kernel may use before the program runs: none, but let there be room.
-const BELOW_STACK: u64 = 1024;
 
 /// A program about to be started.
 #[derive(Debug)]
@@ -197,8 +195,15 @@ impl Loading {
         path
     }
 
-    /// execve(2) has succeeded: reads what the kernel laid out, writes the script. Its address.
-    pub(crate) fn begin(&mut self, memory: Memory, pointer: u64, window: &Window, random: u64) -> Result<u64, Errno> {
+    /// execve(2) has succeeded: reads what the kernel laid out at stack `pointer`, writes the script into the room of the
+    /// runner that is about to start at `instruction`. Its address.
+    pub(crate) fn begin(
+        &mut self,
+        memory: Memory,
+        (instruction, pointer): (u64, u64),
+        window: &Window,
+        random: u64,
+    ) -> Result<u64, Errno> {
         let (vector_at, vector) = read_vector(memory, self.abi, pointer)?;
         self.script.set_name(self.given.rsplit(|byte| *byte == b'/').next().unwrap_or_default());
         let window = self.script.map_shared(&window.path, window::SIZE);
@@ -206,7 +211,10 @@ impl Loading {
         let program = self.script.load(&self.program, hint);
         let interpreter = self.interpreter.as_ref().and_then(|image| self.script.load(image, 0));
         self.rows = Some(Rows { window, program, interpreter });
-        let script = (pointer - BELOW_STACK - self.script.size() as u64) & !15;
+        let script = room(self.abi, instruction);
+        if self.script.size() as u64 > ROOM {
+            return Err(ENOEXEC);
+        }
         memory.write(script, &self.script.write(script))?;
         self.stack = Some(Stack { pointer, script, vector_at, vector });
         Ok(script)

@@ -226,11 +226,32 @@ pub(crate) fn runner_file(abi: Abi) -> io::Result<OwnedFd> {
     Ok(file)
 }
 
-/// A position-independent program of one segment, that asks for a stack without execute permission.
+/// Where the runner's file has its code, and where in memory it has room for a script.
+const SEGMENTS: u16 = 3;
+/// Room for a script: three paths, and the rows of more segments than any linker makes.
+pub(crate) const ROOM: u64 = 64 << 10;
+
+/// Sizes of file header and program header.
+fn header_sizes(abi: Abi) -> (u16, u16) {
+    if abi == Abi::X86_64 { (64, 56) } else { (52, 32) }
+}
+
+/// Where the runner begins in memory, from its beginning.
+fn entry_of(abi: Abi) -> u64 {
+    let (header, segment) = header_sizes(abi);
+    u64::from(header + SEGMENTS * segment)
+}
+
+/// The room for the script of a runner that is about to start at `instruction`.
+pub(crate) fn room(abi: Abi, instruction: u64) -> u64 {
+    instruction - entry_of(abi) + PAGE
+}
+
+/// A position-independent program of one page, with room for a script behind it, and a stack without execute permission.
 fn elf_of(abi: Abi, code: &[u8]) -> Vec<u8> {
     let wide = abi == Abi::X86_64;
-    let (header, segment) = if wide { (64_u16, 56_u16) } else { (52, 32) };
-    let entry = u64::from(header + 2 * segment);
+    let (header, segment) = header_sizes(abi);
+    let entry = entry_of(abi);
     let size = entry + code.len() as u64;
     let mut file = b"\x7fELF".to_vec();
     file.extend([if wide { 2 } else { 1 }, 1, 1]);
@@ -245,23 +266,27 @@ fn elf_of(abi: Abi, code: &[u8]) -> Vec<u8> {
     long(&mut file, u64::from(header));
     long(&mut file, 0);
     word(&mut file, 0);
-    for value in [header, segment, 2, 0, 0, 0] {
+    for value in [header, segment, SEGMENTS, 0, 0, 0] {
         half(&mut file, value);
     }
-    for (kind, flags, size) in [(1, 5, size), (0x6474_e551, 6, 0)] {
+    // PT_LOAD of the file, PT_LOAD of the room, PT_GNU_STACK: kind, flags, address, size in the file and in memory.
+    for (kind, flags, at, in_file, in_memory) in
+        [(1, 5, 0, size, size), (1, 6, PAGE, 0, ROOM), (0x6474_e551, 6, 0, 0, 0)]
+    {
         word(&mut file, kind);
         if wide {
             word(&mut file, flags);
         }
-        for value in [0, 0, 0, size, size] {
+        for value in [0, at, at, in_file, in_memory] {
             long(&mut file, value);
         }
         if !wide {
             word(&mut file, flags);
         }
-        long(&mut file, if size == 0 { 16 } else { PAGE });
+        long(&mut file, if kind == 1 { PAGE } else { 16 });
     }
     file.extend_from_slice(code);
+    assert!(file.len() <= usize::try_from(PAGE).unwrap_or(0), "the runner fits a page");
     file
 }
 
