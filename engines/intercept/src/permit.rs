@@ -1,6 +1,6 @@
 //! Read-only places: whether a call may do there what it wants, with the errors in the kernel's order.
 
-use coracle_paths::Resolved;
+use coracle_paths::{Found, Resolved};
 
 use crate::{
     Call, Errno, Guest, Rules,
@@ -21,8 +21,13 @@ pub(crate) fn permit<G: Guest>(guest: &G, call: &Call, intent: Intent, place: &R
     if !place.read_only {
         return Ok(());
     }
-    // A link in `/proc` stands for the open file behind it.
-    let kind = || guest.mode(place.host, place.magic.is_some()).map(|mode| mode & S_IFMT);
+    let kind = || {
+        if place.found == Found::Missing {
+            return Err(Errno::ENOENT);
+        }
+        // A link in `/proc` stands for the open file behind it.
+        guest.mode(place.host, place.magic.is_some()).map(|mode| mode & S_IFMT)
+    };
     match intent {
         Intent::Read => Ok(()),
         Intent::Open(arg) => permit_open(call.arg(arg), kind),
@@ -33,8 +38,9 @@ pub(crate) fn permit<G: Guest>(guest: &G, call: &Call, intent: Intent, place: &R
         Intent::Attribute | Intent::Owner => Err(EROFS),
         Intent::Create if kind().is_ok() => Ok(()),
         Intent::Create => Err(EROFS),
-        Intent::Access(arg) => match kind() {
-            Ok(S_IFREG | S_IFDIR | S_IFLNK) if call.arg(arg) & W_OK != 0 => Err(EROFS),
+        Intent::Access(arg) if call.arg(arg) & W_OK == 0 => Ok(()),
+        Intent::Access(_) => match kind() {
+            Ok(S_IFREG | S_IFDIR | S_IFLNK) => Err(EROFS),
             _ => Ok(()),
         },
     }

@@ -24,9 +24,8 @@ use crate::{
     memory::Memory,
     peer::{Peer, last_errno},
     script::{Image, ROOM, RowNumber, Script, page_down, page_up, room},
-    window::{self, Window},
+    window::{self, Window, path_of},
 };
-
 
 /// A program about to be started.
 #[derive(Debug)]
@@ -94,8 +93,8 @@ pub(crate) fn prepare(
         match program::judge(&head[..len])? {
             Kind::Elf(elf) => {
                 let exe = Rc::from(scratch.program());
-                let program = read_image(&file, host, elf)?;
-                let interpreter = find_interpreter(rules, peer, &file, &program, scratch)?;
+                let program = read_image(file, host, elf)?;
+                let interpreter = find_interpreter(rules, peer, &program, scratch)?;
                 let abi = if elf.wide { Abi::X86_64 } else { Abi::I386 };
                 let script = Script::new(abi, mark);
                 return Ok(Loading { exe, abi, given, prefix, program, interpreter, script, rows: None, stack: None });
@@ -141,7 +140,7 @@ fn open(host: &[u8], head: &mut [u8]) -> Result<(File, usize), Errno> {
     Ok((file, len))
 }
 
-fn read_image(file: &File, host: Vec<u8>, elf: program::Elf) -> Result<Image, Errno> {
+fn read_image(file: File, host: Vec<u8>, elf: program::Elf) -> Result<Image, Errno> {
     let size = elf.header_size();
     let mut table = vec![0; size * usize::from(elf.headers)];
     file.read_exact_at(&mut table, elf.headers_at).map_err(|_| ENOEXEC)?;
@@ -157,13 +156,15 @@ fn read_image(file: &File, host: Vec<u8>, elf: program::Elf) -> Result<Image, Er
     if !segments.iter().all(sound) || !segments.iter().any(|segment| segment.kind == Segment::LOAD) {
         return Err(ENOEXEC);
     }
-    Ok(Image { host, elf, segments })
+    // A descriptor's name in `/proc` is the caller's, and closed by the time of loading if it is O_CLOEXEC: ours is open.
+    let host =
+        if host.starts_with(b"/proc/") { path_of(&file).map_err(|_| ENOEXEC)?.into_bytes_with_nul() } else { host };
+    Ok(Image { host, file, elf, segments })
 }
 
 fn find_interpreter(
     rules: &Rules<'_>,
     peer: &Peer<'_>,
-    file: &File,
     program: &Image,
     scratch: &mut Scratch,
 ) -> Result<Option<Image>, Errno> {
@@ -175,13 +176,13 @@ fn find_interpreter(
         return Err(ENOEXEC);
     }
     let mut name = vec![0; size];
-    file.read_exact_at(&mut name, segment.offset).map_err(|_| ENOEXEC)?;
+    program.file.read_exact_at(&mut name, segment.offset).map_err(|_| ENOEXEC)?;
     let name = CStr::from_bytes_until_nul(&name).map_err(|_| ENOEXEC)?;
     let host = scratch.find(rules, peer, name.to_bytes())?.to_bytes_with_nul().to_vec();
     let mut head = [0; HEAD];
     let (file, len) = open(&host, &mut head)?;
     match program::judge(&head[..len]) {
-        Ok(Kind::Elf(elf)) if elf.wide == program.elf.wide && elf.movable => read_image(&file, host, elf).map(Some),
+        Ok(Kind::Elf(elf)) if elf.wide == program.elf.wide && elf.movable => read_image(file, host, elf).map(Some),
         _ => Err(ELIBBAD),
     }
 }

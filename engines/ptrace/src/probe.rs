@@ -35,7 +35,8 @@ pub(crate) fn probe() -> Result<Allowed, Refusal> {
         },
         ForkResult::Parent { child } => child,
     };
-    let seized = request::seize(child.as_raw(), true).or_else(|_| request::seize(child.as_raw(), false));
+    let seized =
+        request::seize(child.as_raw(), true).or_else(|first| request::seize(child.as_raw(), false).map_err(|_| first));
     // SAFETY: kill takes two integers; the child is ours and not yet waited for.
     unsafe { libc::kill(child.as_raw(), libc::SIGKILL) };
     let _ = waitpid(child, Some(nix::sys::wait::WaitPidFlag::__WALL));
@@ -55,6 +56,11 @@ pub(crate) fn has_filter() -> bool {
 
 fn explain(error: io::Error) -> Refusal {
     let refusal = Refusal::new(format!("ptrace(PTRACE_SEIZE) of a child: {error}"));
+    let tracer = fs::read_to_string("/proc/self/status").ok();
+    let tracer = tracer.as_deref().and_then(|status| status.lines().find_map(|line| line.strip_prefix("TracerPid:")));
+    if let Some(tracer) = tracer.map(str::trim).filter(|tracer| *tracer != "0") {
+        return refusal.advise(format!("process {tracer} (a debugger?) traces this one and takes its children"));
+    }
     let scope = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").ok();
     match scope.as_deref().map(str::trim) {
         Some("3") => refusal.advise("kernel.yama.ptrace_scope is 3 here, which forbids it until a reboot"),

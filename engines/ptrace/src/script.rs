@@ -1,6 +1,6 @@
 //! The script by which a new process loads its own program: see [`coracle_sys::script`] for what runs it.
 
-use std::{ffi::CStr, io, os::fd::OwnedFd};
+use std::{ffi::CStr, fs::File, io, os::fd::OwnedFd};
 
 use coracle_intercept::{
     Abi,
@@ -47,6 +47,8 @@ pub(crate) struct Script {
 pub(crate) struct Image {
     /// Host path, with its NUL.
     pub(crate) host: Vec<u8>,
+    /// The file, open until it is loaded.
+    pub(crate) file: File,
     pub(crate) elf: Elf,
     pub(crate) segments: Vec<Segment>,
 }

@@ -423,7 +423,9 @@ impl<'r> Tracer<'r> {
         }
         self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let mut now = registers(process)?;
-        let Ok(script) = loading.begin(Memory { pid: process }, (now.instruction(), now.stack()), &self.window, self.random >> 13) else {
+        let Ok(script) =
+            loading.begin(Memory { pid: process }, (now.instruction(), now.stack()), &self.window, self.random >> 13)
+        else {
             return kill(process);
         };
         now.run_script(script);

@@ -139,6 +139,6 @@ pub(crate) fn memory_file(name: &std::ffi::CStr) -> io::Result<OwnedFd> {
 }
 
 /// The path by which another process of this user opens our descriptor.
-pub(crate) fn path_of(file: &OwnedFd) -> io::Result<CString> {
+pub(crate) fn path_of(file: &impl AsRawFd) -> io::Result<CString> {
     Ok(CString::new(format!("/proc/{}/fd/{}", process::id(), file.as_raw_fd()))?)
 }
