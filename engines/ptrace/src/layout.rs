@@ -124,7 +124,8 @@ impl Layout {
             let inner: PathBuf = names.skip(1).take(missing.len() - 2).collect();
             fs::create_dir_all(skeleton.join(&inner)).map_err(|error| RunError::step(what(), error))?;
             let last = skeleton.join(inner).join(std::ffi::OsStr::from_bytes(&missing[missing.len() - 1]));
-            let made = if host.is_dir() { fs::create_dir(last) } else { fs::write(last, "") };
+            // The directory may be shared by all runs of the tree, so it may be there already.
+            let made = if host.is_dir() { fs::create_dir_all(last) } else { fs::write(last, "") };
             made.map_err(|error| RunError::step(what(), error))?;
             let mut at = place.clone();
             at.push(b'/');
