@@ -83,6 +83,9 @@ pub struct SourceArgs {
     /// Leave out, with a note, what cannot be read of a directory.
     #[arg(long)]
     pub skip_unreadable: bool,
+    /// Keep the owners of a directory's files; else what belongs to the directory's own owner becomes root's.
+    #[arg(long)]
+    pub keep_owners: bool,
 }
 
 /// Changes to the image.

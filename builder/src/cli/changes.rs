@@ -1,14 +1,18 @@
 //! `--entrypoint`, `--cmd`, `--env` and their like: changes to how the image runs. Rules are those of a Dockerfile.
 
+use std::ffi::OsString;
+
 use anyhow::{Context as _, bail, ensure};
 use coracle_format::{Defaults, ImageConfig};
 
 use super::args::ChangeArgs;
 
-/// Applies the changes to a config, and gives the runtime options that they fix. `variable` reads our own environment.
+/// Applies the changes to a config, and gives the runtime options that they fix on top of those fixed `before`. `variable`
+/// reads our own environment.
 pub(super) fn apply(
     changes: &ChangeArgs,
     config: &mut ImageConfig,
+    before: Defaults,
     variable: impl Fn(&str) -> Option<String>,
 ) -> anyhow::Result<Defaults> {
     if let Some(text) = &changes.entrypoint {
@@ -47,7 +51,32 @@ pub(super) fn apply(
             "--volume {volume}: it names no place: write HOST[:GUEST][:ro]"
         );
     }
-    Ok(Defaults { isolated: changes.isolated, engine: changes.engine.clone(), volumes: changes.volume.clone() })
+    let mut defaults = before;
+    defaults.isolated |= changes.isolated;
+    defaults.engine = changes.engine.clone().or(defaults.engine);
+    defaults.volumes.extend(changes.volume.iter().cloned());
+    Ok(defaults)
+}
+
+/// The options as given, for the bundle's provenance.
+pub(super) fn as_given(changes: &ChangeArgs) -> Vec<String> {
+    let ChangeArgs { copy, exclude, entrypoint, cmd, env, workdir, volume, user, isolated, engine } = changes;
+    let text = |list: &[OsString]| list.iter().map(|value| value.to_string_lossy().into_owned()).collect();
+    let one = |value: &Option<String>| value.iter().cloned().collect();
+    let all: [(&str, Vec<String>); 9] = [
+        ("copy", text(copy)),
+        ("exclude", text(exclude)),
+        ("entrypoint", one(entrypoint)),
+        ("cmd", one(cmd)),
+        ("env", env.clone()),
+        ("workdir", one(workdir)),
+        ("volume", volume.clone()),
+        ("user", one(user)),
+        ("engine", one(engine)),
+    ];
+    let given =
+        all.into_iter().flat_map(|(name, values)| values.into_iter().map(move |value| format!("--{name}={value}")));
+    given.chain(isolated.then(|| "--isolated".to_owned())).collect()
 }
 
 /// A JSON list is the command itself; other text is for the shell; nothing is none.
@@ -74,7 +103,7 @@ mod tests {
     use super::*;
 
     fn changed(config: &mut ImageConfig, changes: ChangeArgs) -> anyhow::Result<Defaults> {
-        apply(&changes, config, |name| (name == "HERE").then(|| "value".to_owned()))
+        apply(&changes, config, Defaults::default(), |name| (name == "HERE").then(|| "value".to_owned()))
     }
 
     #[test]

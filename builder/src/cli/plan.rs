@@ -3,17 +3,16 @@
 use std::{ffi::OsString, path::PathBuf};
 
 use super::args::{BuildArgs, ChangeArgs, LimitArgs, SourceArgs};
-use crate::pack;
+use crate::{flatten::Limits, pack};
 
 /// What to build.
-#[expect(dead_code, reason = "read by commands/image.rs once sources are there")]
 #[derive(Debug)]
 pub(super) struct BuildPlan {
     /// The image as asked for.
     pub(super) source: OsString,
     pub(super) source_options: SourceArgs,
     pub(super) changes: ChangeArgs,
-    pub(super) limits: LimitArgs,
+    pub(super) limits: Limits,
     pub(super) output: PathBuf,
     pub(super) pack: pack::Options,
 }
@@ -24,12 +23,24 @@ impl BuildPlan {
             source: args.source,
             source_options: args.source_options,
             changes: args.changes,
-            limits: args.limits,
+            limits: limits(args.limits),
             output: args.output,
             pack: pack::Options {
                 level: args.pack.compression,
                 jobs: args.pack.jobs.unwrap_or_else(pack::default_jobs),
             },
         }
+    }
+}
+
+fn limits(args: LimitArgs) -> Limits {
+    let usual = Limits::default();
+    Limits {
+        entries: args.limit_entries.unwrap_or(usual.entries),
+        size: args.limit_size.unwrap_or(usual.size),
+        path: args.limit_path.unwrap_or(usual.path),
+        depth: args.limit_depth.unwrap_or(usual.depth),
+        ratio: args.limit_ratio.unwrap_or(usual.ratio),
+        metadata: args.limit_metadata.unwrap_or(usual.metadata),
     }
 }

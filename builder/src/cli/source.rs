@@ -3,7 +3,7 @@
 use anyhow::anyhow;
 
 use super::{args::SourceArgs, progress};
-use crate::source::{Options, WalkOptions};
+use crate::source::{Options, Owners, WalkOptions};
 
 /// Options for fetching an image.
 pub(super) fn options(args: &SourceArgs, quiet: bool) -> anyhow::Result<Options> {
@@ -11,7 +11,10 @@ pub(super) fn options(args: &SourceArgs, quiet: bool) -> anyhow::Result<Options>
     options.platform = args.platform.as_deref().map(str::parse).transpose().map_err(|why: String| anyhow!(why))?;
     options.pull = args.pull;
     options.insecure = args.insecure;
-    options.walk = WalkOptions { skip_unreadable: args.skip_unreadable, ..WalkOptions::default() };
+    options.walk = WalkOptions {
+        skip_unreadable: args.skip_unreadable,
+        owners: if args.keep_owners { Owners::Kept } else { Owners::Mapped },
+    };
     Ok(options)
 }
 

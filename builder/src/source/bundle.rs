@@ -20,5 +20,6 @@ pub(super) fn open(path: &Path, source: String, options: &Options) -> Result<Ima
     let tree = unbundle(&bundle, &options.scratch, options.limit, options.threads)?;
     // What it was made of once, and that it came by way of a bundle.
     let provenance = Provenance { source, ..bundle.manifest().provenance.clone() };
-    Ok(Image { config, content: Content::Tree(tree), provenance, spools: Vec::new() })
+    let defaults = bundle.manifest().defaults.clone();
+    Ok(Image { config, content: Content::Tree(tree), provenance, defaults, spools: Vec::new() })
 }

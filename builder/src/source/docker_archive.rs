@@ -1,6 +1,6 @@
 //! What `docker save` and `podman save` write: `manifest.json`, a config and layers for each image, under any names.
 
-use coracle_format::Provenance;
+use coracle_format::{Defaults, Provenance};
 use serde::Deserialize;
 
 use super::{Content, Image, SourceError, files::Files, manifest, platform::Platform, reference::Reference};
@@ -75,7 +75,13 @@ pub(super) fn image(
         layers: layers.iter().map(|layer| layer.digest.clone()).collect(),
         options: Vec::new(),
     };
-    Ok(Image { config: config.config, content: Content::Layers(layers), provenance, spools: files.spools() })
+    Ok(Image {
+        config: config.config,
+        content: Content::Layers(layers),
+        provenance,
+        defaults: Defaults::default(),
+        spools: files.spools(),
+    })
 }
 
 fn choose<'entries>(

@@ -2,7 +2,7 @@
 
 use std::{fs::File, path::PathBuf, sync::Arc};
 
-use coracle_format::{ImageConfig, Provenance};
+use coracle_format::{Defaults, ImageConfig, Provenance};
 
 use crate::flatten::Tree;
 
@@ -15,6 +15,8 @@ pub struct Image {
     pub content: Content,
     /// Where it came from.
     pub provenance: Provenance,
+    /// Runtime options fixed by whoever built it, if it is a bundle.
+    pub defaults: Defaults,
     /// Files without a name that `content` points into by way of `/proc/self/fd`: keep them until the image is flattened.
     /// (They are gone with the process, whatever ends it.)
     pub spools: Vec<Arc<File>>,

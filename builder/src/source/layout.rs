@@ -1,6 +1,6 @@
 //! OCI image layouts, as a directory or in a tar: `index.json`, and blobs by digest.
 
-use coracle_format::Provenance;
+use coracle_format::{Defaults, Provenance};
 use oci_spec::image::{Descriptor, ImageIndex};
 
 use super::{
@@ -57,7 +57,13 @@ pub(super) fn image(
         layers: manifest::layer_digests(manifest.layers()),
         options: Vec::new(),
     };
-    Ok(Image { config: config.config, content: Content::Layers(layers), provenance, spools: files.spools() })
+    Ok(Image {
+        config: config.config,
+        content: Content::Layers(layers),
+        provenance,
+        defaults: Defaults::default(),
+        spools: files.spools(),
+    })
 }
 
 /// Where the search for a manifest begins.

@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use coracle_format::{ImageConfig, Provenance};
+use coracle_format::{Defaults, ImageConfig, Provenance};
 
 use super::{
     Blob, Compression, Content, Image, Options, SourceError, bundle, docker_archive,
@@ -211,7 +211,13 @@ pub(super) fn rootfs_tar(
     let layer = files::layer(blob, None, None)?;
     let provenance =
         Provenance { source: format!("rootfs:{name}"), layers: vec![layer.digest.clone()], ..Provenance::default() };
-    Ok(Image { config: bare_config(options)?, content: Content::Layers(vec![layer]), provenance, spools })
+    Ok(Image {
+        config: bare_config(options)?,
+        content: Content::Layers(vec![layer]),
+        provenance,
+        defaults: Defaults::default(),
+        spools,
+    })
 }
 
 /// The config of what has none.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use coracle_format::Provenance;
+use coracle_format::{Defaults, Provenance};
 
 use super::{Content, Image, Options, SourceError, open, walk};
 
@@ -14,5 +14,5 @@ pub(super) fn directory(path: &Path, source: String, options: &Options) -> Resul
     let config = open::bare_config(options)?;
     let tree = walk(path, options.walk)?;
     let provenance = Provenance { source, ..Provenance::default() };
-    Ok(Image { config, content: Content::Tree(tree), provenance, spools: Vec::new() })
+    Ok(Image { config, content: Content::Tree(tree), provenance, defaults: Defaults::default(), spools: Vec::new() })
 }

@@ -1,11 +1,14 @@
 //! From what the user named to a tree and a config: source, then flatten, then the user's changes.
 
-use anyhow::ensure;
-use coracle_format::{Defaults, ImageConfig, Provenance};
+use anyhow::Context as _;
+use coracle_format::{Defaults, ImageConfig, Provenance, Time};
 
 use crate::{
     cli::{changes, plan::BuildPlan, source},
-    flatten::{self, Tree},
+    flatten::{
+        self, Tree,
+        changes::{Copy, exclude},
+    },
     source::{Options, SourceSpec, resolve},
 };
 
@@ -19,16 +22,33 @@ pub(super) struct Ready {
 
 /// Fetches, flattens and changes the image of a plan.
 pub(super) fn load(plan: &BuildPlan, quiet: bool) -> anyhow::Result<Ready> {
-    ensure!(plan.changes.copy.is_empty() && plan.changes.exclude.is_empty(), "--copy, --exclude: not in this version");
-    let limits = flatten::Limits::default();
     let options =
-        Options { limit: limits.size, threads: plan.pack.jobs, ..source::options(&plan.source_options, quiet)? };
+        Options { limit: plan.limits.size, threads: plan.pack.jobs, ..source::options(&plan.source_options, quiet)? };
+    // What is wrong with the changes is said before anything is fetched, as far as it can be known.
+    let copies: Vec<Copy> = plan.changes.copy.iter().map(|given| Copy::parse(given)).collect::<Result<_, _>>()?;
+    let newest = newest()?;
     let image = resolve(&SourceSpec::parse_os(&plan.source)?, &options)?;
     let mut config = image.config;
-    let defaults = changes::apply(&plan.changes, &mut config, |name| std::env::var(name).ok())?;
-    let flatten = flatten::Options { limits, spool: options.scratch, threads: plan.pack.jobs };
-    let tree = flatten::flatten(image.content, &flatten)?;
+    let defaults = changes::apply(&plan.changes, &mut config, image.defaults, |name| std::env::var(name).ok())?;
+    let flatten = flatten::Options { limits: plan.limits, spool: options.scratch, threads: plan.pack.jobs };
+    let mut tree = flatten::flatten(image.content, &flatten)?;
     // The content may have pointed into these until now.
     drop(image.spools);
-    Ok(Ready { tree, config, defaults, provenance: image.provenance })
+    for copy in &copies {
+        copy.apply(&mut tree, config.working_dir.as_deref(), newest)?;
+    }
+    exclude(&mut tree, &plan.changes.exclude)?;
+    let mut provenance = image.provenance;
+    provenance.options.extend(changes::as_given(&plan.changes));
+    Ok(Ready { tree, config, defaults, provenance })
+}
+
+/// The time that no copied file may be newer than, by the convention of reproducible builds.
+fn newest() -> anyhow::Result<Option<Time>> {
+    let Some(text) = std::env::var_os("SOURCE_DATE_EPOCH").filter(|text| !text.is_empty()) else { return Ok(None) };
+    let seconds = text.to_str().and_then(|text| text.parse().ok());
+    let seconds = seconds.with_context(|| {
+        format!("SOURCE_DATE_EPOCH: {}: it is no number of seconds since 1970: correct or unset it", text.display())
+    })?;
+    Ok(Some(Time { seconds, nanoseconds: 0 }))
 }

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use coracle_format::Provenance;
+use coracle_format::{Defaults, Provenance};
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use oci_spec::image::{Descriptor, ImageManifest};
 use reqwest::Method;
@@ -314,7 +314,13 @@ impl<'session> Session<'session> {
             layers: manifest::layer_digests(manifest.layers()),
             options: Vec::new(),
         };
-        Ok(Image { config: config.config, content: Content::Layers(layers), provenance, spools: Vec::new() })
+        Ok(Image {
+            config: config.config,
+            content: Content::Layers(layers),
+            provenance,
+            defaults: Defaults::default(),
+            spools: Vec::new(),
+        })
     }
 }
 
