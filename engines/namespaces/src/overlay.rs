@@ -53,7 +53,10 @@ fn upper_like(tree: &Path, upper: &Path) -> Result<(), RunError> {
 
 fn explain(changes: &Path, error: Errno) -> RunError {
     let advice = match error {
-        Errno::EPERM | Errno::ENODEV => {
+        Errno::ENODEV => {
+            "this kernel has no overlayfs: an administrator can load it (modprobe overlay); or use another engine"
+        }
+        Errno::EPERM => {
             "this kernel lets no ordinary user mount an overlay (Linux 5.11 and newer do): use another engine, or a copy of the tree"
         }
         Errno::EINVAL => {
