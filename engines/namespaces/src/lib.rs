@@ -1,7 +1,7 @@
 //! The `namespaces` engine: user and mount namespaces, native speed.
 //!
-//! The process enters new namespaces ([`user`]), puts the guest's view of files together ([`root`]) and executes the
-//! program, keeping its pid. Only an own pid namespace makes it stay behind as supervisor ([`init`]).
+//! The process enters new namespaces (`user`), puts the guest's view of files together (`root`) and executes the
+//! program, keeping its pid. Only an own pid namespace makes it stay behind as supervisor (`init`).
 //!
 //! Rules: nothing newer than Linux 3.10 is taken for granted; what is newer is tried and has an older way, or the refusal
 //! says which release has it. Nothing of the host or of the shared tree is written to.

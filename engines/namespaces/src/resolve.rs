@@ -68,8 +68,10 @@ fn walk(root: BorrowedFd<'_>, path: &Path) -> nix::Result<Place> {
     let mut links = 0;
     while let Some(name) = todo.pop_front() {
         if name == ".." {
-            way.pop();
-            continue;
+            match way.pop() {
+                Some((fd, _)) if !is(&fd, SFlag::S_IFDIR)? => return Err(Errno::ENOTDIR),
+                _ => continue,
+            }
         }
         let here = way.last().map_or(root, |(fd, _)| fd.as_fd());
         let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
@@ -85,7 +87,7 @@ fn walk(root: BorrowedFd<'_>, path: &Path) -> nix::Result<Place> {
             }
             Err(error) => return Err(error),
         };
-        if SFlag::from_bits_truncate(fstat(&fd)?.st_mode) & SFlag::S_IFMT == SFlag::S_IFLNK {
+        if is(&fd, SFlag::S_IFLNK)? {
             links += 1;
             if links > MAX_LINKS {
                 return Err(Errno::ELOOP);
@@ -105,6 +107,10 @@ fn walk(root: BorrowedFd<'_>, path: &Path) -> nix::Result<Place> {
         Some((fd, _)) => Ok(Place::Found(fd)),
         None => Ok(Place::Found(root.try_clone_to_owned().map_err(|_| Errno::EMFILE)?)),
     }
+}
+
+fn is(fd: &OwnedFd, kind: SFlag) -> nix::Result<bool> {
+    Ok(SFlag::from_bits_truncate(fstat(fd)?.st_mode) & SFlag::S_IFMT == kind)
 }
 
 fn names(path: &Path) -> VecDeque<OsString> {
@@ -128,4 +134,89 @@ fn without_parents(names: &VecDeque<OsString>) -> PathBuf {
         }
     }
     path
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs::{self, File},
+        os::{
+            fd::{AsFd, OwnedFd},
+            unix::fs::symlink,
+        },
+        path::Path,
+    };
+
+    use nix::{errno::Errno, sys::stat::fstat};
+
+    use super::{Place, walk};
+    use crate::sys::{open_in_root, open_place};
+
+    /// The walk and the kernel agree on every path of up to four of these names.
+    #[test]
+    fn the_walk_is_what_the_kernel_does() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let root = dir.path().join("root");
+        fs::create_dir_all(root.join("a/b/c")).expect("mkdir");
+        File::create(root.join("a/file")).expect("create");
+        File::create(root.join("file")).expect("create");
+        // Outside, where no path may lead.
+        File::create(dir.path().join("outside")).expect("create");
+        let links = [
+            ("abs", "/a/b"),
+            ("a/rel", "../a"),
+            ("up", "../../../../a"),
+            ("a/b/up", "../../../../../outside"),
+            ("loop", "loop"),
+            ("dangling", "/a/none/x"),
+            ("chain", "up/rel/b"),
+            ("tofile", "a/file"),
+            ("slash", "/"),
+        ];
+        for (link, target) in links {
+            symlink(target, root.join(link)).expect("symlink");
+        }
+        let names = [
+            "a", "b", "c", "rel", "up", "abs", "chain", "loop", "dangling", "tofile", "file", "slash", "none", "..",
+            "outside",
+        ];
+        let place = open_place(&root).expect("open");
+        if open_in_root(place.as_fd(), Path::new("/a")).err() == Some(Errno::ENOSYS) {
+            println!("skipped: this kernel has no openat2");
+            return;
+        }
+        let inode = |fd: &OwnedFd| fstat(fd).expect("fstat").st_ino;
+        let mut paths: Vec<String> = vec![String::new()];
+        let mut compared = 0;
+        for _ in 0..4 {
+            paths = paths.iter().flat_map(|path| names.map(|name| format!("{path}/{name}"))).collect();
+            for path in &paths {
+                let kernel = open_in_root(place.as_fd(), Path::new(path)).map(|fd| inode(&fd));
+                let ours = match walk(place.as_fd(), Path::new(path)) {
+                    Ok(Place::Found(fd)) => Ok(inode(&fd)),
+                    Ok(Place::Missing(_)) => Err(Errno::ENOENT),
+                    Err(error) => Err(error),
+                };
+                assert_eq!(ours, kernel, "{path}");
+                compared += 1;
+            }
+        }
+        assert_eq!(compared, 15 + 15 * 15 + 15 * 15 * 15 + 15 * 15 * 15 * 15);
+    }
+
+    #[test]
+    fn what_is_missing_is_told_from_where_it_would_be() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        fs::create_dir_all(dir.path().join("a/b")).expect("mkdir");
+        symlink("/a/b/new/er", dir.path().join("link")).expect("symlink");
+        let place = open_place(dir.path()).expect("open");
+        let missing = |path: &str| match walk(place.as_fd(), Path::new(path)) {
+            Ok(Place::Missing(missing)) => (missing.ancestor_path, missing.rest),
+            other => panic!("{path}: {other:?}"),
+        };
+        assert_eq!(missing("/x"), ("".into(), "x".into()));
+        assert_eq!(missing("/a/b/x/y"), ("a/b".into(), "x/y".into()));
+        assert_eq!(missing("/a/../a/b/x/../y"), ("a/b".into(), "y".into()));
+        assert_eq!(missing("/link/z"), ("a/b".into(), "new/er/z".into()));
+    }
 }
