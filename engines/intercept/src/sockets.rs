@@ -155,41 +155,56 @@ pub(crate) fn show_address<G: Guest>(
     guest.write(length_at, &u32::try_from(new).map_err(|_| EFAULT)?.to_ne_bytes())
 }
 
-/// The one socket call of older 32-bit programs: the real arguments are an array in memory.
+/// The one socket call of older 32-bit programs: the real arguments are an array in memory. What gives an address to the
+/// kernel is made as the call of its own that Linux has since 4.3.
 pub(crate) fn socketcall<G: Guest>(
     rules: &Rules<'_>,
     guest: &G,
     call: &mut Call,
     scratch: &mut Scratch,
 ) -> Result<Verdict, Errno> {
-    // (number, how many arguments, address, length, does the address go to the kernel)
-    const CALLS: [(i32, usize, usize, usize, Option<Intent>); 8] = [
-        (2, 3, 1, 2, Some(Intent::Create)), // bind
-        (3, 3, 1, 2, Some(Intent::Read)),   // connect
-        (5, 3, 1, 2, None),                 // accept
-        (6, 3, 1, 2, None),                 // getsockname
-        (7, 3, 1, 2, None),                 // getpeername
-        (11, 6, 4, 5, Some(Intent::Read)),  // sendto
-        (12, 6, 4, 5, None),                // recvfrom
-        (18, 4, 1, 2, None),                // accept4
-    ];
-    let Some((_, count, at, length, gives)) = CALLS.iter().find(|row| row.0 == call.int(0)).copied() else {
-        return Ok(Verdict::Pass);
-    };
+    let Some(inner) = INNER.iter().find(|inner| inner.selector == call.int(0)) else { return Ok(Verdict::Pass) };
     let mut words = [0; 24];
-    let words = &mut words[..4 * count];
+    let words = &mut words[..4 * inner.count];
     guest.read(call.arg(1), words)?;
-    let word = |words: &[u8], at: usize| {
-        u32::from_ne_bytes([words[4 * at], words[4 * at + 1], words[4 * at + 2], words[4 * at + 3]])
-    };
-    let address = u64::from(word(words, at));
-    let Some(intent) = gives else { return take_address(guest, address, u64::from(word(words, length))) };
-    if address == 0 {
+    let mut args = [0; 6];
+    for (arg, word) in args.iter_mut().zip(words.chunks_exact(4)) {
+        *arg = u64::from(u32::from_ne_bytes([word[0], word[1], word[2], word[3]]));
+    }
+    let mut direct = Call { abi: call.abi, number: inner.number, args };
+    let [at, length] = inner.address;
+    let Some(intent) = inner.gives else { return take_address(guest, direct.arg(at), direct.arg(length)) };
+    if direct.arg(at) == 0 {
         return Ok(Verdict::Pass);
     }
-    let Some(_) = host_address(rules, guest, address, word(words, length).cast_signed(), intent, 1, scratch)? else {
-        return Ok(Verdict::Pass);
-    };
-    // The array itself would have to be lent too, pointing at the lent address: not in this version.
-    Err(Errno::EACCES)
+    let verdict = give_address(rules, guest, &mut direct, inner.address, intent, scratch)?;
+    if verdict != Verdict::Pass {
+        *call = direct;
+    }
+    Ok(verdict)
 }
+
+/// A call that socketcall(2) makes.
+struct Inner {
+    selector: i32,
+    /// Its own number on i386.
+    number: u64,
+    /// How many arguments it has.
+    count: usize,
+    /// Which of them are an address and its length.
+    address: [u8; 2],
+    /// What it wants of the address that it gives to the kernel; `None`: it gets one.
+    gives: Option<Intent>,
+}
+
+#[rustfmt::skip] // one call, one line
+static INNER: [Inner; 8] = [
+    Inner { selector: 2, number: 361, count: 3, address: [1, 2], gives: Some(Intent::Create) }, // bind
+    Inner { selector: 3, number: 362, count: 3, address: [1, 2], gives: Some(Intent::Read) },   // connect
+    Inner { selector: 5, number: 364, count: 3, address: [1, 2], gives: None },                 // accept
+    Inner { selector: 6, number: 367, count: 3, address: [1, 2], gives: None },                 // getsockname
+    Inner { selector: 7, number: 368, count: 3, address: [1, 2], gives: None },                 // getpeername
+    Inner { selector: 11, number: 369, count: 6, address: [4, 5], gives: Some(Intent::Read) },  // sendto
+    Inner { selector: 12, number: 371, count: 6, address: [4, 5], gives: None },                // recvfrom
+    Inner { selector: 18, number: 364, count: 4, address: [1, 2], gives: None },                // accept4
+];

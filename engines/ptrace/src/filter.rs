@@ -137,3 +137,77 @@ pub(crate) fn install(code: &[libc::sock_filter]) -> io::Result<()> {
     };
     if done { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
+
+#[cfg(test)]
+mod tests {
+    use coracle_intercept::Identity;
+    use coracle_paths::View;
+
+    use super::*;
+
+    /// What the kernel's interpreter does with the instructions that are used here.
+    fn verdict(code: &[libc::sock_filter], arch: u32, number: u32, args: [u64; 6]) -> u32 {
+        let data = libc::seccomp_data { nr: number.cast_signed(), arch, instruction_pointer: 0, args };
+        // SAFETY: seccomp_data is plain old data without padding, 64 bytes long.
+        let bytes: [u8; 64] = unsafe { std::mem::transmute(data) };
+        let (mut at, mut word) = (0, 0);
+        loop {
+            let step = code[at];
+            at += 1;
+            match step.code {
+                LOAD => {
+                    let from = usize::try_from(step.k).expect("an offset");
+                    word = u32::from_ne_bytes(bytes[from..from + 4].try_into().expect("four bytes"));
+                }
+                EQUAL => at += usize::from(if word == step.k { step.jt } else { step.jf }),
+                AT_LEAST => at += usize::from(if word >= step.k { step.jt } else { step.jf }),
+                JUMP => at += usize::try_from(step.k).expect("a distance"),
+                RETURN => return step.k,
+                other => panic!("instruction {other:#x}"),
+            }
+        }
+    }
+
+    fn rules(uid: u32) -> Rules<'static> {
+        Rules {
+            view: View::new(b"/tree", true, &[]).expect("a view"),
+            identity: Identity { uid, gid: uid, host_uid: 1000, host_gid: 1000 },
+            hostname: None,
+        }
+    }
+
+    #[test]
+    fn exactly_the_calls_of_the_table_stop() {
+        const MARK: u64 = 0x1234_5678_9abc_def0;
+        for uid in [0, 1000] {
+            let rules = rules(uid);
+            let code = program(&rules, MARK);
+            assert!(code.len() < 4096, "the kernel's limit");
+            for (abi, arch) in [(Abi::X86_64, AUDIT_ARCH_X86_64), (Abi::I386, AUDIT_ARCH_I386)] {
+                for number in 0..600 {
+                    let row = coracle_intercept::table::row_of(abi, number).filter(|row| rules.wants(row));
+                    let number = u32::try_from(number).expect("small");
+                    let expected = if row.is_some() { libc::SECCOMP_RET_TRACE } else { libc::SECCOMP_RET_ALLOW };
+                    assert_eq!(verdict(&code, arch, number, [7; 6]), expected, "{abi:?} {number} {row:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_passes_by_its_arguments() {
+        const MARK: u64 = 0x1234_5678_9abc_def0;
+        let code = program(&rules(1000), MARK);
+        let pass = libc::SECCOMP_RET_ALLOW;
+        let stop = libc::SECCOMP_RET_TRACE;
+        let wide = |number, args| verdict(&code, AUDIT_ARCH_X86_64, number, args);
+        assert_eq!(wide(257, [0, 0, 0, 0, 0, MARK]), pass, "the loader's openat");
+        assert_eq!(wide(257, [0, 0, 0, 0, 0, MARK ^ 1]), stop);
+        assert_eq!(wide(257, [0, 0, 0, 0, 0, MARK ^ 1 << 40]), stop);
+        assert_eq!(verdict(&code, AUDIT_ARCH_I386, 295, [0, 0, 0, 0, 0, MARK & 0xffff_ffff]), pass);
+        assert_eq!(wide(45, [1, 1, 1, 1, 0, 0]), pass, "recvfrom without an address");
+        assert_eq!(wide(45, [1, 1, 1, 1, 1 << 32, 0]), stop);
+        assert_eq!(wide(X32 | 2, [1; 6]), libc::SECCOMP_RET_ERRNO | 38, "the x32 interface");
+        assert_eq!(verdict(&code, 0, 2, [1; 6]), pass, "another architecture cannot be");
+    }
+}

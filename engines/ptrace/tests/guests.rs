@@ -368,3 +368,23 @@ fn a_small_dev() {
         "fd\nfull\nnull\nptmx\npts\nrandom\nshm\nstderr\nstdin\nstdout\ntty\nurandom\nzero\n3\ny\n"
     );
 }
+
+#[test]
+fn sockets_of_the_unix_family() {
+    // The scratch directory's own path is long enough that only an alias of it fits an address.
+    for image in ["alpine-3.20.3-x86_64", "alpine-3.20.3-i386"] {
+        let Some(tree) = extract(image) else { continue };
+        let script = "syslogd -n -S -O /dev/out & i=0; until [ -S /dev/log ] || [ $i -gt 100 ]; do sleep 0.1; i=$((i+1)); done; \
+                      logger -t who 'it is heard'; i=0; until grep -q heard /dev/out || [ $i -gt 100 ]; do sleep 0.1; i=$((i+1)); done; \
+                      grep -o 'who: it is heard' /dev/out";
+        let mut spec = spec(&tree, &["sh", "-c", script]);
+        let deep = spec.scratch.join("d".repeat(100));
+        fs::create_dir(&deep).expect("mkdir");
+        if Uid::effective().is_root() {
+            chown(&deep, Some(NOBODY_IN_PARTICULAR), None).expect("chown");
+        }
+        spec.scratch = deep;
+        spec.devices = Devices::Minimal { extra: Vec::new() };
+        assert_eq!(run(&spec).text, "who: it is heard\n", "{image}");
+    }
+}
