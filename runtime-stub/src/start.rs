@@ -209,6 +209,7 @@ impl Start<'_> {
     fn launch(&self) -> Result<u8, StartError> {
         let facts = self.facts()?;
         let cached = self.acquire()?;
+        self.voice.note(&format!("tree: {}", cached.root.display()));
         let shared = launch::shared(&cached.dir)?;
         let mut plan = self.plan(&cached.root, Some(&shared))?;
         for (topic, text) in &plan.notes {
@@ -286,14 +287,31 @@ impl Start<'_> {
         }
     }
 
+    /// Where the tree is, and what became of every place that it could have been in.
+    fn places(&self, cached: &Cached) -> Vec<String> {
+        let how = if cached.hit { "found" } else { "unpacked now" };
+        let mut lines = vec![format!("tree: {} ({how})", cached.root.display())];
+        let settings = launch::places(self.options, self.caller);
+        let places = if cached.private { settings.scratch_places() } else { settings.cache_places() };
+        for place in places {
+            let skipped = cached.skipped.iter().find(|skipped| skipped.place.path == place.path);
+            let fate = match skipped {
+                Some(skipped) => skipped.reason.as_str(),
+                None if cached.root.starts_with(place.path.canonicalize().unwrap_or_default()) => "used",
+                None => "not needed",
+            };
+            lines.push(format!("{place}: {fate}"));
+        }
+        lines
+    }
+
     fn explain(&self) -> Result<u8, StartError> {
         let cached = self.acquire()?;
         let plan = self.plan(&cached.root, None)?;
         let (host, facts) = (Host::read(), self.facts()?);
         let candidates = engines::ask_all(&engines::ENGINES, &host, &facts, &plan.request);
         let chosen = engines::choose(&engines::ENGINES, self.asked_engine(), &host, &facts, &plan.request);
-        let mut places = vec![format!("tree: {}", cached.root.display())];
-        places.extend(cached.skipped.iter().map(|skipped| format!("passed over: {skipped}")));
+        let places = self.places(&cached);
         let name = chosen.as_ref().ok().map(|(engine, _)| engine.name());
         print(&report::explain(self.options, &plan, &candidates, name, &places))?;
         self.remove(cached);

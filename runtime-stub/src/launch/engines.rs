@@ -20,6 +20,8 @@ pub struct Candidate {
     pub engine: &'static dyn Engine,
     /// Its answer.
     pub answer: Result<(), Refusal>,
+    /// What the run would get less of than it asks for.
+    pub notes: Vec<String>,
 }
 
 /// The engine that a name or an alias means; letter case does not matter.
@@ -34,7 +36,14 @@ pub fn find(engines: &[&'static dyn Engine], name: &str) -> Option<&'static dyn 
 /// Asks every engine; for `explain`.
 #[must_use]
 pub fn ask_all(engines: &[&'static dyn Engine], host: &Host, facts: &ImageFacts, request: &Request) -> Vec<Candidate> {
-    engines.iter().map(|engine| Candidate { engine: *engine, answer: engine.probe(host, facts, request) }).collect()
+    engines
+        .iter()
+        .map(|engine| {
+            let answer = engine.probe(host, facts, request);
+            let notes = if answer.is_ok() { engine.notes(host, request) } else { Vec::new() };
+            Candidate { engine: *engine, answer, notes }
+        })
+        .collect()
 }
 
 /// The engine for this run, and those that refused before it.
@@ -60,7 +69,7 @@ pub fn choose(
     for engine in engines.iter().copied() {
         match engine.probe(host, facts, request) {
             Ok(()) => return Ok((engine, refused)),
-            answer => refused.push(Candidate { engine, answer }),
+            answer => refused.push(Candidate { engine, answer, notes: Vec::new() }),
         }
     }
     let refusals =

@@ -80,7 +80,8 @@ pub fn explain(
                 Ok(()) => "accepted".to_owned(),
                 Err(refusal) => format!("refused: {refusal}"),
             };
-            format!("{name}: {answer}")
+            let notes: String = one.notes.iter().map(|note| format!("; {note}")).collect();
+            format!("{name}: {answer}{notes}")
         })
         .collect();
     section("engines", &engines);
