@@ -292,12 +292,13 @@ impl Start<'_> {
         let how = if cached.hit { "found" } else { "unpacked now" };
         let mut lines = vec![format!("tree: {} ({how})", cached.root.display())];
         let settings = launch::places(self.options, self.caller);
+        let own = format!("coracle-{}", self.caller.uid);
         let places = if cached.private { settings.scratch_places() } else { settings.cache_places() };
         for place in places {
             let skipped = cached.skipped.iter().find(|skipped| skipped.place.path == place.path);
             let fate = match skipped {
                 Some(skipped) => skipped.reason.as_str(),
-                None if cached.root.starts_with(place.path.canonicalize().unwrap_or_default()) => "used",
+                None if cached.root.starts_with(place.path.canonicalize().unwrap_or_default().join(&own)) => "used",
                 None => "not needed",
             };
             lines.push(format!("{place}: {fate}"));

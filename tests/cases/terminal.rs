@@ -117,6 +117,11 @@ fn a_job_is_stopped_continued_and_interrupted_beside_the_stub() {
     job_control("--coracle-cache=none");
 }
 
+#[test]
+fn a_job_is_stopped_continued_and_interrupted_under_ptrace() {
+    job_control("--coracle-engine=ptrace");
+}
+
 fn shell_inside(options: &str) {
     let Some((_sandbox, mut terminal, app)) = shell() else { return };
     terminal.send(&format!("{app} {options} env PS1='gue''st> ' sh\n"));
@@ -152,4 +157,9 @@ fn a_shell_inside_has_job_control() {
 #[test]
 fn a_shell_inside_has_job_control_beside_the_stub() {
     shell_inside("--coracle-cache=none");
+}
+
+#[test]
+fn a_shell_inside_has_job_control_under_ptrace() {
+    shell_inside("--coracle-engine=ptrace");
 }

@@ -172,10 +172,11 @@ impl Binds {
         Ok(())
     }
 
-    /// The list, less what a later bind of the same place covers anyway.
+    /// The list, less what a later bind of the same place, or of one above it, covers anyway.
     pub(super) fn into_vec(self) -> Vec<Bind> {
-        let last = |bind: &Bind, at: usize| !self.list[at + 1..].iter().any(|later| later.guest == bind.guest);
-        self.list.iter().enumerate().filter(|(at, bind)| last(bind, *at)).map(|(_, bind)| bind.clone()).collect()
+        let seen =
+            |bind: &Bind, at: usize| !self.list[at + 1..].iter().any(|later| bind.guest.starts_with(&later.guest));
+        self.list.iter().enumerate().filter(|(at, bind)| seen(bind, *at)).map(|(_, bind)| bind.clone()).collect()
     }
 }
 
@@ -250,6 +251,16 @@ mod tests {
         let guests: Vec<_> = list.iter().map(|bind| bind.guest.to_string_lossy().into_owned()).collect();
         assert_eq!(guests.iter().filter(|guest| guest.starts_with("/tmp")).count(), 1, "{guests:?}");
         assert_eq!(guests.iter().filter(|guest| *guest == "/data").count(), 1, "{guests:?}");
+    }
+
+    #[test]
+    fn what_a_later_bind_covers_is_left_out() {
+        let mut binds = Binds::default();
+        for (host, guest) in [("/tmp/x/home", "/tmp/x/home"), ("/tmp", "/tmp"), ("/data", "/tmp/data")] {
+            binds.push(host.into(), guest.into(), BindOrigin::Volume);
+        }
+        let guests: Vec<PathBuf> = binds.into_vec().into_iter().map(|bind| bind.guest).collect();
+        assert_eq!(guests, [PathBuf::from("/tmp"), PathBuf::from("/tmp/data")]);
     }
 
     #[test]
