@@ -12,10 +12,13 @@ use std::{
 
 use harness::{Sandbox, bundles, skip, user};
 
-/// A sandbox with a copy of the Alpine bundle called `app.run`.
+/// A sandbox with a copy of the Alpine bundle called `app.run`. `CORACLE_TEST_ENGINE` runs all cases by that engine.
 fn alpine() -> Option<(Sandbox, PathBuf)> {
     let bundle = bundles::alpine()?;
-    let sandbox = Sandbox::new();
+    let mut sandbox = Sandbox::new();
+    if let Ok(engine) = std::env::var("CORACLE_TEST_ENGINE") {
+        sandbox.set("CORACLE_ENGINE", engine);
+    }
     let path = sandbox.work("app.run");
     fs::copy(bundle, &path).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
@@ -287,7 +290,7 @@ fn explain_names_every_bind_and_every_engine() {
     let output = sandbox.run(&app, ["--coracle-volume=.:/here:ro", "--coracle-explain"]);
     let text = output.ok();
     for part in
-        ["/here <- ", "(ro, volume)", "default: home directory", "trap: refused: ", "volume=.:/here:ro (command line)"]
+        ["/here <- ", "(ro, volume)", "default: temporary files", "trap: refused: ", "volume=.:/here:ro (command line)"]
     {
         assert!(text.contains(part), "no {part:?}: {output}");
     }
