@@ -8,6 +8,7 @@ use std::{fs, os::fd::AsFd, path::Path};
 use coracle_api::{Access, LaunchSpec, RunError};
 
 use crate::{
+    ids::Ids,
     mounts::bind_recursive,
     resolve,
     root::{Root, mount_point},
@@ -22,8 +23,8 @@ const TEXT: &str =
     "// One id is mapped in this container: there is no other user to become.\nAPT::Sandbox::User \"root\";\n";
 
 /// Binds the line where it is needed.
-pub(crate) fn stay_root(root: &Root, spec: &LaunchSpec) -> Result<(), RunError> {
-    let one_id = spec.identity.uid == 0 && spec.identity.subordinate.is_none();
+pub(crate) fn stay_root(root: &Root, spec: &LaunchSpec, ids: Ids<'_>) -> Result<(), RunError> {
+    let one_id = spec.identity.uid == 0 && ids == Ids::One;
     if !one_id || spec.access == Access::ReadOnly || resolve::open(root.place.as_fd(), Path::new(DIRECTORY)).is_err() {
         return Ok(());
     }

@@ -11,7 +11,7 @@ use std::io;
 
 use coracle_api::{Access, LaunchSpec, RunError};
 
-use crate::{seccomp, sys::Step};
+use crate::{ids::Ids, seccomp, sys::Step};
 
 /// Version 3 of the capability calls, in two 32-bit halves.
 const CAPABILITY_VERSION: u32 = 0x2008_0522;
@@ -19,48 +19,58 @@ const CAPABILITY_VERSION: u32 = 0x2008_0522;
 const CAP_DAC_OVERRIDE: u32 = 1;
 
 /// The last step before execve(2).
-pub(crate) fn settle(spec: &LaunchSpec) -> Result<(), RunError> {
-    let ranges = spec.identity.subordinate.is_some();
+pub(crate) fn settle(spec: &LaunchSpec, ids: Ids<'_>) -> Result<(), RunError> {
+    let one = ids == Ids::One;
     let root = spec.identity.uid == 0;
     if !root && matches!(spec.access, Access::CopyOnWrite { .. }) {
         keep(CAP_DAC_OVERRIDE).step(|| "let the program write to its own copy of read-only files")?;
     }
-    if !root && !ranges {
+    if !root && one {
         // SAFETY: this option takes plain integers; it cannot fail on Linux 3.5 and newer.
         unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
     }
-    if root && !ranges {
+    if root && one {
         seccomp::pretend_ownership().step(|| "install the filter that emulates root")?;
     }
     Ok(())
 }
 
-/// Lets one capability pass through execve(2): made inheritable, then ambient (Linux 4.3).
-fn keep(capability: u32) -> io::Result<()> {
-    #[repr(C)]
-    struct Header {
-        version: u32,
-        pid: i32,
-    }
-    #[repr(C)]
-    #[derive(Clone, Copy, Default)]
-    struct Data {
-        effective: u32,
-        permitted: u32,
-        inheritable: u32,
-    }
+#[repr(C)]
+struct Header {
+    version: u32,
+    pid: i32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct Data {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+/// This process's capabilities: the lower and the upper half of each set.
+fn capabilities() -> io::Result<[Data; 2]> {
     let mut header = Header { version: CAPABILITY_VERSION, pid: 0 };
     let mut data = [Data::default(); 2];
     // SAFETY: both pointers are to initialised structures of the layout that capget(2) gives for this version, which
-    // outlive the calls.
-    let done = unsafe {
-        if libc::syscall(libc::SYS_capget, &raw mut header, data.as_mut_ptr()) == 0 {
-            data[0].inheritable |= 1 << capability;
-            libc::syscall(libc::SYS_capset, &raw mut header, data.as_ptr())
-        } else {
-            -1
-        }
-    };
+    // outlive the call.
+    let done = unsafe { libc::syscall(libc::SYS_capget, &raw mut header, data.as_mut_ptr()) };
+    if done == 0 { Ok(data) } else { Err(io::Error::last_os_error()) }
+}
+
+/// The first 32 capabilities in effect.
+pub(crate) fn effective_capabilities() -> io::Result<u32> {
+    Ok(capabilities()?[0].effective)
+}
+
+/// Lets one capability pass through execve(2): made inheritable, then ambient (Linux 4.3).
+fn keep(capability: u32) -> io::Result<()> {
+    let mut data = capabilities()?;
+    data[0].inheritable |= 1 << capability;
+    let mut header = Header { version: CAPABILITY_VERSION, pid: 0 };
+    // SAFETY: as in `capabilities`; the second structure is only read.
+    let done = unsafe { libc::syscall(libc::SYS_capset, &raw mut header, data.as_ptr()) };
     if done != 0 {
         return Err(io::Error::last_os_error());
     }

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use coracle_api::{Identity, LaunchSpec, RunError};
+use coracle_api::{LaunchSpec, RunError};
 use nix::{
     mount::{MsFlags, mount},
     sys::stat::{Mode, umask},
@@ -14,6 +14,7 @@ use nix::{
 };
 
 use crate::{
+    ids::Ids,
     mounts::bind_recursive,
     root::{Root, mount_point},
     sys::{Step, fd_path},
@@ -37,14 +38,20 @@ const LINKS: [(&str, &str); 6] = [
 const TTY_GROUP: u32 = 5;
 
 /// Mounts and fills a tmpfs at `place`, the root's `/dev`; nodes are the host's, bound one by one.
-pub(crate) fn minimal(root: &Root, place: &OwnedFd, extra: &[PathBuf], spec: &LaunchSpec) -> Result<(), RunError> {
+pub(crate) fn minimal(
+    root: &Root,
+    place: &OwnedFd,
+    extra: &[PathBuf],
+    spec: &LaunchSpec,
+    ids: Ids<'_>,
+) -> Result<(), RunError> {
     let old = umask(Mode::empty());
-    let answer = fill(root, place, extra, spec);
+    let answer = fill(root, place, extra, spec, ids);
     umask(old);
     answer
 }
 
-fn fill(root: &Root, place: &OwnedFd, extra: &[PathBuf], spec: &LaunchSpec) -> Result<(), RunError> {
+fn fill(root: &Root, place: &OwnedFd, extra: &[PathBuf], spec: &LaunchSpec, ids: Ids<'_>) -> Result<(), RunError> {
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
     mount(Some("tmpfs"), &fd_path(place), Some("tmpfs"), flags, Some("mode=755,size=64m"))
         .step(|| "mount a tmpfs at /dev")?;
@@ -65,7 +72,7 @@ fn fill(root: &Root, place: &OwnedFd, extra: &[PathBuf], spec: &LaunchSpec) -> R
         symlink(target, dev.join(name)).step(|| format!("link /dev/{name}"))?;
     }
     console(&dev.join("console"))?;
-    terminals(&dev.join("pts"), &spec.identity)?;
+    terminals(&dev.join("pts"), ids)?;
     if spec.unshare.ipc {
         let queues = dev.join("mqueue");
         create_dir(&queues).step(|| "make /dev/mqueue")?;
@@ -97,12 +104,12 @@ fn console(target: &Path) -> Result<(), RunError> {
 }
 
 /// A pseudo-terminal file system of the guest's own. Terminals belong to the group `tty` where that group is mapped.
-fn terminals(pts: &Path, identity: &Identity) -> Result<(), RunError> {
+fn terminals(pts: &Path, ids: Ids<'_>) -> Result<(), RunError> {
     create_dir(pts).step(|| "make /dev/pts")?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
     let options = "newinstance,ptmxmode=0666,mode=620";
     let with_group = format!("{options},gid={TTY_GROUP}");
-    let group_is_mapped = identity.subordinate.as_ref().is_some_and(|ranges| ranges.gids.1 > TTY_GROUP);
+    let group_is_mapped = ids.has_group(TTY_GROUP);
     let options = if group_is_mapped { with_group.as_str() } else { options };
     mount(Some("devpts"), pts, Some("devpts"), flags, Some(options)).step(|| "mount devpts at /dev/pts")
 }

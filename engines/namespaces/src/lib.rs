@@ -9,6 +9,7 @@
 mod apt;
 mod credentials;
 mod dev;
+mod ids;
 mod init;
 mod mounts;
 mod net;
@@ -25,6 +26,8 @@ mod user;
 pub use remove::remove_all;
 
 use coracle_api::{Ended, Engine, Host, ImageFacts, LaunchSpec, Refusal, Request, RunError, exec::Prepared};
+
+use crate::ids::Ids;
 
 /// The engine.
 #[derive(Debug, Clone, Copy, Default)]
@@ -60,13 +63,14 @@ impl Engine for Namespaces {
         let program = Prepared::new(&spec.argv, &spec.env)?;
         let mut wanted = spec.unshare;
         wanted.uts |= spec.hostname.is_some();
-        user::enter(&spec.identity, wanted)?;
+        let ids = Ids::of(&spec.identity);
+        user::enter(&spec.identity, ids, wanted)?;
         if wanted.pid {
-            return init::supervise(spec, &program);
+            return init::supervise(spec, ids, &program);
         }
         net::name_and_loopback(spec)?;
-        root::enter(spec)?;
-        credentials::settle(spec)?;
+        root::enter(spec, ids)?;
+        credentials::settle(spec, ids)?;
         Err(program.exec())
     }
 }

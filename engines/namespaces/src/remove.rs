@@ -11,7 +11,7 @@ use nix::{
     unistd::{ForkResult, fork},
 };
 
-use crate::{sys::Step, user};
+use crate::{ids::Ids, sys::Step, user};
 
 /// Removes a directory with all that a guest of this identity left in it: files of other ids, and directories that nobody
 /// may enter. The work is done by a child that is root in a user namespace with the same ids.
@@ -26,7 +26,7 @@ pub fn remove_all(path: &Path, identity: &Identity) -> Result<(), RunError> {
     match unsafe { fork() }.step(what)? {
         ForkResult::Child => {
             let root = Identity { uid: 0, gid: 0, groups: Vec::new(), ..identity.clone() };
-            let code = match user::enter(&root, Unshare::default()).map(|()| fs::remove_dir_all(path)) {
+            let code = match user::enter(&root, Ids::of(&root), Unshare::default()).map(|()| fs::remove_dir_all(path)) {
                 Ok(Ok(())) => 0,
                 Ok(Err(error)) => error.raw_os_error().unwrap_or(libc::EIO),
                 Err(_) => libc::EPERM,

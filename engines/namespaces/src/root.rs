@@ -25,6 +25,7 @@ use nix::{
 
 use crate::{
     apt, dev,
+    ids::Ids,
     mounts::{bind_recursive, read_only},
     overlay,
     resolve::{self, Place},
@@ -55,13 +56,13 @@ impl Root {
 }
 
 /// Builds the view and makes it the process's root; leaves the process in the guest's working directory.
-pub(crate) fn enter(spec: &LaunchSpec) -> Result<(), RunError> {
+pub(crate) fn enter(spec: &LaunchSpec, ids: Ids<'_>) -> Result<(), RunError> {
     let mut root = tree(spec)?;
     if spec.access == Access::ReadOnly {
         underlay::provide(&mut root, &wanted(spec))?;
     }
-    system(&root, spec)?;
-    apt::stay_root(&root, spec)?;
+    system(&root, spec, ids)?;
+    apt::stay_root(&root, spec, ids)?;
     for bind in &spec.binds {
         match one_bind(&root, bind) {
             Err(_) if bind.optional => {}
@@ -99,7 +100,7 @@ fn wanted(spec: &LaunchSpec) -> Vec<(&Path, Kind)> {
 }
 
 /// `/proc`, `/sys` and `/dev`.
-fn system(root: &Root, spec: &LaunchSpec) -> Result<(), RunError> {
+fn system(root: &Root, spec: &LaunchSpec, ids: Ids<'_>) -> Result<(), RunError> {
     let place = mount_point(root, Path::new("/proc"), Kind::Directory)?;
     if !(spec.unshare.pid && fresh_proc(&place)?) {
         bind_recursive(Path::new("/proc"), &fd_path(&place)).step(|| "bind the host's /proc")?;
@@ -109,7 +110,7 @@ fn system(root: &Root, spec: &LaunchSpec) -> Result<(), RunError> {
     let place = mount_point(root, Path::new("/dev"), Kind::Directory)?;
     match &spec.devices {
         Devices::Host => bind_recursive(Path::new("/dev"), &fd_path(&place)).step(|| "bind the host's /dev"),
-        Devices::Minimal { extra } => dev::minimal(root, &place, extra, spec),
+        Devices::Minimal { extra } => dev::minimal(root, &place, extra, spec, ids),
     }
 }
 

@@ -1,8 +1,8 @@
 //! The user namespace: who the guest is.
 //!
-//! Without subordinate ids the launcher maps one id, its own, to the one asked for. With them the set-user-id helpers
-//! newuidmap(1) and newgidmap(1) map ranges too; they must run outside the new namespace and act on our pid, so a child
-//! made before unshare(2) runs them while this process, which keeps its pid, waits.
+//! One id, the launcher's own, it may map itself. More are mapped from outside the new namespace: subordinate ranges by the
+//! set-user-id helpers newuidmap(1) and newgidmap(1), and all ids by root. A child made before unshare(2) does that while
+//! this process, which keeps its pid, waits.
 
 use std::{
     ffi::CString,
@@ -12,7 +12,7 @@ use std::{
     path::Path,
 };
 
-use coracle_api::{Identity, RunError, SubordinateIds, Unshare};
+use coracle_api::{Identity, RunError, Unshare};
 use nix::{
     errno::Errno,
     fcntl::OFlag,
@@ -21,27 +21,26 @@ use nix::{
     unistd::{ForkResult, Pid, dup2_stderr, fork, getpid, pipe2, read, write},
 };
 
-use crate::sys::{Step, write_proc};
+use crate::{
+    ids::{Extent, Ids},
+    sys::{Step, write_proc},
+};
 
 /// Enters a new user and mount namespace, and the others asked for, as `identity`.
-pub(crate) fn enter(identity: &Identity, wanted: Unshare) -> Result<(), RunError> {
+pub(crate) fn enter(identity: &Identity, ids: Ids<'_>, wanted: Unshare) -> Result<(), RunError> {
     let mut flags = CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS;
     flags.set(CloneFlags::CLONE_NEWPID, wanted.pid);
     flags.set(CloneFlags::CLONE_NEWIPC, wanted.ipc);
     flags.set(CloneFlags::CLONE_NEWUTS, wanted.uts);
     flags.set(CloneFlags::CLONE_NEWNET, wanted.net);
-    match &identity.subordinate {
-        Some(ranges) => {
-            let mapper = Mapper::start(identity, ranges)?;
-            unshare_all(flags)?;
-            mapper.map()?;
-            become_guest(identity)
-        }
-        None => {
-            unshare_all(flags)?;
-            map_one(identity)
-        }
-    }
+    let Some(maps) = ids.maps(identity).step(|| "read the ids of this user namespace")? else {
+        unshare_all(flags)?;
+        return map_one(identity);
+    };
+    let mapper = Mapper::start(ids, maps)?;
+    unshare_all(flags)?;
+    mapper.map()?;
+    become_guest(identity)
 }
 
 fn unshare_all(flags: CloneFlags) -> Result<(), RunError> {
@@ -79,47 +78,33 @@ fn become_guest(identity: &Identity) -> Result<(), RunError> {
     }
 }
 
-/// One line of a map: guest id, host id, how many.
-type Extent = (u32, u32, u32);
-
-/// The guest's `asked` id is the launcher's `own`; every other guest id comes from the range, in order.
-pub(crate) fn extents(asked: u32, own: u32, (first, count): (u32, u32)) -> Vec<Extent> {
-    let below = asked.min(count);
-    let mut map = Vec::with_capacity(3);
-    if below > 0 {
-        map.push((0, first, below));
-    }
-    map.push((asked, own, 1));
-    if count > below {
-        map.push((asked + 1, first + below, count - below));
-    }
-    map
-}
-
-/// The child that runs the helpers, and the pipe that tells it when.
+/// The child that maps, and the pipe that tells it when.
 struct Mapper {
     child: Pid,
     go: OwnedFd,
-    /// What the helpers say on standard error.
+    /// What it, or a helper, says on standard error.
     said: OwnedFd,
-    ranges: SubordinateIds,
+    /// Who maps users and groups, for an error.
+    names: [String; 2],
 }
 
 impl Mapper {
-    fn start(identity: &Identity, ranges: &SubordinateIds) -> Result<Self, RunError> {
-        let uids = Command::new(&ranges.newuidmap, &extents(identity.uid, identity.host_uid, ranges.uids))?;
-        let gids = Command::new(&ranges.newgidmap, &extents(identity.gid, identity.host_gid, ranges.gids))?;
+    fn start(ids: Ids<'_>, [uids, gids]: [Vec<Extent>; 2]) -> Result<Self, RunError> {
+        let tasks = match ids {
+            Ids::Ranges(ranges) => [Task::helper(&ranges.newuidmap, &uids)?, Task::helper(&ranges.newgidmap, &gids)?],
+            Ids::One | Ids::All => [Task::file("uid_map", &uids), Task::file("gid_map", &gids)],
+        };
         let (wait, go) = pipe2(OFlag::O_CLOEXEC).step(|| "make a pipe")?;
         let (said, to_said) = pipe2(OFlag::O_CLOEXEC).step(|| "make a pipe")?;
         // SAFETY: this process has one thread (the contract of `Engine::run`), so the child may do anything.
-        match unsafe { fork() }.step(|| "fork the helper that maps subordinate ids")? {
-            ForkResult::Parent { child } => Ok(Self { child, go, said, ranges: ranges.clone() }),
+        match unsafe { fork() }.step(|| "fork the helper that maps ids")? {
+            ForkResult::Parent { child } => Ok(Self { child, go, said, names: tasks.map(|task| task.name()) }),
             ForkResult::Child => {
                 drop(go);
                 let told = read(&wait, &mut [0]) == Ok(1) && dup2_stderr(&to_said).is_ok();
                 let code = match told {
-                    true if !uids.succeeds() => 1,
-                    true if !gids.succeeds() => 2,
+                    true if !tasks[0].succeeds() => 1,
+                    true if !tasks[1].succeeds() => 2,
                     _ => 0, // if nothing was told the parent has failed before, and says so itself
                 };
                 // SAFETY: _exit ends this forked child at once, running none of the launcher's exit handlers.
@@ -129,24 +114,24 @@ impl Mapper {
     }
 
     fn map(self) -> Result<(), RunError> {
-        write(&self.go, b"x").step(|| "wake the helper that maps subordinate ids")?;
+        write(&self.go, b"x").step(|| "wake the helper that maps ids")?;
         let status = loop {
             match waitpid(self.child, None) {
                 Err(Errno::EINTR) => {}
-                answer => break answer.step(|| "wait for the helper that maps subordinate ids")?,
+                answer => break answer.step(|| "wait for the helper that maps ids")?,
             }
         };
         let failed = match status {
             WaitStatus::Exited(_, 0) => return Ok(()),
-            WaitStatus::Exited(_, 2) => &self.ranges.newgidmap,
-            _ => &self.ranges.newuidmap,
+            WaitStatus::Exited(_, 2) => &self.names[1],
+            _ => &self.names[0],
         };
         let mut said = String::new();
         // Whatever of it can be read; both helpers have ended.
         let _ = File::from(self.said).read_to_string(&mut said);
         let said = said.lines().next().map(str::trim).filter(|line| !line.is_empty()).unwrap_or("it failed");
         Err(RunError::Step {
-            what: format!("map subordinate ids with {}", failed.display()),
+            what: format!("map ids with {failed}"),
             source: io::Error::other(said.to_owned()),
             advice: Some(
                 "check this user's ranges in /etc/subuid and /etc/subgid, and that the helper is set-user-id root"
@@ -156,27 +141,52 @@ impl Mapper {
     }
 }
 
-/// A command line made before fork, so that the child only executes it.
-struct Command {
-    argv: Vec<CString>,
+/// What maps users, or groups; made before fork, so that the child only does it.
+enum Task {
+    /// A set-user-id helper's command line.
+    Helper(Vec<CString>),
+    /// A file and what to write to it.
+    File(String, String),
 }
 
-impl Command {
-    fn new(program: &Path, map: &[Extent]) -> Result<Self, RunError> {
+impl Task {
+    fn helper(program: &Path, map: &[Extent]) -> Result<Self, RunError> {
         let mut argv = vec![CString::new(program.as_os_str().as_bytes()).map_err(io::Error::from)];
         argv.push(CString::new(getpid().to_string()).map_err(io::Error::from));
         for (guest, host, count) in map {
             argv.extend([guest, host, count].map(|id| CString::new(id.to_string()).map_err(io::Error::from)));
         }
         let argv = argv.into_iter().collect::<io::Result<_>>().step(|| format!("run {}", program.display()))?;
-        Ok(Self { argv })
+        Ok(Self::Helper(argv))
+    }
+
+    fn file(name: &str, map: &[Extent]) -> Self {
+        let rows: Vec<String> = map.iter().map(|(guest, host, count)| format!("{guest} {host} {count}\n")).collect();
+        Self::File(format!("/proc/{}/{name}", getpid()), rows.concat())
+    }
+
+    fn name(&self) -> String {
+        match self {
+            Self::Helper(argv) => argv[0].to_string_lossy().into_owned(),
+            Self::File(path, _) => path.clone(),
+        }
     }
 
     fn succeeds(&self) -> bool {
+        let argv = match self {
+            Self::Helper(argv) => argv,
+            Self::File(path, rows) => {
+                let written = write_proc(path, rows);
+                if let Err(error) = &written {
+                    let _ = write(io::stderr(), error.to_string().as_bytes());
+                }
+                return written.is_ok();
+            }
+        };
         // SAFETY: called in the mapper's child only, which has one thread.
         match unsafe { fork() } {
             Ok(ForkResult::Child) => {
-                let argv: Vec<_> = self.argv.iter().map(|arg| arg.as_ptr()).chain([std::ptr::null()]).collect();
+                let argv: Vec<_> = argv.iter().map(|arg| arg.as_ptr()).chain([std::ptr::null()]).collect();
                 // SAFETY: every pointer is a NUL-terminated string owned by `self`, the array ends with null, and the
                 // empty environment is an array of one null pointer; _exit ends the child if execve returned.
                 unsafe {
@@ -187,17 +197,5 @@ impl Command {
             Ok(ForkResult::Parent { child }) => matches!(waitpid(child, None), Ok(WaitStatus::Exited(_, 0))),
             Err(_) => false,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::extents;
-
-    #[test]
-    fn own_id_takes_the_asked_place() {
-        assert_eq!(extents(0, 1000, (100_000, 65536)), [(0, 1000, 1), (1, 100_000, 65536)]);
-        assert_eq!(extents(33, 1000, (100_000, 100)), [(0, 100_000, 33), (33, 1000, 1), (34, 100_033, 67)]);
-        assert_eq!(extents(1000, 1000, (100_000, 100)), [(0, 100_000, 100), (1000, 1000, 1)]);
     }
 }

@@ -114,6 +114,28 @@ fn ranges_of_ids() {
 }
 
 #[test]
+fn real_root_has_all_ids() {
+    let Some(tree) = shared_tree() else { return };
+    if !nix::unistd::geteuid().is_root() {
+        return common::skip("needs root");
+    }
+    let volume = directory();
+    let mut spec = as_root(script(
+        tree,
+        "set -e; touch /mnt/f; chown 33:44 /mnt/f; su -s /bin/sh nobody -c 'id -u'; wc -l < /proc/self/uid_map; cat /proc/self/setgroups",
+    ));
+    (spec.identity.host_uid, spec.identity.host_gid) = (0, 0);
+    spec.binds.push(bind(volume.path(), "/mnt"));
+    spec.devices = Devices::Minimal { extra: Vec::new() };
+    for unshare in [Unshare::default(), ALONE] {
+        spec.unshare = unshare;
+        assert_eq!(run(&spec).success(), "65534\n1\nallow\n");
+        let meta = fs::metadata(volume.path().join("f")).expect("stat");
+        assert_eq!((meta.uid(), meta.gid()), (33, 44));
+    }
+}
+
+#[test]
 fn ranges_that_are_not_granted_are_an_error() {
     let Some(tree) = shared_tree() else { return };
     let Some((uid, gid, mut ranges)) = user_with_ranges() else { return };
@@ -121,7 +143,7 @@ fn ranges_that_are_not_granted_are_an_error() {
     let mut spec = as_root(spec(tree, &["true"]));
     spec.identity = Identity { host_uid: uid, host_gid: gid, subordinate: Some(ranges), ..spec.identity };
     let err = run(&spec).failure(125);
-    assert!(err.starts_with("map subordinate ids with /usr/bin/newuidmap: newuidmap: uid range"), "{err}");
+    assert!(err.starts_with("map ids with /usr/bin/newuidmap: newuidmap: uid range"), "{err}");
     assert!(err.ends_with("and that the helper is set-user-id root\n"), "{err}");
 }
 
