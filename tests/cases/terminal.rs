@@ -134,7 +134,7 @@ fn shell_inside(options: &str, stops_itself: bool) {
     std::thread::sleep(Duration::from_millis(300));
     terminal.send("\x1a");
     terminal.expect("Stopped");
-    terminal.send("kill -KILL %1; wait; echo do''ne\n");
+    terminal.send("kill -KILL %1; sleep 1; jobs; echo do''ne\n");
     terminal.expect("done");
     if stops_itself {
         // The guest's shell as a whole, from inside, then back.
