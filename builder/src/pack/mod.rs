@@ -29,7 +29,7 @@ pub use output::Output;
 use crate::{artifacts, flatten::Tree};
 
 /// Compression unless the user says otherwise: see the measurement in ARCHITECTURE.md.
-pub const DEFAULT_LEVEL: i32 = 6;
+pub const DEFAULT_LEVEL: i32 = 9;
 
 /// Everything that goes into a bundle.
 #[derive(Debug)]
