@@ -2,23 +2,25 @@
 
 use std::{fs::File, io::Read as _, path::Path};
 
-use anyhow::bail;
 use coracle_format::{ImageConfig, Index, Kind, Manifest, Provenance};
 use coracle_open::Bundle;
 use indicatif::{HumanBytes, HumanCount};
 use serde::Serialize;
 use serde_json::json;
 
-use crate::cli::{args::InspectArgs, print};
+use crate::{
+    cli::{args::InspectArgs, print, source},
+    source::{Content, Layer, SourceSpec, resolve},
+};
 
 /// Shows what a bundle or an image is.
-pub(super) fn run(args: &InspectArgs, _quiet: bool) -> anyhow::Result<()> {
+pub(super) fn run(args: &InspectArgs, quiet: bool) -> anyhow::Result<()> {
     let text = args.what.to_string_lossy();
     let path = Path::new(text.strip_prefix("bundle:").unwrap_or(&text));
     if is_program(path) {
         return bundle(path, args.json);
     }
-    bail!("{text}: images are not inspected in this version: name a bundle");
+    image(args, quiet)
 }
 
 /// Whether a bundle may be here; opening it says whether it is.
@@ -26,6 +28,34 @@ fn is_program(path: &Path) -> bool {
     let mut head = [0; 4];
     // Opening a named pipe would wait for its writer.
     path.is_file() && File::open(path).is_ok_and(|mut file| file.read_exact(&mut head).is_ok()) && head == *b"\x7fELF"
+}
+
+/// An image of any source; one in a registry is fetched, and stays in the store for the build that follows.
+fn image(args: &InspectArgs, quiet: bool) -> anyhow::Result<()> {
+    let spec = SourceSpec::parse_os(&args.what)?;
+    let image = resolve(&spec, &source::options(&args.source_options, quiet)?)?;
+    let layers = match &image.content {
+        Content::Layers(layers) => layers.as_slice(),
+        Content::Tree(_) => &[],
+    };
+    if args.json {
+        let layer = |layer: &Layer| json!({ "digest": layer.digest, "diff_id": layer.diff_id, "size": layer.blob.len });
+        return print::json(&json!({
+            "kind": "image",
+            "config": image.config,
+            "provenance": image.provenance,
+            "layers": layers.iter().map(layer).collect::<Vec<_>>(),
+        }));
+    }
+    let size: u64 = layers.iter().map(|layer| layer.blob.len).sum();
+    let title = match layers.len() {
+        0 => format!("{spec}: a tree"),
+        count => format!("{spec}: an image of {count} layers, {}", HumanBytes(size)),
+    };
+    let mut table = Table::new(title);
+    describe_source(&mut table, &image.provenance);
+    describe_config(&mut table, &image.config);
+    table.print()
 }
 
 /// How many there are of each kind.
