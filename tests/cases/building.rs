@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::Read as _,
     os::unix::{fs::PermissionsExt, process::ExitStatusExt},
     path::Path,
     process::Stdio,
@@ -105,7 +106,9 @@ fn a_full_disk_is_named_and_the_old_output_stays() {
     let sandbox = Sandbox::new();
     let tree = small_tree(&sandbox);
     // Does not compress, and is larger than the file system.
-    sandbox.run("sh", ["-c", "head -c 6000000 /dev/urandom > tree/noise"]).ok();
+    let mut noise = Vec::new();
+    fs::File::open("/dev/urandom").unwrap().take(6_000_000).read_to_end(&mut noise).unwrap();
+    sandbox.write("tree/noise", noise);
     let small = sandbox.make_dir("small");
     let user = user::ordinary();
     let script = r#"

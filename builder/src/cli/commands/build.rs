@@ -9,7 +9,7 @@ use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 
 use super::image::{self, Ready};
 use crate::{
-    cli::{args::ChangeArgs, plan::BuildPlan, report},
+    cli::{plan::BuildPlan, report},
     pack::{self, Contents, Output},
     patch,
 };
@@ -18,8 +18,7 @@ use crate::{
 pub(super) fn run(plan: BuildPlan, quiet: bool) -> anyhow::Result<()> {
     // First, so that an output that cannot be fails before anything is fetched.
     let output = Output::create(&plan.output)?;
-    let Ready { tree, config, defaults, mut provenance } = image::load(&plan, quiet)?;
-    provenance.options.extend(as_given(&plan.changes));
+    let Ready { tree, config, defaults, provenance } = image::load(&plan, quiet)?;
     let facts = patch::facts(&tree, &config)?;
     let notes = tree.notes.clone();
     let contents = Contents { tree: &tree, config, defaults, provenance, facts };
@@ -56,24 +55,4 @@ fn bar(quiet: bool) -> ProgressBar {
         Ok(style) => bar.with_style(style),
         Err(_) => bar,
     }
-}
-
-/// The options that changed the image, for the manifest.
-fn as_given(changes: &ChangeArgs) -> Vec<String> {
-    let copy = changes.copy.iter().map(|value| ("copy", value.to_string_lossy().into_owned()));
-    let exclude = changes.exclude.iter().map(|value| ("exclude", value.to_string_lossy().into_owned()));
-    let single = [
-        ("entrypoint", &changes.entrypoint),
-        ("cmd", &changes.cmd),
-        ("workdir", &changes.workdir),
-        ("user", &changes.user),
-        ("engine", &changes.engine),
-    ];
-    let single = single.into_iter().filter_map(|(name, value)| Some((name, value.clone()?)));
-    let env = changes.env.iter().map(|value| ("env", value.clone()));
-    let volume = changes.volume.iter().map(|value| ("volume", value.clone()));
-    let all = copy.chain(exclude).chain(single).chain(env).chain(volume);
-    all.map(|(name, value)| format!("--{name}={value}"))
-        .chain(changes.isolated.then(|| "--isolated".to_owned()))
-        .collect()
 }
