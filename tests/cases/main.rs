@@ -2,6 +2,7 @@
 
 mod building;
 mod examples;
+mod probes;
 mod running;
 mod terminal;
 mod tidy;

@@ -6,7 +6,7 @@ use std::{
     sync::{Mutex, OnceLock},
 };
 
-use crate::{Sandbox, images, sandbox::register_removal};
+use crate::{Sandbox, images};
 
 /// A bundle of the image `name` (see [`images`]) built with `options`, or a recorded skip.
 ///
@@ -22,11 +22,7 @@ pub fn of(name: &'static str, options: &[&str]) -> Option<PathBuf> {
     if let Some(path) = bundles.get(&key) {
         return Some(path.clone());
     }
-    let sandbox = SANDBOX.get_or_init(|| {
-        let sandbox = Sandbox::new();
-        register_removal(sandbox.path());
-        sandbox
-    });
+    let sandbox = SANDBOX.get_or_init(Sandbox::kept);
     let path = sandbox.work(&format!("{}.run", bundles.len()));
     let (source, output) = (format!("rootfs:{}", tar.display()), path.display().to_string());
     let mut args = vec!["build", source.as_str(), "-o", output.as_str()];

@@ -61,7 +61,7 @@ pub(crate) fn shared_dir() -> &'static Path {
 }
 
 /// Statics are never dropped: a child process waits for our end and removes the directory.
-pub(crate) fn register_removal(dir: &Path) {
+fn register_removal(dir: &Path) {
     let script = r#"read _; chmod -R u+rwX "$0" 2>/dev/null; rm -rf "$0""#;
     let child = Command::new("sh")
         .args(["-c", script])
@@ -112,6 +112,14 @@ impl Sandbox {
             ("LANG", "C.UTF-8".to_owned()),
         ];
         sandbox.env = env.map(|(key, value)| (key.to_owned(), value)).into();
+        sandbox
+    }
+
+    /// A sandbox for a static, which is never dropped: removed when the process ends.
+    #[must_use]
+    pub fn kept() -> Self {
+        let sandbox = Self::new();
+        register_removal(sandbox.path());
         sandbox
     }
 

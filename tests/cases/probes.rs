@@ -1,0 +1,252 @@
+//! The probe programs of `tests/guests` say the same under every engine as in a real chroot, line by line.
+//!
+//! The measure is the kernel: the same static programs, run natively by the same user in a chroot of the same tree, which
+//! root prepares with a read-only bind mount. What differs under an engine and is known stands in [`KNOWN`] with its
+//! reason. A difference that is not there fails, and so does one that is there and has gone away.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::unix::{fs::symlink, process::CommandExt},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
+
+use harness::{Sandbox, coracle, images, skip, user};
+
+/// No probe needs a second; one that hangs is ended after this.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Engine, probe, the kernel's line, the engine's line, why.
+type Difference = (&'static str, &'static str, &'static str, &'static str, &'static str);
+
+const DEEP: &str = "a directory whose whole path is longer than PATH_MAX cannot be entered step by step";
+const BY_DESCRIPTOR: &str = "a program executed by descriptor is started through /proc/N/fd";
+const ORDER: &str = "refused all the same, but for another of several reasons";
+const NAMED: &str = "a relative socket name is bound as an absolute one, which the peer sees";
+const MESSAGES: &str = "the address in sendmsg's structure is not translated";
+const LONG_SOCKET: &str = "a socket name that only fits the structure before translation";
+
+const KNOWN: &[Difference] = &[
+    ("ptrace", "cwd", "depth 20", "depth 16", DEEP),
+    ("ptrace", "cwd", "getcwd of a long path: ERANGE", "getcwd of a long path: a name", DEEP),
+    (
+        "ptrace",
+        "exec",
+        "told: argv0 a name argc 4 comm exec execfn /dev/fd/3 env none",
+        "told: argv0 a name argc 4 comm 3 execfn /dev/fd/3 env none",
+        BY_DESCRIPTOR,
+    ),
+    ("ptrace", "exec", "/proc/self/exe: /probes/exec", "/proc/self/exe: /proc/N/fd/3", BY_DESCRIPTOR),
+    (
+        "ptrace",
+        "exec",
+        "told: argv0 a name argc 4 comm exec execfn /dev/fd/3/exec env none",
+        "told: argv0 a name argc 4 comm exec execfn exec env none",
+        BY_DESCRIPTOR,
+    ),
+    ("ptrace", "paths", "rename(\"/none\", \"/work/x\"): EXDEV", "rename(\"/none\", \"/work/x\"): EROFS", ORDER),
+    ("ptrace", "paths", "rmdir(\"/work\"): EROFS", "rmdir(\"/work\"): EBUSY", ORDER),
+    ("ptrace", "paths", "rename(\"/work\", \"/other\"): EROFS", "rename(\"/work\", \"/other\"): EBUSY", ORDER),
+    ("ptrace", "paths", "rmdir(\"/\"): EBUSY", "rmdir(\"/\"): EROFS", ORDER),
+    ("ptrace", "paths", "unlink(\"/\"): EISDIR", "unlink(\"/\"): EROFS", ORDER),
+    ("ptrace", "times", "truncate(\"/dir\", 1): EISDIR", "truncate(\"/dir\", 1): EROFS", ORDER),
+    ("ptrace", "sockets", "sender: length 3 d1", "sender: length 9 /work/d1", NAMED),
+    ("ptrace", "sockets", "sendmsg(d1, &message, 0): 3", "sendmsg(d1, &message, 0): ENOENT", MESSAGES),
+    (
+        "ptrace",
+        "sockets",
+        "recvmsg(d2, &reply, MSG_DONTWAIT): 3",
+        "recvmsg(d2, &reply, MSG_DONTWAIT): EAGAIN",
+        MESSAGES,
+    ),
+    ("ptrace", "sockets", "sender: length 3 d1", "sender: length 108 /work/d1", MESSAGES),
+    (
+        "ptrace",
+        "sockets",
+        "bind(l, (struct sockaddr *)&at, name(&at, longest)): 0",
+        "bind(l, (struct sockaddr *)&at, name(&at, longest)): ENAMETOOLONG",
+        LONG_SOCKET,
+    ),
+    ("ptrace", "sockets", "stat(longest, &st): 0", "stat(longest, &st): ENOENT", LONG_SOCKET),
+    ("ptrace", "sockets", "listen(l, 1): 0", "listen(l, 1): EINVAL", LONG_SOCKET),
+    (
+        "ptrace",
+        "sockets",
+        "connect(m, (struct sockaddr *)&at, name(&at, longest)): 0",
+        "connect(m, (struct sockaddr *)&at, name(&at, longest)): ENAMETOOLONG",
+        LONG_SOCKET,
+    ),
+    (
+        "ptrace",
+        "sockets",
+        "longest: length 108 /work/xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
+        "longest: length 0 ",
+        LONG_SOCKET,
+    ),
+];
+
+/// The tree, its bundle, and what the kernel says.
+struct Prepared {
+    sandbox: Sandbox,
+    bundle: PathBuf,
+    native: BTreeMap<String, Vec<String>>,
+}
+
+fn prepared() -> Option<&'static Prepared> {
+    static PREPARED: OnceLock<Option<Prepared>> = OnceLock::new();
+    if skip::lacks(&["gcc", "unshare", "chroot"]) || skip::unless_root() {
+        return None;
+    }
+    PREPARED.get_or_init(|| Some(prepare())).as_ref()
+}
+
+fn prepare() -> Prepared {
+    let sandbox = Sandbox::kept();
+    let root = sandbox.make_dir("work/tree");
+    for dir in ["etc", "links", "dir/sub", "probes", "tmp", "proc", "dev", "work"] {
+        fs::create_dir_all(root.join(dir)).unwrap();
+    }
+    let files = [
+        ("etc/passwd", "root:x:0:0::/:/none\n"),
+        ("etc/group", "root:x:0:\n"),
+        ("dir/file", "text\n"),
+        ("dir/sub/deep", "x\n"),
+    ];
+    for (name, text) in files {
+        fs::write(root.join(name), text).unwrap();
+    }
+    let links = [
+        ("abs", "/etc/passwd"),
+        ("rel", "../etc/passwd"),
+        ("loop", "loop"),
+        ("dangling", "/no/where"),
+        ("up", "../../../.."),
+        ("dir", "/dir"),
+        ("chain", "rel"),
+    ];
+    for (name, target) in links {
+        symlink(target, root.join("links").join(name)).unwrap();
+    }
+    let mut names = Vec::new();
+    for entry in fs::read_dir(images::workspace().join("tests/guests")).unwrap() {
+        let source = entry.unwrap().path();
+        if source.extension().is_some_and(|extension| extension == "c") {
+            let name = source.file_stem().unwrap().to_str().unwrap().to_owned();
+            let mut gcc = Command::new("gcc");
+            gcc.args(["-O1", "-static", "-w", "-o"]).arg(root.join("probes").join(&name)).arg(&source);
+            assert!(gcc.status().unwrap().success(), "{} does not compile", source.display());
+            names.push(name);
+        }
+    }
+    assert!(!names.is_empty());
+    // Everything is the user's own, as it is in an unpacked tree.
+    let owner = format!("{}:{}", user::ordinary().uid, user::ordinary().gid);
+    assert!(Command::new("chown").args(["-hR", &owner]).arg(&root).status().unwrap().success());
+    let native = names.into_iter().map(|name| (name.clone(), lines(natively(&sandbox, &root, &name)))).collect();
+    let bundle = sandbox.work("probes.run");
+    let source = format!("rootfs:{}", root.display());
+    sandbox.run(coracle(), ["build", &source, "--cmd", r#"["/probes/exec"]"#, "-o", bundle.to_str().unwrap()]).ok();
+    Prepared { sandbox, bundle, native }
+}
+
+/// A probe in a chroot of the tree, read-only but for /work, in a mount namespace of its own.
+fn natively(sandbox: &Sandbox, root: &Path, name: &str) -> Command {
+    let script = r#"
+        set -e
+        mount --bind "$0" "$0" && mount -o remount,bind,ro "$0"
+        mount --rbind /proc "$0/proc" && mount --rbind /dev "$0/dev" && mount --bind "$1" "$0/work"
+        cd "$0"
+        exec chroot --userspec="$2" --groups= "$0" "/probes/$3"
+    "#;
+    let user = user::ordinary();
+    let mut command = Command::new("unshare");
+    command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+    command.args(["--mount", "sh", "-c", script]).arg(root).arg(fresh(sandbox, &format!("native-{name}")));
+    command.args([&format!("{}:{}", user.uid, user.gid), name]);
+    command
+}
+
+/// An empty directory for a probe to fill.
+fn fresh(sandbox: &Sandbox, name: &str) -> PathBuf {
+    sandbox.make_dir(&format!("work/{name}"))
+}
+
+/// What a command prints, ended when it takes too long.
+fn lines(mut command: Command) -> Vec<String> {
+    let shown = format!("{command:?}");
+    let log = tempfile::NamedTempFile::new().unwrap();
+    command.stdin(Stdio::null()).stdout(log.reopen().unwrap()).stderr(log.reopen().unwrap()).process_group(0);
+    let mut child = command.spawn().unwrap();
+    let end = Instant::now() + LIMIT;
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break Some(status);
+        }
+        if Instant::now() > end {
+            let group = i32::try_from(child.id()).unwrap();
+            // SAFETY: kill takes integers; the group is the one that the child, not yet waited for, leads.
+            unsafe { libc::kill(-group, libc::SIGKILL) };
+            child.wait().unwrap();
+            break None;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    };
+    let text = String::from_utf8_lossy(&fs::read(log.path()).unwrap()).into_owned();
+    assert!(status.is_some(), "{shown} did not end in time; it printed:\n{text}");
+    assert!(status.is_some_and(|status| status.success()), "{shown}: {status:?}:\n{text}");
+    text.lines().map(numberless).collect()
+}
+
+/// `/proc/123/…` with the number, which differs from run to run, replaced.
+fn numberless(line: &str) -> String {
+    let mut parts = line.split("/proc/");
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let rest = part.trim_start_matches(|c: char| c.is_ascii_digit());
+        text += if rest.len() < part.len() { "/proc/N" } else { "/proc/" };
+        text += rest;
+    }
+    text
+}
+
+fn compare(engine: &'static str) {
+    let Some(Prepared { sandbox, bundle, native }) = prepared() else { return };
+    if !sandbox.run(bundle, ["--coracle-explain"]).stdout.contains(&format!("{engine}: accepted")) {
+        return skip::because(&format!("this node refuses {engine}"));
+    }
+    let mut new = Vec::new();
+    let mut known: Vec<&Difference> = KNOWN.iter().filter(|known| known.0 == engine).collect();
+    for (name, expected) in native {
+        let work = fresh(sandbox, &format!("{engine}-{name}"));
+        let mut command = sandbox.command(bundle);
+        command.arg(format!("--coracle-engine={engine}")).arg("--coracle-workdir=/");
+        command.arg(format!("--coracle-volume={}:/work", work.display())).arg(format!("/probes/{name}"));
+        let seen = lines(command);
+        if seen.len() != expected.len() {
+            new.push(format!("{name}: {} lines instead of {}:\n{}", seen.len(), expected.len(), seen.join("\n")));
+            continue;
+        }
+        for (expected, seen) in expected.iter().zip(&seen).filter(|(expected, seen)| expected != seen) {
+            let is_this = |known: &Difference| known.1 == name && known.2 == expected && known.3 == seen;
+            if !KNOWN.iter().any(|known| known.0 == engine && is_this(known)) {
+                new.push(format!("(\"{engine}\", \"{name}\", {expected:?}, {seen:?}, \"\"),"));
+            }
+            known.retain(|known| !is_this(known));
+        }
+    }
+    assert!(new.is_empty(), "differs from the kernel:\n{}", new.join("\n"));
+    assert!(known.is_empty(), "no longer differ from the kernel, take them off the list: {known:#?}");
+}
+
+#[test]
+fn namespaces_are_the_kernel() {
+    compare("namespaces");
+}
+
+#[test]
+fn the_tracer_answers_as_the_kernel_does() {
+    compare("ptrace");
+}
