@@ -102,10 +102,12 @@ impl Mapper {
             ForkResult::Child => {
                 drop(go);
                 let told = read(&wait, &mut [0]) == Ok(1) && dup2_stderr(&to_said).is_ok();
-                let code = match told {
-                    true if !tasks[0].succeeds() => 1,
-                    true if !tasks[1].succeeds() => 2,
-                    _ => 0, // if nothing was told the parent has failed before, and says so itself
+                // Two programs that do not wait for each other: side by side.
+                let code = match told.then(|| tasks.each_ref().map(Task::start).map(Started::succeeds)) {
+                    Some([false, _]) => 1,
+                    Some([true, false]) => 2,
+                    Some([true, true]) => 0,
+                    None => 0, // nothing was told: the parent has failed before, and says so itself
                 };
                 // SAFETY: _exit ends this forked child at once, running none of the launcher's exit handlers.
                 unsafe { libc::_exit(code) }
@@ -172,7 +174,7 @@ impl Task {
         }
     }
 
-    fn succeeds(&self) -> bool {
+    fn start(&self) -> Started {
         let argv = match self {
             Self::Helper(argv) => argv,
             Self::File(path, rows) => {
@@ -180,7 +182,7 @@ impl Task {
                 if let Err(error) = &written {
                     let _ = write(io::stderr(), error.to_string().as_bytes());
                 }
-                return written.is_ok();
+                return Started::Done(written.is_ok());
             }
         };
         // SAFETY: called in the mapper's child only, which has one thread.
@@ -194,8 +196,23 @@ impl Task {
                     libc::_exit(127)
                 }
             }
-            Ok(ForkResult::Parent { child }) => matches!(waitpid(child, None), Ok(WaitStatus::Exited(_, 0))),
-            Err(_) => false,
+            Ok(ForkResult::Parent { child }) => Started::Runs(child),
+            Err(_) => Started::Done(false),
+        }
+    }
+}
+
+/// A task under way, or over.
+enum Started {
+    Runs(Pid),
+    Done(bool),
+}
+
+impl Started {
+    fn succeeds(self) -> bool {
+        match self {
+            Self::Runs(child) => matches!(waitpid(child, None), Ok(WaitStatus::Exited(_, 0))),
+            Self::Done(well) => well,
         }
     }
 }
