@@ -237,15 +237,15 @@ impl Walk {
 
     fn finish(self) -> Tree {
         let Self { mut tree, skipped, .. } = self;
-        note(&mut tree.notes, skipped.unreadable, "could not be read and", "left out");
-        note(&mut tree.notes, skipped.sockets, "", "sockets and left out");
-        note(&mut tree.notes, skipped.mounts, "", "mounted from elsewhere and left empty");
+        note(&mut tree.notes, skipped.unreadable, "could not be read and were left out");
+        note(&mut tree.notes, skipped.sockets, "are sockets and were left out");
+        note(&mut tree.notes, skipped.mounts, "are mounted from elsewhere and were left empty");
         tree
     }
 }
 
-/// `3 files are sockets and left out: /a, /b, /c`.
-fn note(notes: &mut Vec<String>, mut paths: Vec<Vec<u8>>, before: &str, after: &str) {
+/// `3 of its files are sockets and were left out: /a, /b, /c`.
+fn note(notes: &mut Vec<String>, mut paths: Vec<Vec<u8>>, what: &str) {
     const NAMED: usize = 8;
     if paths.is_empty() {
         return;
@@ -253,8 +253,7 @@ fn note(notes: &mut Vec<String>, mut paths: Vec<Vec<u8>>, before: &str, after: &
     paths.sort();
     let shown: Vec<_> = paths.iter().take(NAMED).map(|path| format!("/{}", String::from_utf8_lossy(path))).collect();
     let more = if paths.len() > NAMED { ", …" } else { "" };
-    let middle = if before.is_empty() { "are" } else { before };
-    notes.push(format!("{} of its files {middle} {after}: {}{more}", paths.len(), shown.join(", ")));
+    notes.push(format!("{} of its files {what}: {}{more}", paths.len(), shown.join(", ")));
 }
 
 /// Asks the kernel, for the effective ids, which know of capabilities and access lists.
@@ -380,7 +379,7 @@ mod tests {
         }
         assert!(matches!(&tree.get(b"l").expect("there").kind, InodeKind::Symlink(to) if to == b"../nowhere"));
         assert!(matches!(tree.get(b"p").expect("there").kind, InodeKind::Fifo));
-        assert_eq!(tree.notes, ["1 of its files are sockets and left out: /s"]);
+        assert_eq!(tree.notes, ["1 of its files are sockets and were left out: /s"]);
     }
 
     #[test]
