@@ -10,6 +10,7 @@
 
 mod filter;
 mod layout;
+mod lending;
 mod loading;
 mod memory;
 mod outside;

@@ -9,14 +9,11 @@
 use std::{collections::hash_map::Entry, ffi::CString, io, os::fd::OwnedFd, rc::Rc};
 
 use coracle_api::Ended;
-use coracle_intercept::{
-    Abi, Call, Errno, Outside, Rules, Scratch, Verdict, enter,
-    errno::{E2BIG, EFAULT},
-    leave,
-};
+use coracle_intercept::{Abi, Call, Outside, Rules, Scratch, Verdict, enter, leave};
 
 use crate::{
-    loading::{self, Loading},
+    lending::{lend, lend_program},
+    loading,
     memory::Memory,
     outside,
     peer::{Aliases, Peer},
@@ -240,7 +237,7 @@ impl<'r> Tracer<'r> {
             }
             self.armed = true;
         }
-        let before = call;
+        let (before, seen_at) = (call, tracee.window);
         let peer = Peer::new(thread, tracee.process, &self.tracees, &self.aliases);
         match enter(&self.rules, &peer, &mut call, &mut self.scratch) {
             Verdict::Pass => self.go_on(thread, 0),
@@ -249,19 +246,20 @@ impl<'r> Tracer<'r> {
                 let answer = outside::make(&self.rules, &peer, &call, outside, &self.scratch);
                 self.answer(thread, now, before, answer)
             }
-            Verdict::Make { after, .. } => match self.lend(thread, &mut call) {
+            Verdict::Make { after, .. } => match lend(&mut self.window, seen_at, self.scratch.lent(), &mut call) {
                 Ok(slot) => {
                     self.hold(thread, now, call, Held { registers: now, call: before, then: Then::Leave(after), slot })
                 }
                 Err(errno) => self.answer(thread, now, before, -i64::from(errno.0)),
             },
             Verdict::Execute { argv } => {
-                let loading = loading::prepare(&self.rules, &peer, &call, argv, &mut self.scratch, self.mark).and_then(
-                    |loading| {
-                        let slot = self.lend_program(thread, &mut call, argv, &loading)?;
-                        Ok((loading, slot))
-                    },
-                );
+                let loading = loading::prepare(&self.rules, &peer, &call, argv, &mut self.scratch, self.mark);
+                let loading = loading.and_then(|loading| {
+                    let (runner, _) = &self.runners[usize::from(loading.abi == Abi::I386)];
+                    let memory = Memory { pid: thread };
+                    let slot = lend_program(&mut self.window, seen_at, memory, &mut call, argv, (&loading, runner))?;
+                    Ok((loading, slot))
+                });
                 match loading {
                     Ok((loading, slot)) => {
                         let slot = Some(slot);
@@ -310,67 +308,6 @@ impl<'r> Tracer<'r> {
             tracee.inside = self.every || !self.old_order;
         }
         resume(thread, Resume::ToSyscall, 0)
-    }
-
-    /// Lends what the verdict asks for.
-    fn lend(&mut self, thread: i32, call: &mut Call) -> Result<Option<crate::window::Slot>, Errno> {
-        let window = self.tracees.get(&thread).map_or(0, |tracee| tracee.window);
-        let lent = self.scratch.lent();
-        if lent.iter().all(|lent| lent.bytes().is_empty()) {
-            return Ok(None);
-        }
-        let slot = self.window.take(lent.iter().map(|lent| lent.bytes().len() + 8).sum())?;
-        let mut at = 0;
-        for lent in lent {
-            if lent.bytes().is_empty() {
-                continue;
-            }
-            call.args[lent.arg()] = window + self.window.put(slot, at, lent.bytes());
-            at += lent.bytes().len().next_multiple_of(8);
-        }
-        Ok(Some(slot))
-    }
-
-    /// Turns the call into one that executes the runner, with the guest's arguments (behind those of a `#!` line).
-    fn lend_program(
-        &mut self,
-        thread: i32,
-        call: &mut Call,
-        argv: u8,
-        loading: &Loading,
-    ) -> Result<crate::window::Slot, Errno> {
-        let (runner, _) = &self.runners[usize::from(loading.abi == Abi::I386)];
-        let path = loading.padded(runner);
-        let window = self.tracees.get(&thread).map_or(0, |tracee| tracee.window);
-        let (argv, envp) = (call.arg(argv), call.arg(argv + 1));
-        let execve = if call.abi == Abi::X86_64 { 59 } else { 11 };
-        if loading.prefix.is_empty() {
-            let slot = self.window.take(path.len())?;
-            let path = window + self.window.put(slot, 0, &path);
-            (call.number, call.args) = (execve, [path, argv, envp, 0, 0, 0]);
-            return Ok(slot);
-        }
-        // The array of pointers, its first replaced by pointers to what the script adds.
-        let word = if call.abi == Abi::X86_64 { 8 } else { 4 };
-        let old = read_pointers(Memory { pid: thread }, argv, word)?;
-        let strings: usize = loading.prefix.iter().map(|string| string.len() + 1).sum();
-        let array = (loading.prefix.len() + old.len().saturating_sub(word) / word + 1) * word;
-        let slot = self.window.take(path.len() + strings + 8 + array).map_err(|_| E2BIG)?;
-        let mut at = path.len();
-        let path = window + self.window.put(slot, 0, &path);
-        let mut pointers = Vec::with_capacity(array);
-        for string in &loading.prefix {
-            let mut string = string.clone();
-            string.push(0);
-            let address = window + self.window.put(slot, at, &string);
-            pointers.extend_from_slice(&address.to_le_bytes()[..word]);
-            at += string.len();
-        }
-        pointers.extend_from_slice(old.get(word..).unwrap_or_default());
-        pointers.resize(pointers.len() + word, 0);
-        let argv = window + self.window.put(slot, at.next_multiple_of(8), &pointers);
-        (call.number, call.args) = (execve, [path, argv, envp, 0, 0, 0]);
-        Ok(slot)
     }
 
     /// A held call has ended.
@@ -481,27 +418,4 @@ impl<'r> Tracer<'r> {
 fn kill(process: i32) -> Result<(), Gone> {
     // SAFETY: kill takes two integers.
     if unsafe { libc::kill(process, libc::SIGKILL) } == 0 { Ok(()) } else { Err(Gone) }
-}
-
-/// Reads an array of pointers up to its null, as bytes.
-fn read_pointers(memory: Memory, at: u64, word: usize) -> Result<Vec<u8>, Errno> {
-    const LIMIT: usize = 4 << 20;
-    let mut all = Vec::new();
-    if at == 0 {
-        return Ok(all);
-    }
-    let mut chunk = [0; 4096];
-    while all.len() < LIMIT {
-        let got = memory.read_some(at + all.len() as u64, &mut chunk)? / word * word;
-        if got == 0 {
-            return Err(EFAULT);
-        }
-        for pointer in chunk[..got].chunks_exact(word) {
-            if pointer.iter().all(|byte| *byte == 0) {
-                return Ok(all);
-            }
-            all.extend_from_slice(pointer);
-        }
-    }
-    Err(E2BIG)
 }
