@@ -14,7 +14,7 @@ use tokio::sync::{Mutex, OnceCell};
 use super::{
     RegistryError, challenge,
     credentials::{self, Credentials},
-    error::{innermost, seconds, tame},
+    error::{cause, innermost, seconds, tame},
     retry, tls, token,
 };
 use crate::source::Options;
@@ -260,17 +260,13 @@ impl Client {
             return (RegistryError::Setup { registry, why }, true);
         }
         let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
-        while let Some(cause) = source {
-            let tls = cause.downcast_ref::<rustls::Error>().or_else(|| {
-                // A TLS error travels inside an I/O error, which does not name it as its source.
-                cause.downcast_ref::<std::io::Error>()?.get_ref()?.downcast_ref::<rustls::Error>()
-            });
-            match tls {
+        while let Some(error) = source {
+            match error.downcast_ref::<rustls::Error>() {
                 Some(rustls::Error::InvalidMessage(_)) => return (RegistryError::PlainHttp { registry, why }, true),
                 Some(rustls::Error::InvalidCertificate(_) | rustls::Error::AlertReceived(_)) => {
-                    return (RegistryError::Certificate { registry, why: tame(&why) }, true);
+                    return (RegistryError::Certificate { registry, why }, true);
                 }
-                _ => source = cause.source(),
+                _ => source = cause(error),
             }
         }
         // Some plain servers just hang up on what is no HTTP to them.

@@ -1,6 +1,6 @@
 //! What can go wrong with a registry. Messages name hosts and images, never a secret.
 
-use std::time::Duration;
+use std::{error::Error, time::Duration};
 
 /// A registry that did not give what it was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -183,13 +183,24 @@ pub(in crate::source) fn tame(text: &str) -> String {
     if short.len() < line.len() { format!("{short}…") } else { short }
 }
 
+/// What an error comes from. An I/O error that carries another one does not name it as its source.
+pub(super) fn cause<'error>(error: &'error (dyn Error + 'static)) -> Option<&'error (dyn Error + 'static)> {
+    match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+        Some(inner) => Some(inner),
+        None => error.source(),
+    }
+}
+
 /// The innermost cause of an error of the HTTP client, in words; its own text names the URL, which may hold a signature.
-pub(in crate::source) fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+pub(in crate::source) fn innermost(error: &(dyn Error + 'static)) -> String {
     let mut last = error;
-    while let Some(source) = last.source() {
-        last = source;
+    while let Some(inner) = cause(last) {
+        last = inner;
     }
     let text = tame(&last.to_string());
+    if text.starts_with("no records found") {
+        return "no host of that name is known".to_owned();
+    }
     match text.rfind(" (os error ") {
         Some(at) => text[..at].to_owned(),
         None => text,
