@@ -1,9 +1,12 @@
 //! Cases that drive the built binaries as processes, as an ordinary user. One file per theme.
 
 mod building;
+mod downloads;
 mod examples;
 mod probes;
+mod registries;
 mod running;
+mod sources;
 mod terminal;
 mod tidy;
 mod workspace;

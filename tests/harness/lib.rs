@@ -5,13 +5,14 @@
 //! - [`images`]: published root file systems, where the folder with them is there.
 //! - [`bundles`]: bundles made once per process and shared by the cases.
 //! - [`oci`], [`hello`]: images made by hand.
-//! - [`Registry`]: a real registry on loopback.
+//! - [`Registry`]: a real registry on loopback; [`Fake`]: a server that misbehaves on purpose.
 //! - [`skip`]: a test that lacks something says so by name; `cargo xtask test` lists all of them at its end.
 //!
 //! Rules: servers and background processes are owned by guards that end them by pid, also when a test fails. Nothing
 //! leaves loopback. Panics are assertions here.
 
 pub mod bundles;
+mod fake;
 pub mod hello;
 pub mod images;
 pub mod oci;
@@ -22,6 +23,7 @@ pub mod skip;
 pub mod user;
 mod wait;
 
+pub use fake::{Fake, Reply, Request};
 pub use output::Output;
 pub use registry::Registry;
 pub use sandbox::{Sandbox, coracle};

@@ -50,7 +50,7 @@ impl Registry {
         let dir = tempfile::Builder::new().prefix("coracle-registry-").tempdir().unwrap();
         let port = free_port();
         let config = format!(
-            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: 127.0.0.1:{port}}}\n{}",
+            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp:\n  addr: 127.0.0.1:{port}\n{}",
             dir.path().join("data").display(),
             more(dir.path()),
         );
@@ -68,6 +68,16 @@ impl Registry {
         let registry = Self { child, port, dir };
         eventually("the registry answers", 10, || TcpStream::connect(("127.0.0.1", port)).is_ok());
         registry
+    }
+
+    /// Starts one that speaks TLS, given the `tls` member of its `http` section.
+    ///
+    /// # Panics
+    /// If it does not answer within ten seconds.
+    #[must_use]
+    pub fn start_tls(tls: impl FnOnce(&Path) -> String) -> Self {
+        // The section of HTTP is the last in the configuration, so what follows it indented belongs to it.
+        Self::start(|dir| format!("  {}", tls(dir).trim_start()))
     }
 
     /// `127.0.0.1:PORT`.

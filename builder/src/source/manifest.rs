@@ -42,7 +42,9 @@ pub enum Document {
 pub fn parse(bytes: &[u8], what: &str) -> Result<Document, SourceError> {
     let mut value: Value = serde_json::from_slice(bytes).map_err(|error| SourceError::malformed(what, error))?;
     let media_type = value.get("mediaType").and_then(Value::as_str).unwrap_or_default().to_owned();
-    if value.get("schemaVersion").and_then(Value::as_u64) == Some(1) || media_type.contains("manifest.v1+") {
+    if value.get("schemaVersion").and_then(Value::as_u64) == Some(1)
+        || media_type.starts_with("application/vnd.docker.distribution.manifest.v1+")
+    {
         return Err(SourceError::Unsupported {
             what: what.to_owned(),
             why: "it is a schema 1 manifest, the form of before 2016: push the image again with a current Docker, Podman or skopeo".to_owned(),
@@ -251,7 +253,7 @@ mod tests {
 
     fn manifest(config: &str, layer: &Value) -> Vec<u8> {
         serde_json::to_vec(&serde_json::json!({
-            "schemaVersion": 2, "annotations": null,
+            "schemaVersion": 2, "annotations": null, "mediaType": "application/vnd.oci.image.manifest.v1+json",
             "config": {"mediaType": config, "digest": DIGEST, "size": 2, "urls": null},
             "layers": [layer],
         }))
