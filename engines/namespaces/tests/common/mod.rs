@@ -285,11 +285,7 @@ pub(crate) fn start_as(ids: (u32, u32), body: impl FnOnce() -> Result<Ended, Run
                 // What the tests were started with does not concern the guest.
                 // SAFETY: the call takes plain integers, and only marks descriptors.
                 unsafe {
-                    libc::close_range(
-                        3,
-                        libc::c_uint::MAX,
-                        libc::c_int::try_from(libc::CLOSE_RANGE_CLOEXEC).expect("a flag"),
-                    )
+                    libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 4 /* CLOSE_RANGE_CLOEXEC */)
                 };
                 become_user(ids);
                 match body() {
