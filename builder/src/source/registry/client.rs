@@ -262,7 +262,10 @@ impl Client {
         let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
         while let Some(error) = source {
             match error.downcast_ref::<rustls::Error>() {
-                Some(rustls::Error::InvalidMessage(_)) => return (RegistryError::PlainHttp { registry, why }, true),
+                Some(rustls::Error::InvalidMessage(_)) => {
+                    let why = "it answers TLS with something else".to_owned();
+                    return (RegistryError::PlainHttp { registry, why }, true);
+                }
                 Some(rustls::Error::InvalidCertificate(_) | rustls::Error::AlertReceived(_)) => {
                     return (RegistryError::Certificate { registry, why }, true);
                 }
