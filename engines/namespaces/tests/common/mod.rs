@@ -181,10 +181,27 @@ pub(crate) fn as_root(mut spec: LaunchSpec) -> LaunchSpec {
 }
 
 /// Makes the run copy-on-write, in a directory of its own that is returned.
-pub(crate) fn copy_on_write(spec: &mut LaunchSpec) -> TempDir {
+pub(crate) fn copy_on_write(spec: &mut LaunchSpec) -> Changes {
     let changes = directory();
     spec.access = Access::CopyOnWrite { changes: changes.path().to_owned() };
-    changes
+    Changes(changes)
+}
+
+/// A run's changes. The overlay leaves a directory of mode 000 among them, which nobody but root removes as it is.
+pub(crate) struct Changes(TempDir);
+
+impl std::ops::Deref for Changes {
+    type Target = TempDir;
+
+    fn deref(&self) -> &TempDir {
+        &self.0
+    }
+}
+
+impl Drop for Changes {
+    fn drop(&mut self) {
+        let _ = fs::set_permissions(self.path().join("work/work"), fs::Permissions::from_mode(0o700));
+    }
 }
 
 /// A user with subordinate ids, as (uid, gid, ranges); only root can become that user.
