@@ -116,6 +116,9 @@ fn a_full_disk_is_named_and_the_old_output_stays() {
         setpriv --reuid "$2" --regid "$3" --clear-groups "$0" build -q "$4" -o "$1/app.run"
         status=$?; cat "$1/app.run"; ls -A "$1"; exit $status"#;
     let output = std::process::Command::new("unshare")
+        .env_clear()
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .env("HOME", sandbox.path().join("home"))
         .args(["--mount", "--propagation", "private", "sh", "-c", script])
         .arg(coracle())
         .arg(&small)
