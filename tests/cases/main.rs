@@ -1,6 +1,7 @@
 //! Cases that drive the built binaries as processes, as an ordinary user. One file per theme.
 
 mod building;
+mod cache;
 mod downloads;
 mod examples;
 mod probes;

@@ -31,6 +31,15 @@ impl Output {
         }
     }
 
+    /// Runs a command that a case prepared itself.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    #[must_use]
+    pub fn of(command: process::Command) -> Self {
+        crate::sandbox::finish(command)
+    }
+
     /// Asserts exit status 0, and returns standard output without the last line break.
     ///
     /// # Panics

@@ -61,6 +61,14 @@ impl From<Errno> for NoFill {
 }
 
 impl Filler<'_> {
+    /// The tree in `place`, if it is whole there.
+    pub(super) fn find_in(&self, place: &Place) -> Option<Cached> {
+        match self.find(&Base::open(place, false).ok()?) {
+            Found::Whole(cached) => Some(cached),
+            Found::Nothing | Found::Damaged(_) => None,
+        }
+    }
+
     /// Looks for the tree, without making anything.
     pub(super) fn find(&self, base: &Base) -> Found {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
@@ -164,6 +172,8 @@ impl Filler<'_> {
         damaged: bool,
         report: &mut dyn FnMut(Event),
     ) -> Result<Cached, NoFill> {
+        // A signal that ends the job waits until nothing half-made is left.
+        let _later = unpack::hold_signals()?;
         let temporary = temporary(if self.options.private { "run" } else { "new" });
         mkdirat(base.fd(), temporary.as_str(), Mode::S_IRWXU)?;
         let path = base.path().map_err(|error| NoFill::Place(error.to_string()))?.join(&temporary);

@@ -34,8 +34,8 @@ use std::{fmt, fs, io, os::fd::OwnedFd, path::PathBuf, time::Duration};
 use coracle_format::hex;
 
 use self::{
-    base::{Base, NoBase},
-    fill::{Filler, Found, NoFill},
+    base::Base,
+    fill::{Filler, NoFill},
 };
 use crate::{
     open::{Bundle, OpenError},
@@ -177,40 +177,33 @@ pub fn acquire(bundle: &Bundle, options: &CacheOptions, report: &mut dyn FnMut(E
     let boot = trust::boot_id();
     let name = hex(bundle.index_digest());
     let filler = Filler { bundle, options, boot: &boot, name: &name };
+    let places = if options.private { options.settings.scratch_places() } else { options.settings.cache_places() };
+    // What the user chose comes first in everything: a tree that lies somewhere else does not keep it from going there.
+    let (chosen, mut rest): (Vec<_>, Vec<_>) = places.into_iter().partition(|place| place.chosen);
+    // Memory is charged to the job: only if nothing else will do.
+    rest.sort_by_key(|place| base::is_tmpfs(&place.path));
     let mut skipped = Vec::new();
-    let mut places = if options.private { options.settings.scratch_places() } else { options.settings.cache_places() };
-    if !options.private {
-        for place in &places {
-            match Base::open(place, false) {
-                Ok(base) => {
-                    if let Found::Whole(mut cached) = filler.find(&base) {
-                        cached.skipped = skipped;
-                        return Ok(cached);
-                    }
+    for group in [chosen, rest] {
+        let found = if options.private { None } else { group.iter().find_map(|place| filler.find_in(place)) };
+        if let Some(mut cached) = found {
+            cached.skipped = skipped;
+            return Ok(cached);
+        }
+        for place in group {
+            let reason = match filler.fill_place(&place, report) {
+                Ok(mut cached) => {
+                    cached.skipped = skipped;
+                    return Ok(cached);
                 }
-                Err(NoBase::Missing) => {}
-                // Found again, and reported, when a place to unpack to is looked for.
-                Err(NoBase::Refused(reason)) => skipped.push(Skipped { place: place.clone(), reason }),
+                Err(NoFill::Place(reason)) => reason,
+                Err(NoFill::Fatal(error)) => return Err(error),
+            };
+            let one = Skipped { place, reason };
+            if one.place.chosen {
+                report(Event::Skipped(one.clone()));
             }
+            skipped.push(one);
         }
-        skipped.clear();
-    }
-    // Memory is charged to the job: only if nothing else will do, or if the user chose it.
-    places.sort_by_key(|place| !place.chosen && base::is_tmpfs(&place.path));
-    for place in places {
-        let reason = match filler.fill_place(&place, report) {
-            Ok(mut cached) => {
-                cached.skipped = skipped;
-                return Ok(cached);
-            }
-            Err(NoFill::Place(reason)) => reason,
-            Err(NoFill::Fatal(error)) => return Err(error),
-        };
-        let one = Skipped { place, reason };
-        if one.place.chosen {
-            report(Event::Skipped(one.clone()));
-        }
-        skipped.push(one);
     }
     Err(CacheError::NoPlace(skipped))
 }

@@ -147,6 +147,14 @@ fn advice(error: &io::Error) -> &'static str {
     }
 }
 
+/// Keeps the signals that end a job waiting; [`unpack`] hears them all the same, and stops.
+///
+/// # Errors
+/// Of sigprocmask(2).
+pub(crate) fn hold_signals() -> Result<worker::Held, nix::errno::Errno> {
+    worker::Held::new()
+}
+
 /// Unpacks the whole tree into `target`, an empty directory of this user's. What is there after an error is not removed.
 ///
 /// Called in a process with one thread, and returns in one.

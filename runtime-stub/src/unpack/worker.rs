@@ -42,14 +42,34 @@ pub(super) enum WorkerError {
 /// Signals that end a job and leave time to tidy up.
 const ENDING: [Signal; 4] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];
 
+fn ending() -> SigSet {
+    ENDING.into_iter().collect()
+}
+
+/// While this lives, the signals that end a job wait.
+#[derive(Debug)]
+pub(crate) struct Held(SigSet);
+
+impl Held {
+    pub(crate) fn new() -> Result<Self, Errno> {
+        let mut before = SigSet::empty();
+        pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&ending()), Some(&mut before))?;
+        Ok(Self(before))
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // The mask was this thread's own, so setting it again cannot fail. A signal that waited comes now.
+        let _ = pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&self.0), None);
+    }
+}
+
 /// Runs `work` in a child process and returns its result.
 pub(super) fn run<T: Serialize + DeserializeOwned>(work: impl FnOnce() -> T) -> Result<T, WorkerError> {
     let start = |step| move |errno: Errno| WorkerError::Start { step, source: errno.into() };
     let (reader, writer) = pipe2(OFlag::O_CLOEXEC).map_err(start("pipe"))?;
-    let mut ending = SigSet::empty();
-    ENDING.iter().for_each(|signal| ending.add(*signal));
-    let mut before = SigSet::empty();
-    pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&ending), Some(&mut before)).map_err(start("sigprocmask"))?;
+    let held = Held::new().map_err(start("sigprocmask"))?;
     let parent = getpid();
     // SAFETY: the callers' contract (`unpack`, `acquire`) is one thread, so no lock can be held by a thread that the child
     // lacks; the child leaves by _exit and returns to nobody.
@@ -61,12 +81,11 @@ pub(super) fn run<T: Serialize + DeserializeOwned>(work: impl FnOnce() -> T) -> 
         }
         Ok(ForkResult::Parent { child }) => {
             drop(writer);
-            wait(child, File::from(reader), &ending)
+            wait(child, File::from(reader), &ending())
         }
         Err(errno) => Err(start("fork")(errno)),
     };
-    // The mask was taken from this thread above, so setting it again cannot fail.
-    let _ = pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&before), None);
+    drop(held);
     result
 }
 

@@ -1,0 +1,279 @@
+//! The cache under stress: many starts at once, unpackers that are killed or stopped, cleaners, places that will not do.
+
+use std::{
+    fs,
+    os::unix::{
+        fs::{chown, symlink},
+        process::CommandExt,
+    },
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+use harness::{Output, Sandbox, bundles, eventually, skip, user};
+
+/// Files of the tree, each of a few bytes: many enough that unpacking can be caught at it.
+const FILES: usize = 8000;
+
+/// A bundle of many small files, built once. No case needs it to run a program: `explain` gets the tree ready too.
+fn many_files(sandbox: &Sandbox) -> PathBuf {
+    let root = sandbox.make_dir("work/root");
+    for number in 0..FILES {
+        let dir = root.join(format!("{:02}", number / 100));
+        if number % 100 == 0 {
+            fs::create_dir(&dir).unwrap();
+        }
+        fs::write(dir.join(format!("{number:05}")), number.to_string()).unwrap();
+    }
+    let bundle = sandbox.work("many.run");
+    let (source, output) = (format!("rootfs:{}", root.display()), bundle.display().to_string());
+    sandbox.coracle(["build", &source, "-o", &output, "--cmd", "[\"/none\"]"]).ok();
+    bundle
+}
+
+fn start(sandbox: &Sandbox, bundle: &Path) -> Child {
+    let mut command = sandbox.command(bundle);
+    command.args(["--coracle-verbose", "--coracle-explain"]).stdout(Stdio::null()).stderr(Stdio::piped());
+    command.process_group(0).spawn().unwrap()
+}
+
+fn stderr(child: Child) -> (Option<i32>, String) {
+    let output = child.wait_with_output().unwrap();
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+fn signal(child: &Child, signal: i32) {
+    let group = -i32::try_from(child.id()).unwrap();
+    // SAFETY: kill touches no memory; the group was made for this child.
+    assert_eq!(unsafe { libc::kill(group, signal) }, 0);
+}
+
+/// This user's directory in the sandbox's cache.
+fn base(sandbox: &Sandbox) -> PathBuf {
+    sandbox.path().join(format!("cache/coracle-{}", user::ordinary().uid))
+}
+
+/// Names in a directory that hold a text.
+fn names(dir: &Path, part: &str) -> Vec<String> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.map(|entry| entry.file_name().into_string().unwrap()).filter(|name| name.contains(part)).collect()
+}
+
+/// The one tree in the cache.
+fn tree(sandbox: &Sandbox) -> PathBuf {
+    let trees: Vec<_> = names(&base(sandbox), "").into_iter().filter(|name| name.len() == 64).collect();
+    assert_eq!(trees.len(), 1, "{trees:?}");
+    base(sandbox).join(&trees[0])
+}
+
+fn files(dir: &Path) -> usize {
+    let count = |dir: fs::DirEntry| fs::read_dir(dir.path()).map_or(0, Iterator::count);
+    fs::read_dir(dir).unwrap().flatten().map(count).sum()
+}
+
+#[test]
+fn fifty_starts_at_once_unpack_once() {
+    let sandbox = Sandbox::new();
+    let bundle = many_files(&sandbox);
+    let children: Vec<_> = (0..50).map(|_| start(&sandbox, &bundle)).collect();
+    let said: Vec<_> = children.into_iter().map(stderr).collect();
+    assert!(said.iter().all(|(code, _)| *code == Some(0)), "{said:?}");
+    let unpacked = said.iter().filter(|(_, text)| text.contains("coracle: unpacking ")).count();
+    assert_eq!(unpacked, 1, "{said:?}");
+    assert_eq!(files(&tree(&sandbox).join("root")), FILES);
+    assert!(names(&base(&sandbox), ".new-").is_empty());
+}
+
+#[test]
+fn a_killed_unpacker_leaves_nothing_that_counts() {
+    let sandbox = Sandbox::new();
+    let bundle = many_files(&sandbox);
+    let killed = start(&sandbox, &bundle);
+    eventually("unpacking begins", 20, || !names(&base(&sandbox), ".new-").is_empty());
+    signal(&killed, libc::SIGKILL);
+    let (code, _) = stderr(killed);
+    assert_eq!(code, None, "it was done before it could be killed");
+    assert_eq!(names(&base(&sandbox), ".new-").len(), 1);
+
+    let (code, said) = stderr(start(&sandbox, &bundle));
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(files(&tree(&sandbox).join("root")), FILES);
+    assert!(names(&base(&sandbox), ".new-").is_empty(), "{:?}", names(&base(&sandbox), ".new-"));
+}
+
+#[test]
+fn an_unpacker_told_to_end_tidies_up_and_dies_of_the_signal() {
+    let sandbox = Sandbox::new();
+    let bundle = many_files(&sandbox);
+    let child = start(&sandbox, &bundle);
+    eventually("unpacking begins", 20, || !names(&base(&sandbox), ".new-").is_empty());
+    signal(&child, libc::SIGTERM);
+    let output = child.wait_with_output().unwrap();
+    let died_of = std::os::unix::process::ExitStatusExt::signal(&output.status);
+    assert_eq!(died_of, Some(libc::SIGTERM), "{output:?}");
+    assert!(names(&base(&sandbox), ".new-").is_empty());
+}
+
+#[test]
+fn a_stopped_unpacker_is_waited_for_and_then_passed() {
+    let sandbox = Sandbox::new();
+    let bundle = many_files(&sandbox);
+    let stopped = start(&sandbox, &bundle);
+    eventually("unpacking begins", 20, || !names(&base(&sandbox), ".new-").is_empty());
+    signal(&stopped, libc::SIGSTOP);
+    let pid = stopped.id();
+    let (code, said) = stderr(start(&sandbox, &bundle));
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains(&format!("waiting for process {pid}")), "{said}");
+    assert!(said.contains(&format!("process {pid} made no progress")), "{said}");
+    assert_eq!(files(&tree(&sandbox).join("root")), FILES);
+    // The other one finds the name taken, and is content.
+    signal(&stopped, libc::SIGCONT);
+    let (code, said) = stderr(stopped);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(names(&base(&sandbox), ".new-").is_empty());
+}
+
+#[test]
+fn what_a_cleaner_deleted_comes_back() {
+    let Some(bundle) = bundles::alpine() else { return };
+    let sandbox = Sandbox::new();
+    sandbox.run(&bundle, ["true"]).ok();
+    for victim in ["canary", "root/bin/busybox"] {
+        let victim = tree(&sandbox).join(victim);
+        fs::remove_file(&victim).unwrap();
+        let again = sandbox.run(&bundle, ["/bin/busybox", "echo", "whole"]);
+        assert_eq!(again.ok(), "whole");
+        assert!(again.stderr.contains("unpacking it again"), "{again}");
+        assert!(victim.exists());
+    }
+    assert_eq!(sandbox.run(&bundle, ["true"]).stderr, "");
+}
+
+#[test]
+fn a_directory_that_somebody_else_put_there_is_passed_over() {
+    let Some(bundle) = bundles::alpine() else { return };
+    let sandbox = Sandbox::new();
+    symlink(sandbox.path().join("home"), base(&sandbox)).unwrap();
+    let through = sandbox.run(&bundle, ["echo", "ran"]);
+    assert_eq!(through.ok(), "ran");
+    assert!(through.stderr.contains("somebody put it there: using another place"), "{through}");
+    assert!(names(&sandbox.path().join("home"), "").is_empty());
+    if skip::unless_root() {
+        return;
+    }
+    fs::remove_file(base(&sandbox)).unwrap();
+    fs::create_dir(base(&sandbox)).unwrap();
+    chown(base(&sandbox), Some(4711), Some(4711)).unwrap();
+    let foreign = sandbox.run(&bundle, ["echo", "ran"]);
+    assert_eq!(foreign.ok(), "ran");
+    assert!(foreign.stderr.contains("belongs to user 4711: using another place"), "{foreign}");
+}
+
+/// Runs the bundle in a mount namespace where all default places are tmpfs mounted with `options`, and afterwards lists what
+/// is left in them.
+fn with_places(sandbox: &Sandbox, options: &str) -> Output {
+    let user = user::ordinary();
+    let script = format!(
+        "mount --bind {sandbox} /mnt
+         for place in /tmp /var/tmp; do mount -t tmpfs -o mode=1777,{options} tmpfs $place; done
+         cd /
+         setpriv --reuid {uid} --regid {gid} --clear-groups env -i PATH=/usr/bin:/bin HOME=/mnt/home \
+             /mnt/work/many.run --coracle-explain
+         status=$?
+         find /tmp /var/tmp -name '.new-*' -o -name root
+         exit $status",
+        sandbox = sandbox.path().display(),
+        uid = user.uid,
+        gid = user.gid
+    );
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "sh", "-c", &script]);
+    Output::of(command)
+}
+
+#[test]
+fn places_without_room_or_permission_to_execute_are_explained() {
+    if skip::unless_root() || skip::lacks(&["unshare", "setpriv"]) {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    many_files(&sandbox);
+
+    let small = with_places(&sandbox, "size=1m");
+    small.fails_with(&[
+        "no directory to unpack to: /var/tmp (default)",
+        "/tmp (default)",
+        "MB are free and",
+        "CORACLE_CACHE",
+    ]);
+    assert_eq!(small.stdout, "");
+    let few = with_places(&sandbox, "size=100m,nr_inodes=1000");
+    few.fails_with(&["inodes are free and"]);
+    assert_eq!(few.stdout, "");
+    let noexec = with_places(&sandbox, "size=100m,noexec");
+    noexec.fails_with(&["programs cannot be executed there (mounted noexec)"]);
+    assert_eq!(noexec.stdout, "");
+    // Room by the file system's own word, and then the files take more than that: a page each.
+    let runs_out = with_places(&sandbox, "size=24m");
+    runs_out.fails_with(&["No space left on device", "CORACLE_CACHE"]);
+    assert_eq!(runs_out.stdout, "", "something half-made was left");
+    let fits = with_places(&sandbox, "size=100m");
+    assert!(fits.ok().contains("/var/tmp/coracle-"), "{fits}");
+}
+
+#[test]
+fn extracting_and_tar_give_the_image_s_files() {
+    let Some(bundle) = bundles::alpine() else { return };
+    if skip::lacks(&["zstd", "tail", "tar"]) {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let offset: u64 = sandbox.run(&bundle, ["--coracle-offset"]).ok().parse().unwrap();
+    let plain = sandbox.run(
+        "sh",
+        [
+            "-c",
+            &format!(
+                "tail -c +{} {} | zstd -dc > by-hand.tar && mkdir by-hand && tar -C by-hand -xpf by-hand.tar",
+                offset + 1,
+                bundle.display()
+            ),
+        ],
+    );
+    plain.ok();
+    sandbox.run(&bundle, ["--coracle-tar=out.tar"]).ok();
+    let by_hand = fs::read(sandbox.work("by-hand.tar")).unwrap();
+    assert!(fs::read(sandbox.work("out.tar")).unwrap() == by_hand);
+    assert!(sandbox.run(&bundle, ["--coracle-tar"]).stdout_bytes == by_hand);
+
+    sandbox.run(&bundle, ["--coracle-extract=extracted"]).ok();
+    let listing = |dir: &str| {
+        // Modes without set-id bits, which extracting leaves off.
+        let script = "find . -printf '%P %y %s %l %T@ %m\\n' | sed -E 's/ [0-7]([0-7]{3})$/ \\1/' | sort; \
+                      find . -type f -exec sha256sum {} + | sort";
+        let mut command = sandbox.command("sh");
+        command.args(["-c", script]).current_dir(sandbox.work(dir));
+        Output::of(command).ok().lines().filter(|line| !line.contains(" d ")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(listing("extracted"), listing("by-hand"));
+    sandbox.run(&bundle, ["--coracle-extract=extracted"]).fails_with(&["extracted: is not empty"]);
+    sandbox.run(&bundle, ["--coracle-extract=none/such"]).fails_with(&["none/such: cannot be written"]);
+    assert!(sandbox.run(&bundle, ["--coracle-verify"]).ok().contains("whole: stub, slot, trailer"));
+}
+
+#[test]
+fn a_flipped_byte_in_the_payload_leaves_nothing_in_the_cache() {
+    let Some(bundle) = bundles::alpine() else { return };
+    let sandbox = Sandbox::new();
+    let offset: usize = sandbox.run(&bundle, ["--coracle-offset"]).ok().parse().unwrap();
+    let mut bytes = fs::read(&bundle).unwrap();
+    bytes[offset + 5000] ^= 1;
+    let damaged = sandbox.write("damaged.run", bytes);
+    fs::set_permissions(&damaged, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    sandbox
+        .run(&damaged, ["true"])
+        .fails_with(&["frame 0 of the payload does not match its SHA-256", "copy or build it again"]);
+    assert!(names(&base(&sandbox), ".new-").is_empty());
+    sandbox.run(&damaged, ["--coracle-verify"]).fails_with(&["frame 0 of the payload"]);
+}
