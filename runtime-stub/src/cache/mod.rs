@@ -15,7 +15,7 @@
 //!
 //! Rules:
 //! - Correctness rests on rename alone: a tree gets its name when it is whole, and loses it before it is removed.
-//! - A start that finds its tree makes about twenty system calls and reads nothing of the tree.
+//! - A start that finds its tree makes about 35 short system calls and reads nothing of the tree.
 //! - A tree found damaged is unpacked anew beside the old one and takes its name in one step; jobs in the old one go on.
 //! - What a killed process left is removed by the next one that unpacks: it holds no lock any more.
 
