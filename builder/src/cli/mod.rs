@@ -24,10 +24,14 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
     let parsed = match args::Cli::try_parse_from(args) {
         Ok(parsed) => parsed,
         Err(error) => {
-            // Help and version are "errors" of clap's that go to standard output.
-            let asked = !error.use_stderr();
+            // Help and version are "errors" of clap's that go to standard output; help is also its answer to no argument.
+            use clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand as NothingAsked;
+            if error.use_stderr() && error.kind() != NothingAsked {
+                eprintln!("{}", report::usage(&error));
+                return FAILURE;
+            }
             let printed = error.print();
-            return if asked && printed.is_ok() { 0 } else { FAILURE };
+            return if error.use_stderr() || printed.is_err() { FAILURE } else { 0 };
         }
     };
     match commands::run(parsed) {

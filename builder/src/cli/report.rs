@@ -7,22 +7,53 @@ use super::print;
 /// The one line of an error.
 pub(super) fn line(error: &anyhow::Error) -> String {
     let mut parts: Vec<String> = Vec::new();
+    let mut said = false;
     for cause in error.chain() {
-        // An input error's text ends in its number, which tells people nothing that the words do not.
-        let text = cause.to_string();
-        let text = match text.rfind(" (os error ") {
-            Some(at) if text.ends_with(')') => &text[..at],
-            _ => &text,
-        };
-        // Some error types print their cause themselves.
-        if !parts.last().is_some_and(|last| last.ends_with(text)) {
-            parts.push(text.to_owned());
+        let text = without_numbers(&cause.to_string());
+        // Some error types print their cause themselves, and what to do behind it.
+        said = parts.last().is_some_and(|last| last.contains(&text));
+        if !said {
+            parts.push(text);
         }
     }
-    parts.extend(hint(error).map(str::to_owned));
+    if !said || parts.last().is_some_and(|last| last.ends_with(&without_numbers(&error.root_cause().to_string()))) {
+        parts.extend(hint(error).map(str::to_owned));
+    }
     let joined = format!("coracle: {}", parts.join(": "));
     let lines: Vec<&str> = joined.split(['\n', '\r']).map(str::trim).filter(|line| !line.is_empty()).collect();
     print::visible(&lines.join("; "))
+}
+
+/// The text of an error without the numbers of the system's errors, which tell people nothing that the words do not.
+fn without_numbers(text: &str) -> String {
+    let mut parts = text.split(" (os error ");
+    let mut plain = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        plain += part.trim_start_matches(|c: char| c.is_ascii_digit()).trim_start_matches(')');
+    }
+    plain
+}
+
+/// The one line of arguments that make no sense.
+pub(super) fn usage(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let mut paragraphs = text.split("\n\n").map(|paragraph| {
+        let lines: Vec<&str> = paragraph.lines().map(str::trim).collect();
+        lines.join(" ")
+    });
+    let what = paragraphs.next().unwrap_or_default();
+    let mut line = format!("coracle: {}", what.trim_start_matches("error: "));
+    let mut command = "coracle".to_owned();
+    for paragraph in paragraphs {
+        if let Some(tip) = paragraph.strip_prefix("tip: ") {
+            line += &format!(": {tip}");
+        } else if let Some(usage) = paragraph.strip_prefix("Usage: ") {
+            // The program's name and the command's, of `coracle build [OPTIONS] …`.
+            let names = usage.split(' ').skip(1).take_while(|word| word.starts_with(|c: char| c.is_ascii_lowercase()));
+            command = names.fold(command, |command, name| format!("{command} {name}"));
+        }
+    }
+    print::visible(&format!("{line}: see `{command} --help`"))
 }
 
 /// What to do about an error of the system, which does not say it itself.
@@ -60,5 +91,29 @@ mod tests {
             "coracle: first; second: cannot write /a/b: No space left on device: \
              free some space, or use another file system"
         );
+        let missing = io::Error::from_raw_os_error(libc::ENOENT);
+        let text = format!("/a: cannot be read: {missing}");
+        let error = anyhow::Error::new(missing).context(format!("{text}: check the file"));
+        assert_eq!(line(&error), "coracle: /a: cannot be read: No such file or directory: check the file");
+        let error = anyhow::Error::new(io::Error::from_raw_os_error(libc::ENOENT)).context(text);
+        assert_eq!(line(&error), "coracle: /a: cannot be read: No such file or directory: check the path");
+    }
+
+    #[test]
+    fn wrong_arguments_are_one_line_too() {
+        use clap::Parser as _;
+        let wrong = |args: &[&str]| {
+            let error = crate::cli::args::Cli::try_parse_from(args).expect_err("these arguments make no sense");
+            usage(&error)
+        };
+        assert_eq!(
+            wrong(&["coracle", "biuld"]),
+            "coracle: unrecognized subcommand 'biuld': a similar subcommand exists: 'build': see `coracle --help`"
+        );
+        assert_eq!(
+            wrong(&["coracle", "build", "x"]),
+            "coracle: the following required arguments were not provided: --output <FILE>: see `coracle build --help`"
+        );
+        assert!(wrong(&["coracle", "build", "x", "-o", "y", "--compression=40"]).contains("'40'"));
     }
 }
