@@ -2,6 +2,7 @@
 
 mod building;
 mod cache;
+mod damage;
 mod downloads;
 mod examples;
 mod probes;
