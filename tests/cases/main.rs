@@ -6,6 +6,7 @@ mod damage;
 mod downloads;
 mod examples;
 mod probes;
+mod programs;
 mod registries;
 mod running;
 mod sources;
