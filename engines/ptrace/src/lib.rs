@@ -58,7 +58,8 @@ impl Engine for Ptrace {
             return Err(Refusal::new("a tracer isolates nothing").advise("leave out `isolated`, or use `namespaces`"));
         }
         if request.unshare != Unshare::default() {
-            return Err(Refusal::new("namespaces were asked for, and a tracer makes none"));
+            return Err(Refusal::new("namespaces were asked for (a host name needs one), and a tracer makes none")
+                .advise("leave that out, or use `namespaces`"));
         }
         if request.writable {
             return Err(Refusal::new("copy-on-write views are not in this version of the ptrace engine")

@@ -62,7 +62,13 @@ pub fn choose(
             .ok_or_else(|| LaunchError::NoSuchEngine { asked: name.to_owned(), known: known(engines) })?;
         return match engine.probe(host, facts, request) {
             Ok(()) => Ok((engine, Vec::new())),
-            Err(refusal) => Err(LaunchError::EngineRefused { engine: engine.name(), refusal: refusal.to_string() }),
+            Err(refusal) => {
+                let refusal = match refusal.advice {
+                    Some(_) => refusal,
+                    None => refusal.advise("ask for another one, or for `auto`, which takes the first that can"),
+                };
+                Err(LaunchError::EngineRefused { engine: engine.name(), refusal: refusal.to_string() })
+            }
         };
     }
     let mut refused = Vec::new();
