@@ -146,6 +146,14 @@ impl Sandbox {
         path
     }
 
+    /// Gives a file, wherever it is, to the ordinary user.
+    ///
+    /// # Panics
+    /// If it cannot be given.
+    pub fn own(&self, path: &Path) {
+        own(path);
+    }
+
     /// Writes a file below the working directory, the user's own.
     ///
     /// # Panics

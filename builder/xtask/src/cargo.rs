@@ -10,8 +10,17 @@ use anyhow::{Context as _, bail};
 use harness::images::workspace;
 
 /// The cargo that runs us, in the workspace.
+///
+/// What the outer cargo says of xtask itself (`CARGO_PKG_NAME`…) is kept from it: build scripts that look at these would
+/// run again, and crates be compiled anew.
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    for (name, _) in env::vars_os() {
+        let name = name.to_string_lossy();
+        if ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_"].iter().any(|own| name.starts_with(own)) {
+            command.env_remove(&*name);
+        }
+    }
     command.current_dir(workspace());
     command
 }

@@ -44,7 +44,10 @@ pub(crate) fn run(rounds: usize) -> anyhow::Result<()> {
             Peer::new("coracle, isolated", ours(&["--coracle-engine=namespaces", "--coracle-isolated"])),
             Peer::new("coracle, ptrace", ours(&["--coracle-engine=ptrace"])),
             Peer::new("bwrap", bwrap(&[])),
-            Peer::new("bwrap, same binds", bwrap(&["/tmp", "/var/tmp", "/sys", "/etc/resolv.conf", "/etc/hosts"])),
+            Peer::new(
+                "bwrap, as many binds",
+                bwrap(&["/tmp", "/var/tmp", "/sys", "/etc/hosts", "/etc/passwd", "/etc/group"]),
+            ),
         ],
     )
 }

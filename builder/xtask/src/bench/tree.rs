@@ -13,7 +13,7 @@ pub(crate) fn debian() -> anyhow::Result<PathBuf> {
     if !tree.join("etc/debian_version").exists() {
         ensure!(user::is_root(), "the tree is made by mmdebstrap, which needs root here: run once as root");
         std::fs::create_dir_all(tree.parent().unwrap_or(&tree))?;
-        let include = "--include=gcc,libc6-dev,make,python3,perl,git";
+        let include = "--include=gcc,libc6-dev,make,python3";
         // An old snapshot of the archive is as good as a new one.
         let old = r#"--aptopt=Acquire::Check-Valid-Until "false""#;
         run(Command::new("mmdebstrap").args(["--quiet", "--variant=minbase", include, old, "trixie"]).arg(&tree))?;

@@ -1,6 +1,8 @@
-//! Unpacking a Debian tree: a bundle's `--coracle-extract` against tar with zstd, and unsquashfs.
+//! Unpacking a Debian tree: a bundle's first start against tar with zstd, and unsquashfs.
+//!
+//! All write to memory (`/dev/shm`) where it can be had: a disk that is behind with its writing would be all that shows.
 
-use std::{path::Path, process::Command};
+use std::{fs, path::Path, process::Command};
 
 use anyhow::ensure;
 use harness::Sandbox;
@@ -21,12 +23,16 @@ pub(crate) fn run(rounds: usize) -> anyhow::Result<()> {
         tar -C "$1" -cf - . | zstd -q -3 -T0 -f -o p.tar.zst"#;
     let made = sandbox.run("sh", ["-c".as_ref(), script.as_ref(), harness::coracle().as_os_str(), tree.as_os_str()]);
     ensure!(made.code == Some(0), "{made}");
-    let target = sandbox.work("out");
+    let memory = tempfile::Builder::new().prefix("coracle-bench-").tempdir_in("/dev/shm").ok();
+    let place = memory.as_ref().map_or_else(|| sandbox.work("place"), |dir| dir.path().to_owned());
+    let target = place.join("out");
+    println!("\nunpacking to {}", place.display());
     let clean = |target: &Path| {
         let _ = Command::new("chmod").args(["-R", "u+rwX"]).arg(target).stderr(std::process::Stdio::null()).status();
         let _ = Command::new("rm").arg("-rf").arg(target).status();
     };
-    let cache = sandbox.make_dir("cold");
+    let cache = place.join("cold");
+    sandbox.own(&place);
     let peers = [
         Peer::new("coracle, cold start", || {
             let mut command = sandbox.command(&bundle);
@@ -35,7 +41,8 @@ pub(crate) fn run(rounds: usize) -> anyhow::Result<()> {
         })
         .before(|| {
             clean(&cache);
-            sandbox.make_dir("cold");
+            let _ = fs::create_dir(&cache);
+            sandbox.own(&cache);
         }),
         Peer::new("tar -I zstd -x", || {
             let mut command = sandbox.command("sh");
