@@ -4,7 +4,7 @@ use std::{
     fs::{self, File},
     io::{Seek, SeekFrom, Write},
     os::{fd::AsRawFd, unix::process::CommandExt},
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, Output, Stdio},
 };
 
@@ -12,13 +12,7 @@ use coracle_api::{Access, Devices, Identity, ImageFacts, LaunchSpec, Order, Requ
 
 /// A directory with the Alpine tree, or a reason why there is none.
 fn alpine() -> Option<tempfile::TempDir> {
-    let images = std::env::var_os("CORACLE_TEST_IMAGES")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/images"), PathBuf::from);
-    let tar = images.join("alpine-3.20.3-x86_64.tar.gz");
-    if !tar.exists() {
-        println!("skipped: {} is not there", tar.display());
-        return None;
-    }
+    let tar = harness::images::find(harness::images::ALPINE)?;
     let dir = tempfile::tempdir().expect("the temporary directory is writable");
     fs::create_dir(dir.path().join("root")).expect("it is empty");
     fs::create_dir(dir.path().join("scratch")).expect("it is empty");

@@ -385,7 +385,7 @@ mod tests {
     #[test]
     fn what_cannot_be_read_is_named() {
         if nix::unistd::geteuid().is_root() {
-            println!("skipped: root reads everything");
+            harness::skip::because("root reads everything");
             return;
         }
         let temporary = tempfile::tempdir().expect("a temporary directory");

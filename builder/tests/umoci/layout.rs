@@ -23,14 +23,6 @@ use crate::compare::Facts;
 /// The user that umoci runs as where the test is root.
 const USER: u32 = 12345;
 
-pub(crate) fn has_umoci() -> bool {
-    let found = Command::new("umoci").arg("--version").output().is_ok_and(|output| output.status.success());
-    if !found {
-        println!("skipped: umoci is not installed");
-    }
-    found
-}
-
 /// A layout with one image, in a directory of the unprivileged user.
 pub(crate) struct Layout {
     directory: TempDir,

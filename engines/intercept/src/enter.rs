@@ -8,7 +8,9 @@ use crate::{
     After, Call, Errno, Guest, Rules, Scratch,
     errno::{EPERM, EXDEV},
     leave::Layout,
-    meaning::{AT_EMPTY_PATH, Dir, Intent, Last, Meaning, O_CREAT, Outside, PathArg, Row, Special},
+    meaning::{
+        AT_EMPTY_PATH, CLONE_NEWNS, CLONE_NEWUSER, Dir, Intent, Last, Meaning, O_CREAT, Outside, PathArg, Row, Special,
+    },
     permit::{permit, permit_descriptor},
     places, sockets, table,
     translate::{Start, start, translate},
@@ -196,6 +198,9 @@ fn enter_special<G: Guest>(
         Special::Recvfrom => sockets::take_address(guest, call.arg(4), call.arg(5)),
         Special::Socketcall => sockets::socketcall(rules, guest, call, scratch),
         Special::FanotifyMark => enter_fanotify(rules, guest, call, scratch),
+        // In a user or mount namespace of its own a guest could lay its files out anew, which no rule here would see.
+        Special::Unshare if call.arg(0) & (CLONE_NEWNS | CLONE_NEWUSER) != 0 => Err(EPERM),
+        Special::Unshare => Ok(Verdict::Pass),
         Special::Uname => Ok(Verdict::Make { after: After::NodeName { at: call.arg(0) }, outside: Outside::No }),
         Special::Id(id) => Ok(Verdict::Answer(i64::from(rules.identity.id(id)))),
         Special::Ids(id) => rules.identity.write_ids(guest, call, id).map(Verdict::Answer),

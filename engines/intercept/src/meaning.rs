@@ -110,6 +110,7 @@ pub(crate) enum Special {
     Recvfrom,
     Socketcall,
     FanotifyMark,
+    Unshare,
     Uname,
     Id(Id),
     Ids(Id),
@@ -158,6 +159,9 @@ pub(crate) const O_PATH: u64 = 0o10_000_000;
 pub(crate) const O_TMPFILE: u64 = 0o20_000_000;
 
 pub(crate) const W_OK: u64 = 2;
+
+pub(crate) const CLONE_NEWNS: u64 = 0x0002_0000;
+pub(crate) const CLONE_NEWUSER: u64 = 0x1000_0000;
 
 impl Row {
     /// The call's number on this interface.

@@ -139,6 +139,9 @@ pub static TABLE: &[Row] = &[
     row("open_tree_attr", 467, 467, Refused(EPERM), Outside::No),
     row("statmount", 457, 457, Refused(EPERM), Outside::No),
     row("listmount", 458, 458, Refused(EPERM), Outside::No),
+    // A view of files that the engine would not know of.
+    row("setns", 308, 346, Refused(EPERM), Outside::No),
+    row("unshare", 272, 310, Own(Special::Unshare), Outside::No),
     // Paths that the kernel would read by itself, past any table.
     row("io_uring_setup", 425, 425, Refused(ENOSYS), Outside::No),
     // Who and where one is said to be.

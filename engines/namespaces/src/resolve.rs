@@ -182,7 +182,7 @@ mod tests {
         ];
         let place = open_place(&root).expect("open");
         if open_in_root(place.as_fd(), Path::new("/a")).err() == Some(Errno::ENOSYS) {
-            println!("skipped: this kernel has no openat2");
+            harness::skip::because("this kernel has no openat2");
             return;
         }
         let inode = |fd: &OwnedFd| fstat(fd).expect("fstat").st_ino;

@@ -3,7 +3,6 @@
 //! Each run is a process of its own (the engine needs one thread), which gives up root where the test has it.
 
 use std::{
-    env,
     ffi::OsString,
     fs,
     io::Read,
@@ -27,13 +26,7 @@ struct Tree {
 
 /// An image of the tests' folder, extracted for the user of the runs; `None` without the folder.
 fn extract(name: &str) -> Option<Tree> {
-    let images = env::var_os("CORACLE_TEST_IMAGES")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/images"), PathBuf::from);
-    let image = images.join(format!("{name}.tar.gz"));
-    if !image.exists() {
-        println!("skipped: no {}: set CORACLE_TEST_IMAGES", image.display());
-        return None;
-    }
+    let image = harness::images::find(&format!("{name}.tar.gz"))?;
     let dir = tempfile::tempdir().expect("a temporary directory");
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
     let root = dir.path().join("tree");

@@ -144,7 +144,7 @@ fn manifest() -> Manifest {
         },
         stub: StubInfo { target: "x86_64-unknown-linux-musl".into(), len: 5, slot: 1, sha256: hex(&sha256(b"stub")) },
         payload: PayloadInfo { stored: 1, unpacked: u64::MAX, inodes: 3 },
-        index: IndexInfo { sha256: hex(&sha256(b"index")) },
+        index: IndexInfo { sha256: hex(&sha256(b"index")), stored_sha256: hex(&sha256(b"stored index")) },
         notes: vec!["one note".into()],
     }
 }

@@ -39,16 +39,9 @@ pub(crate) fn user() -> (u32, u32) {
     if geteuid().is_root() { (ORDINARY, ORDINARY) } else { (geteuid().as_raw(), getegid().as_raw()) }
 }
 
-/// Prints why a test does nothing.
+/// Records why a test does nothing.
 pub(crate) fn skip(why: &str) {
-    let test = std::thread::current().name().unwrap_or("a test").to_owned();
-    println!("skipped: {test}: {why}");
-    if let Some(path) = env::var_os("CORACLE_TEST_SKIPS")
-        && let Ok(mut file) = File::options().append(true).create(true).open(path)
-    {
-        use std::io::Write as _;
-        let _ = writeln!(file, "namespaces: {test}: {why}");
-    }
+    harness::skip::because(why);
 }
 
 fn images() -> Option<PathBuf> {

@@ -51,7 +51,7 @@ fn main() {
         match compare(seed, uid) {
             Ok(cases) => compared += cases,
             Err(reason) => {
-                println!("skipped: differential: {reason}");
+                harness::skip::because(&format!("differential: {reason}"));
                 return;
             }
         }
