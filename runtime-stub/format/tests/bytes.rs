@@ -17,7 +17,10 @@ fn any_name() -> impl Strategy<Value = Vec<u8>> {
         .prop_filter("plain names", |name| !name.contains(&0) && !name.contains(&b'/') && name != b"." && name != b"..")
 }
 
-fn any_entry_settings() -> impl Strategy<Value = (u16, u32, u32, i64, u32, Vec<(Vec<u8>, Vec<u8>)>)> {
+/// Mode, owner, group, seconds, nanoseconds, extended attributes.
+type Settings = (u16, u32, u32, i64, u32, Vec<(Vec<u8>, Vec<u8>)>);
+
+fn any_entry_settings() -> impl Strategy<Value = Settings> {
     let xattrs = vec((vec(any::<u8>(), 1..8), vec(any::<u8>(), 0..40)), 0..3);
     (0_u16..0o10000, any::<u32>(), any::<u32>(), any::<i64>(), 0_u32..1_000_000_000, xattrs)
 }
