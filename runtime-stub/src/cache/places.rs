@@ -26,7 +26,7 @@ pub struct Settings {
 pub struct Place {
     /// The directory, which must exist; Coracle makes `coracle-<uid>` in it.
     pub path: PathBuf,
-    /// `$CORACLE_CACHE`, `the configuration file`, `default`…
+    /// `--coracle-cache or $CORACLE_CACHE`, `the configuration file`, `default`…
     pub origin: &'static str,
     /// The user named it for this very purpose, so it keeps its rank even on tmpfs.
     pub chosen: bool,
@@ -37,7 +37,7 @@ impl Settings {
     #[must_use]
     pub fn cache_places(&self) -> Vec<Place> {
         let mut places = Vec::new();
-        add(&mut places, self.cache.as_ref(), "$CORACLE_CACHE", true);
+        add(&mut places, self.cache.as_ref(), "--coracle-cache or $CORACLE_CACHE", true);
         add(&mut places, self.cache_config.as_ref(), "the configuration file", true);
         add(&mut places, Some(&"/var/tmp".into()), "default", false);
         add(&mut places, Some(&"/tmp".into()), "default", false);
@@ -49,7 +49,7 @@ impl Settings {
     #[must_use]
     pub fn scratch_places(&self) -> Vec<Place> {
         let mut places = Vec::new();
-        add(&mut places, self.scratch.as_ref(), "$CORACLE_SCRATCH", true);
+        add(&mut places, self.scratch.as_ref(), "--coracle-scratch or $CORACLE_SCRATCH", true);
         add(&mut places, self.scratch_config.as_ref(), "the configuration file", true);
         self.add_job(&mut places);
         for place in self.cache_places() {
