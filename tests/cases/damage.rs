@@ -160,7 +160,8 @@ fn a_node_without_any_place_names_every_place_it_tried() {
     sandbox.make_dir("full");
     for (mount, reason) in places {
         let words = ["CORACLE_CACHE=/mnt/full", "./damaged.run", "echo", "ran"];
-        nowhere(&sandbox, &format!("{mount}; {own}"), &words).fails_with(&["/mnt/full (--coracle-cache or $CORACLE_CACHE)", reason]);
+        nowhere(&sandbox, &format!("{mount}; {own}"), &words)
+            .fails_with(&["/mnt/full (--coracle-cache or $CORACLE_CACHE)", reason]);
     }
     // A place of the job's own is the last resort, and good enough.
     let words = ["TMPDIR=/mnt/tmp", "./damaged.run", "echo", "ran"];

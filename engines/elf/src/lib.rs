@@ -1,241 +1,128 @@
 //! ELF facts: what a loader must know of a program, from its first bytes.
 //!
-//! Written after elf(5) and the System V ABI's object file chapter. `no_std`, no allocation, for 64-bit and 32-bit
-//! little-endian files. The bytes are hostile: nothing is read without a check, no arithmetic wraps, and an [`Elf`] is
-//! only made of a file whose header and program headers are inside the bytes given.
+//! Written after elf(5) and the System V ABI's chapter on object files. `no_std`, no allocation, for 64-bit and 32-bit
+//! little-endian programs of x86. The bytes are hostile: nothing is read without a check, and no arithmetic is done on
+//! what was read; whoever maps a [`Segment`] checks its ends.
 //!
 //! It tells what programs are; it edits nothing and knows no engine.
 
 #![no_std]
 
-/// How many of a file's first bytes hold the header and program headers of any program a distribution ships.
-pub const ENOUGH: usize = 4096;
-
-/// Why bytes are no program that could be loaded.
+/// The header of a program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ElfError {
-    /// It does not begin with the ELF mark.
-    NotElf,
-    /// Big-endian, of unknown class, or not an executable or shared object.
-    Unsupported,
-    /// The header or the program headers lie outside the bytes, or contradict themselves.
-    Malformed,
-}
-
-/// Word size.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Class {
-    /// 32-bit.
-    Elf32,
-    /// 64-bit.
-    Elf64,
-}
-
-/// `e_machine` of x86_64.
-pub const EM_X86_64: u16 = 62;
-/// `e_machine` of 32-bit x86.
-pub const EM_386: u16 = 3;
-/// `e_machine` of aarch64.
-pub const EM_AARCH64: u16 = 183;
-
-const ET_EXEC: u16 = 2;
-const ET_DYN: u16 = 3;
-
-/// `p_type` of a segment to map.
-pub const PT_LOAD: u32 = 1;
-/// `p_type` of the dynamic section.
-pub const PT_DYNAMIC: u32 = 2;
-/// `p_type` of the interpreter's path.
-pub const PT_INTERP: u32 = 3;
-/// `p_type` of the program headers themselves.
-pub const PT_PHDR: u32 = 6;
-/// `p_type` that says whether the stack is executable.
-pub const PT_GNU_STACK: u32 = 0x6474_e551;
-
-/// `p_flags`: executable.
-pub const PF_X: u32 = 1;
-/// `p_flags`: writable.
-pub const PF_W: u32 = 2;
-/// `p_flags`: readable.
-pub const PF_R: u32 = 4;
-
-/// A program's header, checked against the bytes it was read from.
-#[derive(Debug, Clone, Copy)]
-pub struct Elf<'a> {
-    bytes: &'a [u8],
-    /// Word size.
-    pub class: Class,
-    /// `e_machine`, such as [`EM_X86_64`].
-    pub machine: u16,
-    /// Whether it may be loaded anywhere (`ET_DYN`: PIE programs, loaders, libraries).
-    pub position_independent: bool,
-    /// `e_entry`: first instruction, as a virtual address of the file.
+pub struct Elf {
+    /// Of 64-bit class.
+    pub wide: bool,
+    /// May be loaded at any address (`ET_DYN`).
+    pub movable: bool,
+    /// Where it starts, before moving.
     pub entry: u64,
-    /// `e_phoff`: where the program headers are in the file.
-    pub headers_offset: u64,
-    /// `e_phentsize`.
-    pub header_size: u16,
-    /// `e_phnum`.
-    pub header_count: u16,
+    /// Offset of the program headers in the file.
+    pub headers_at: u64,
+    /// How many there are, at least one.
+    pub headers: u16,
 }
 
-/// One program header.
+/// A program header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Segment {
-    /// `p_type`, such as [`PT_LOAD`].
+    /// `p_type`.
     pub kind: u32,
-    /// `p_flags`: [`PF_R`] and so on.
+    /// `p_flags`: read 4, write 2, execute 1.
     pub flags: u32,
     /// Offset in the file.
     pub offset: u64,
-    /// Virtual address.
+    /// Address, before moving.
     pub address: u64,
     /// Bytes in the file.
     pub file_size: u64,
-    /// Bytes in memory, at least `file_size`.
+    /// Bytes in memory.
     pub memory_size: u64,
-    /// Alignment; 0 or a power of two.
+    /// Alignment in memory.
     pub align: u64,
 }
 
-impl<'a> Elf<'a> {
-    /// Reads the header of the file that starts with `bytes` ([`ENOUGH`] of them, or all).
-    ///
-    /// # Errors
-    /// [`ElfError`] for everything that is no little-endian program or shared object with its program headers in `bytes`.
-    pub fn parse(bytes: &'a [u8]) -> Result<Self, ElfError> {
-        if !bytes.starts_with(b"\x7fELF") {
-            return Err(ElfError::NotElf);
+impl Segment {
+    /// `PT_LOAD`.
+    pub const LOAD: u32 = 1;
+    /// `PT_INTERP`.
+    pub const INTERPRETER: u32 = 3;
+    /// `PT_PHDR`.
+    pub const HEADERS: u32 = 6;
+}
+
+const EM_386: u64 = 3;
+const EM_X86_64: u64 = 62;
+const ET_EXEC: u64 = 2;
+const ET_DYN: u64 = 3;
+
+impl Elf {
+    /// Reads the header of the file that starts with `head`; `None` for what is no little-endian x86 program or shared
+    /// object, in the class of its machine, with program headers.
+    #[must_use]
+    pub fn parse(head: &[u8]) -> Option<Self> {
+        let field = |at: usize, len: usize| number(head, at, len);
+        if !head.starts_with(b"\x7fELF") || head.len() < 52 {
+            return None;
         }
-        let class = match bytes.get(4..6) {
-            Some([1, 1]) => Class::Elf32,
-            Some([2, 1]) => Class::Elf64,
-            _ => return Err(ElfError::Unsupported),
-        };
-        let elf = match class {
-            Class::Elf64 => Self {
-                bytes,
-                class,
-                machine: u16_at(bytes, 18)?,
-                position_independent: position_independent(u16_at(bytes, 16)?)?,
-                entry: u64_at(bytes, 24)?,
-                headers_offset: u64_at(bytes, 32)?,
-                header_size: u16_at(bytes, 54)?,
-                header_count: u16_at(bytes, 56)?,
-            },
-            Class::Elf32 => Self {
-                bytes,
-                class,
-                machine: u16_at(bytes, 18)?,
-                position_independent: position_independent(u16_at(bytes, 16)?)?,
-                entry: u32_at(bytes, 24)?.into(),
-                headers_offset: u32_at(bytes, 28)?.into(),
-                header_size: u16_at(bytes, 42)?,
-                header_count: u16_at(bytes, 44)?,
-            },
-        };
-        let least = if class == Class::Elf64 { 56 } else { 32 };
-        let table = u64::from(elf.header_size) * u64::from(elf.header_count);
-        let end = elf.headers_offset.checked_add(table).ok_or(ElfError::Malformed)?;
-        if elf.header_size < least || end > bytes.len() as u64 {
-            return Err(ElfError::Malformed);
+        let wide = head[4] == 2;
+        if head[5] != 1 || !matches!((wide, field(18, 2)?), (true, EM_X86_64) | (false, EM_386)) {
+            return None;
         }
-        Ok(elf)
+        let movable = match field(16, 2)? {
+            ET_EXEC => false,
+            ET_DYN => true,
+            _ => return None,
+        };
+        let (entry, headers_at, size, count) = if wide {
+            (field(24, 8)?, field(32, 8)?, field(54, 2)?, field(56, 2)?)
+        } else {
+            (field(24, 4)?, field(28, 4)?, field(42, 2)?, field(44, 2)?)
+        };
+        let elf = Self { wide, movable, entry, headers_at, headers: u16::try_from(count).ok()? };
+        (elf.headers > 0 && usize::try_from(size) == Ok(elf.header_size())).then_some(elf)
     }
 
-    /// The program headers, in file order.
-    ///
-    /// Each is checked on its own: one whose memory is smaller than its file part, or whose ends wrap, comes as an error.
-    pub fn segments(&self) -> impl Iterator<Item = Result<Segment, ElfError>> + 'a {
-        let elf = *self;
-        (0..u64::from(elf.header_count)).map(move |number| elf.segment(number))
+    /// Size of one program header.
+    #[must_use]
+    pub fn header_size(&self) -> usize {
+        if self.wide { 56 } else { 32 }
     }
 
-    /// The first segment of a kind.
-    ///
-    /// # Errors
-    /// [`ElfError::Malformed`] if a header before it is.
-    pub fn find(&self, kind: u32) -> Result<Option<Segment>, ElfError> {
-        for segment in self.segments() {
-            let segment = segment?;
-            if segment.kind == kind {
-                return Ok(Some(segment));
+    /// The program header in these bytes, which hold [`header_size`](Self::header_size) of them.
+    #[must_use]
+    pub fn segment(&self, bytes: &[u8]) -> Option<Segment> {
+        let field = |at: usize, len: usize| number(bytes, at, len);
+        let narrow = |value: Option<u64>| value.and_then(|value| u32::try_from(value).ok());
+        Some(if self.wide {
+            Segment {
+                kind: narrow(field(0, 4))?,
+                flags: narrow(field(4, 4))?,
+                offset: field(8, 8)?,
+                address: field(16, 8)?,
+                file_size: field(32, 8)?,
+                memory_size: field(40, 8)?,
+                align: field(48, 8)?,
             }
-        }
-        Ok(None)
-    }
-
-    /// The lowest page and the end of the highest page that its `PT_LOAD` segments cover, as virtual addresses of the file.
-    ///
-    /// # Errors
-    /// [`ElfError::Malformed`] without any, or if a header is.
-    pub fn span(&self, page: u64) -> Result<(u64, u64), ElfError> {
-        let (mut low, mut high) = (u64::MAX, 0);
-        for segment in self.segments() {
-            let segment = segment?;
-            if segment.kind == PT_LOAD {
-                low = low.min(segment.address & !(page - 1));
-                let end = segment.address + segment.memory_size;
-                high = high.max(end.checked_next_multiple_of(page).ok_or(ElfError::Malformed)?);
+        } else {
+            Segment {
+                kind: narrow(field(0, 4))?,
+                flags: narrow(field(24, 4))?,
+                offset: field(4, 4)?,
+                address: field(8, 4)?,
+                file_size: field(16, 4)?,
+                memory_size: field(20, 4)?,
+                align: field(28, 4)?,
             }
-        }
-        if low < high { Ok((low, high)) } else { Err(ElfError::Malformed) }
-    }
-
-    fn segment(&self, number: u64) -> Result<Segment, ElfError> {
-        let at = usize::try_from(self.headers_offset + number * u64::from(self.header_size))
-            .map_err(|_| ElfError::Malformed)?;
-        let header = self.bytes.get(at..).ok_or(ElfError::Malformed)?;
-        let word = |offset| u32_at(header, offset).map(u64::from);
-        let segment = match self.class {
-            Class::Elf64 => Segment {
-                kind: u32_at(header, 0)?,
-                flags: u32_at(header, 4)?,
-                offset: u64_at(header, 8)?,
-                address: u64_at(header, 16)?,
-                file_size: u64_at(header, 32)?,
-                memory_size: u64_at(header, 40)?,
-                align: u64_at(header, 48)?,
-            },
-            Class::Elf32 => Segment {
-                kind: u32_at(header, 0)?,
-                flags: u32_at(header, 24)?,
-                offset: word(4)?,
-                address: word(8)?,
-                file_size: word(16)?,
-                memory_size: word(20)?,
-                align: word(28)?,
-            },
-        };
-        let sound = segment.offset.checked_add(segment.file_size).is_some()
-            && segment.address.checked_add(segment.memory_size).is_some()
-            && (segment.kind != PT_LOAD || segment.memory_size >= segment.file_size);
-        if sound { Ok(segment) } else { Err(ElfError::Malformed) }
+        })
     }
 }
 
-fn position_independent(kind: u16) -> Result<bool, ElfError> {
-    match kind {
-        ET_EXEC => Ok(false),
-        ET_DYN => Ok(true),
-        _ => Err(ElfError::Unsupported),
-    }
-}
-
-fn array<const N: usize>(bytes: &[u8], at: usize) -> Result<[u8; N], ElfError> {
-    bytes.get(at..).and_then(|rest| rest.first_chunk::<N>()).copied().ok_or(ElfError::Malformed)
-}
-
-fn u16_at(bytes: &[u8], at: usize) -> Result<u16, ElfError> {
-    array(bytes, at).map(u16::from_le_bytes)
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> Result<u32, ElfError> {
-    array(bytes, at).map(u32::from_le_bytes)
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> Result<u64, ElfError> {
-    array(bytes, at).map(u64::from_le_bytes)
+/// A little-endian number.
+fn number(bytes: &[u8], at: usize, len: usize) -> Option<u64> {
+    let mut word = [0; 8];
+    word[..len].copy_from_slice(bytes.get(at..at + len)?);
+    Some(u64::from_le_bytes(word))
 }
 
 #[cfg(test)]
@@ -244,39 +131,43 @@ mod tests {
 
     use std::{fs, vec::Vec};
 
-    use super::*;
+    use super::{Elf, Segment};
 
     #[test]
     fn a_dynamic_program_of_this_machine() {
         let bytes = fs::read("/bin/sh").unwrap();
-        let elf = Elf::parse(&bytes[..ENOUGH]).unwrap();
-        let interp = elf.find(PT_INTERP).unwrap().expect("a shell is dynamic");
-        let at = usize::try_from(interp.offset).unwrap();
-        assert!(bytes[at..].starts_with(b"/lib"));
-        let (low, high) = elf.span(4096).unwrap();
-        assert!(low == 0 && elf.entry < high);
+        let elf = Elf::parse(&bytes).expect("a shell is a program");
+        let table = &bytes[usize::try_from(elf.headers_at).unwrap()..];
+        let segments: Vec<Segment> = table
+            .chunks(elf.header_size())
+            .take(elf.headers.into())
+            .map(|header| elf.segment(header).expect("the table is whole"))
+            .collect();
+        let interpreter = segments.iter().find(|segment| segment.kind == Segment::INTERPRETER).expect("it is dynamic");
+        assert!(bytes[usize::try_from(interpreter.offset).unwrap()..].starts_with(b"/lib"));
+        let holds_entry = |segment: &Segment| {
+            segment.kind == Segment::LOAD
+                && (segment.address..segment.address + segment.memory_size).contains(&elf.entry)
+        };
+        assert!(segments.iter().any(holds_entry));
     }
 
     #[test]
     fn no_cut_and_no_flip_is_a_panic() {
         let bytes = fs::read("/bin/sh").unwrap();
-        let head = &bytes[..ENOUGH];
-        for len in 0..ENOUGH {
-            look_at(&head[..len]);
+        let head = &bytes[..256];
+        for len in 0..head.len() {
+            assert_eq!(Elf::parse(&head[..len]).is_some(), len >= 58, "{len}");
         }
-        for at in 0..1024 {
+        for at in 0..64 {
             for flip in [0x01, 0x80, 0xff] {
                 let mut copy: Vec<u8> = head.to_vec();
                 copy[at] ^= flip;
-                look_at(&copy);
+                if let Some(elf) = Elf::parse(&copy) {
+                    assert!(elf.headers > 0);
+                    let _ = elf.segment(&copy[64..]);
+                }
             }
-        }
-    }
-
-    /// Asks everything; that it returns is what is tested.
-    fn look_at(bytes: &[u8]) {
-        if let Ok(elf) = Elf::parse(bytes) {
-            let _ = (elf.find(PT_INTERP), elf.span(4096), elf.segments().count());
         }
     }
 }

@@ -14,10 +14,11 @@ use std::{
     rc::Rc,
 };
 
+use coracle_elf::{Elf, Segment};
 use coracle_intercept::{
     Abi, Call, Errno, Guest, Rules, Scratch,
     errno::{EFAULT, ELIBBAD, ENOEXEC},
-    program::{self, HEAD, Kind, MAX_SCRIPTS, Segment},
+    program::{self, HEAD, Kind, MAX_SCRIPTS},
 };
 
 use crate::{
@@ -140,7 +141,7 @@ fn open(host: &[u8], head: &mut [u8]) -> Result<(File, usize), Errno> {
     Ok((file, len))
 }
 
-fn read_image(file: File, host: Vec<u8>, elf: program::Elf) -> Result<Image, Errno> {
+fn read_image(file: File, host: Vec<u8>, elf: Elf) -> Result<Image, Errno> {
     let size = elf.header_size();
     let mut table = vec![0; size * usize::from(elf.headers)];
     file.read_exact_at(&mut table, elf.headers_at).map_err(|_| ENOEXEC)?;

@@ -2,10 +2,8 @@
 
 use std::{ffi::CStr, fs::File, io, os::fd::OwnedFd};
 
-use coracle_intercept::{
-    Abi,
-    program::{Elf, Segment},
-};
+use coracle_elf::{Elf, Segment};
+use coracle_intercept::Abi;
 use coracle_sys::script::{self, row};
 
 use crate::window::memory_file;
