@@ -1,7 +1,7 @@
 //! Real programs in real trees, under each engine that runs here: the same script has to print the same, expected, words.
 //! Alpine in the quick tier; a Debian tree with compilers, git, perl and Python in the slow one.
 
-use std::{fs, path::Path, process::Command};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
 
 use harness::{Output, Sandbox, bundles, coracle, skip};
 
@@ -190,4 +190,19 @@ fn debian_works() {
     sandbox.run(coracle(), ["build", &source, "--cmd", r#"["/bin/bash"]"#, "-o", bundle.to_str().unwrap()]).ok();
     fs::remove_file(tar).unwrap();
     same_everywhere(&sandbox, &bundle, "bash", DEBIAN, DEBIAN_SAYS);
+}
+
+#[test]
+fn a_bundle_inside_a_traced_one_is_refused_with_reasons() {
+    let Some(bundle) = bundles::alpine() else { return };
+    let sandbox = Sandbox::new();
+    let inner = sandbox.write("inner.run", fs::read(&bundle).unwrap());
+    fs::set_permissions(&inner, PermissionsExt::from_mode(0o755)).unwrap();
+    if !sandbox.run(&bundle, ["--coracle-explain"]).stdout.contains("ptrace: accepted") {
+        skip::because("this node refuses ptrace");
+        return;
+    }
+    // A tracer sees no second tree, and a process has one tracer: neither engine can serve the inner one.
+    let output = sandbox.run(&bundle, ["--coracle-engine=ptrace", "./inner.run", "/bin/true"]);
+    output.fails_with(&["namespaces", "ptrace"]);
 }
