@@ -13,7 +13,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("coracle-paths", &[]),
     ("coracle-elf", &[]),
     ("coracle-sys", &[]),
-    ("coracle-intercept", &["coracle-paths", "coracle-sys", "coracle-elf"]),
+    ("coracle-intercept", &["coracle-paths", "coracle-elf"]),
     ("coracle-namespaces", &["coracle-api", "coracle-sys", "coracle-paths"]),
     ("coracle-ptrace", &["coracle-api", "coracle-sys", "coracle-paths", "coracle-intercept", "coracle-elf"]),
     ("coracle-trap", &["coracle-api", "coracle-sys", "coracle-paths", "coracle-intercept", "coracle-elf"]),
