@@ -180,14 +180,15 @@ impl Start<'_> {
         Ok(cache::acquire(self.bundle, &options, &mut report)?)
     }
 
-    fn plan(&self, root: &Path, shared: Option<&Path>) -> Result<Plan, StartError> {
+    fn plan(&self, cached: &Cached, shared: Option<&Path>) -> Result<Plan, StartError> {
         Ok(launch::plan(&Inputs {
             manifest: self.bundle.manifest(),
             options: self.options,
             caller: self.caller,
             args: self.args,
             bundle: self.bundle.path(),
-            root,
+            root: &cached.root,
+            names: Some(&cached.names),
             shared,
             places: &launch::places(self.options, self.caller),
         })?)
@@ -211,7 +212,7 @@ impl Start<'_> {
         let cached = self.acquire()?;
         self.voice.note(&format!("tree: {}", cached.root.display()));
         let shared = launch::shared(&cached.dir)?;
-        let mut plan = self.plan(&cached.root, Some(&shared))?;
+        let mut plan = self.plan(&cached, Some(&shared))?;
         for (topic, text) in &plan.notes {
             self.voice.note(&format!("{topic}: {text}"));
         }
@@ -308,7 +309,7 @@ impl Start<'_> {
 
     fn explain(&self) -> Result<u8, StartError> {
         let cached = self.acquire()?;
-        let plan = self.plan(&cached.root, None)?;
+        let plan = self.plan(&cached, None)?;
         let (host, facts) = (Host::read(), self.facts()?);
         let candidates = engines::ask_all(&engines::ENGINES, &host, &facts, &plan.request);
         let chosen = engines::choose(&engines::ENGINES, self.asked_engine(), &host, &facts, &plan.request);

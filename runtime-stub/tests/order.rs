@@ -27,6 +27,7 @@ fn order(dir: &Path, script: &str) -> Order {
     let spec = LaunchSpec {
         version: SPEC_VERSION,
         root: dir.join("root"),
+        names: None,
         access: Access::Direct,
         scratch: dir.join("scratch"),
         argv: ["sh", "-c", script].map(Into::into).into(),

@@ -19,6 +19,10 @@ pub struct LaunchSpec {
     pub version: u32,
     /// Host directory that holds the tree.
     pub root: PathBuf,
+    /// The tree's names as one file (`coracle_paths::table`), if somebody made it: an engine that resolves paths itself
+    /// maps it where the guest cannot change the tree, and walks where there is none or it is damaged.
+    #[serde(default)]
+    pub names: Option<PathBuf>,
     /// May the guest change the tree, and where do its changes go.
     pub access: Access,
     /// Host directory of this run's own: mount points, generated files; exists, is writable, is removed by the launcher.

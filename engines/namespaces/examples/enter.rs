@@ -17,6 +17,7 @@ fn main() {
     let mut spec = LaunchSpec {
         version: SPEC_VERSION,
         root,
+        names: None,
         access: Access::ReadOnly,
         scratch,
         argv: Vec::new(),

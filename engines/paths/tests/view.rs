@@ -247,5 +247,13 @@ fn tables_refuse_what_is_no_tree() {
     let bytes = build([(&b""[..], Kind::Directory), (b"a", Kind::File)]).expect("the root may be named");
     for len in 0..bytes.len() {
         assert!(Table::new(&bytes[..len]).is_err(), "cut to {len}");
+        assert!(!Table::is_whole(&bytes[..len]), "cut to {len}");
+    }
+    assert!(Table::is_whole(&bytes));
+    // The sum is of what follows it, itself included.
+    for at in 24..bytes.len() {
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 0x10;
+        assert!(!Table::is_whole(&damaged), "byte {at}");
     }
 }

@@ -1,6 +1,6 @@
 //! Runs a program in a tree under the ptrace engine alone, without a bundle: for looking at the engine itself.
 //!
-//! `enter [P1|P2] [rw] [root] [HOST:GUEST[:ro]]… -- ROOT PROGRAM [ARG]…`
+//! `enter [P1|P2] [rw] [root] [names=FILE] [HOST:GUEST[:ro]]… -- ROOT PROGRAM [ARG]…`
 
 use std::{env, path::PathBuf, process::ExitCode};
 
@@ -20,6 +20,7 @@ fn main() -> ExitCode {
     let mut spec = LaunchSpec {
         version: SPEC_VERSION,
         root: PathBuf::new(),
+        names: None,
         access: Access::ReadOnly,
         scratch: scratch.clone(),
         argv: Vec::new(),
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
             Some("rw") => spec.access = Access::Direct,
             Some("root") => (spec.identity.uid, spec.identity.gid) = (0, 0),
             Some(variant @ ("P1" | "P2")) => spec.variant = Some(variant.to_owned()),
+            Some(option) if option.starts_with("names=") => spec.names = Some(option[6..].into()),
             Some(bind) => {
                 let mut parts = bind.split(':');
                 let host = parts.next().unwrap_or_default();

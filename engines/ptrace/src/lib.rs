@@ -13,6 +13,7 @@ mod layout;
 mod lending;
 mod loading;
 mod memory;
+mod names;
 mod outside;
 mod peer;
 mod probe;
@@ -31,7 +32,7 @@ use coracle_api::{
 };
 use coracle_intercept::{Identity, Rules};
 
-use crate::{layout::Layout, start::Child, tracer::Tracer};
+use crate::{layout::Layout, names::Names, start::Child, tracer::Tracer};
 
 /// The engine.
 #[derive(Debug, Clone, Copy)]
@@ -90,8 +91,16 @@ impl Engine for Ptrace {
         let binds = layout.binds();
         let hostname = spec.hostname.clone().map(OsStringExt::into_vec);
         let identity = &spec.identity;
+        // Only a tree that nobody changes is as its table says.
+        let shared = spec.names.as_ref().filter(|_| spec.access == Access::ReadOnly);
+        let names = shared.and_then(|path| Names::map(path, &spec.root));
+        let view = layout.view(&binds)?;
+        let view = match names.as_ref().and_then(Names::table) {
+            Some(table) => view.with_table(table),
+            None => view,
+        };
         let rules = Rules {
-            view: layout.view(&binds)?,
+            view,
             identity: Identity {
                 uid: identity.uid,
                 gid: identity.gid,

@@ -7,9 +7,13 @@ use std::{
     io::Write,
     mem::MaybeUninit,
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    sync::atomic::{AtomicBool, Ordering},
 };
 
-use coracle_intercept::{Errno, Guest, errno::EBADF};
+use coracle_intercept::{
+    Errno, Guest,
+    errno::{EBADF, ENOSYS, EPERM},
+};
 use coracle_paths::{Caller, Host};
 
 use crate::{memory::Memory, tracee::Tracees};
@@ -39,6 +43,34 @@ pub(crate) fn last_errno() -> Errno {
     Errno(std::io::Error::last_os_error().raw_os_error().and_then(|error| u16::try_from(error).ok()).unwrap_or(5))
 }
 
+/// Asks openat2(2), unless it has been refused as such: the kernel is older than 5.6, or a sandbox does not know it.
+fn meets_link(path: &CStr) -> Option<bool> {
+    static REFUSED: AtomicBool = AtomicBool::new(false);
+    if REFUSED.load(Ordering::Relaxed) {
+        return None;
+    }
+    let how: [u64; 3] = [(libc::O_PATH | libc::O_CLOEXEC).cast_unsigned().into(), 0, libc::RESOLVE_NO_SYMLINKS];
+    // SAFETY: a NUL-terminated path, and a `struct open_how` (three u64) of the size given; a descriptor that it makes is
+    // closed at once.
+    let made = unsafe {
+        let fd = libc::syscall(libc::SYS_openat2, libc::AT_FDCWD, path.as_ptr(), how.as_ptr(), size_of_val(&how));
+        if fd >= 0 {
+            libc::syscall(libc::SYS_close, fd);
+            return Some(false);
+        }
+        last_errno()
+    };
+    match made {
+        Errno::ELOOP => Some(true),
+        Errno::ENOENT | Errno::ENOTDIR | Errno::EACCES => Some(false),
+        ENOSYS | EPERM => {
+            REFUSED.store(true, Ordering::Relaxed);
+            None
+        }
+        _ => None,
+    }
+}
+
 fn copy(text: &[u8], into: &mut [u8]) -> Option<usize> {
     into.get_mut(..text.len())?.copy_from_slice(text);
     Some(text.len())
@@ -49,6 +81,10 @@ impl Host for Peer<'_> {
         // SAFETY: a NUL-terminated path, and a buffer that is writable for the length given.
         let len = unsafe { libc::readlink(path.as_ptr(), target.as_mut_ptr().cast(), target.len()) };
         usize::try_from(len).map_err(|_| last_errno())
+    }
+
+    fn meets_link(&self, path: &CStr) -> Option<bool> {
+        meets_link(path)
     }
 
     fn caller(&self) -> Caller {

@@ -61,6 +61,7 @@ fn spec(tree: &Tree, argv: &[&str]) -> LaunchSpec {
     LaunchSpec {
         version: SPEC_VERSION,
         root: tree.root.clone(),
+        names: None,
         access: Access::ReadOnly,
         scratch,
         argv: argv.iter().map(OsString::from).collect(),
@@ -347,6 +348,43 @@ fn a_host_name_of_its_own() {
 #[test]
 fn many_short_processes_leave_nothing_behind() {
     expect("i=0; while [ $i -lt 500 ]; do /bin/true; i=$((i+1)); done; (sleep 1000 &) ; echo done", "done\n");
+}
+
+#[test]
+fn a_table_of_names_is_believed_if_it_is_whole() {
+    use coracle_paths::table::{Kind, build};
+    let Some(tree) = alpine() else { return };
+    // One that knows only the shell, so that what is asked of it can be told from what is asked of the kernel.
+    let known = [
+        (&b"bin"[..], Kind::Directory),
+        (b"bin/busybox", Kind::File),
+        (b"bin/sh", Kind::Symlink(b"/bin/busybox")),
+        (b"etc", Kind::Directory),
+        (b"lib", Kind::Directory),
+        (b"lib/ld-musl-x86_64.so.1", Kind::File),
+    ];
+    let bytes = build(known).expect("a table");
+    let dir = volume();
+    let table = dir.path().join("names");
+    let mut spec = spec(tree, &["sh", "-c", "[ -e /etc/hosts ]; echo $?; exec 2>&1; cd /usr && echo in"]);
+    spec.names = Some(table.clone());
+    let answers = |what: &str| run(&spec).text.lines().next().map(str::to_owned).expect(what);
+    assert_eq!(answers("none there"), "0");
+    fs::write(&table, &bytes).expect("write");
+    chown(&table, Some(NOBODY_IN_PARTICULAR), None).ok();
+    fs::set_permissions(&table, fs::Permissions::from_mode(0o600)).expect("chmod");
+    assert_eq!(answers("whole"), "1");
+    let mut damaged = bytes.clone();
+    damaged[100] ^= 1;
+    fs::write(&table, &damaged).expect("write");
+    assert_eq!(answers("damaged"), "0");
+    fs::write(&table, &bytes[..bytes.len() / 2]).expect("write");
+    assert_eq!(answers("cut"), "0");
+    fs::write(&table, "").expect("write");
+    assert_eq!(answers("empty"), "0");
+    fs::write(&table, &bytes).expect("write");
+    fs::set_permissions(&table, fs::Permissions::from_mode(0o666)).expect("chmod");
+    assert_eq!(answers("anybody may write to it"), "0");
 }
 
 #[test]

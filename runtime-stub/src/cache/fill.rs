@@ -7,7 +7,8 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use coracle_format::parse_hex;
+use coracle_format::{Index, Kind, parse_hex};
+use coracle_paths::table;
 use nix::{
     NixPath,
     errno::Errno,
@@ -227,6 +228,9 @@ impl Filler<'_> {
                 _ => NoFill::Fatal(error.into()),
             }
         })?;
+        if let Some(table) = table(&index) {
+            trust::write(dir.as_fd(), trust::NAMES, &table)?;
+        }
         trust::write_trust(dir.as_fd(), root.as_fd(), &index, self.boot)?;
         Ok(stats)
     }
@@ -261,6 +265,7 @@ impl Filler<'_> {
         Cached {
             root: dir.join(trust::ROOT),
             index: dir.join(trust::INDEX),
+            names: dir.join(trust::NAMES),
             dir,
             lease: lease::make_inherited(lease),
             hit: stats.is_none(),
@@ -269,6 +274,20 @@ impl Filler<'_> {
             skipped: Vec::new(),
         }
     }
+}
+
+/// The table of what unpacking makes. None for a tree that has too many names for one: engines can do without.
+fn table(index: &Index) -> Option<Vec<u8>> {
+    let entries = index.entries.iter().filter_map(|entry| {
+        let kind = match &entry.kind {
+            Kind::Directory => table::Kind::Directory,
+            Kind::Symlink { target } => table::Kind::Symlink(target),
+            Kind::File { .. } | Kind::HardLink { .. } | Kind::Fifo => table::Kind::File,
+            Kind::CharDevice { .. } | Kind::BlockDevice { .. } => return None,
+        };
+        Some((entry.path.as_slice(), kind))
+    });
+    table::build(entries).ok()
 }
 
 /// renameat2(2) as a system call: musl has no function for it.

@@ -6,6 +6,7 @@
 //!         canary                 written first, read never (`trust`)
 //!         lease                  flocked by every job that uses the tree; a line per start (`lease`)
 //!         index                  the index, decompressed, for engines
+//!         names                  the tree's names as a table, for engines that resolve paths; older trees have none
 //!         root/                  the tree
 //!         trust                  under which boots the tree was found whole (`trust`)
 //!     DIGEST.lock                who unpacks, and how far (`lock`)
@@ -73,6 +74,8 @@ pub struct Cached {
     pub root: PathBuf,
     /// The index as a file, decompressed, for engines: `dir/index`.
     pub index: PathBuf,
+    /// The table of the tree's names (`coracle_paths::table`): `dir/names`, which trees of older versions lack.
+    pub names: PathBuf,
     /// Keeps the tree from being cleaned up. Inherited over exec: it must stay open until the last process ends.
     pub lease: OwnedFd,
     /// It was there already.

@@ -1,10 +1,14 @@
 //! A cache of its own for each test: found, damaged, planted, waited for.
 
 use std::{
+    ffi::OsStr,
     fs::{self, File},
     os::{
         fd::AsRawFd,
-        unix::fs::{MetadataExt, symlink},
+        unix::{
+            ffi::OsStrExt,
+            fs::{MetadataExt, symlink},
+        },
     },
     path::Path,
     time::{Duration, SystemTime},
@@ -61,6 +65,16 @@ fn a_tree_is_unpacked_once_and_then_found() {
     assert!(second.hit && events.is_empty(), "{events:?}");
     assert_eq!((&first.root, &first.dir), (&second.root, &cache.base().join(hex(cache.bundle.index_digest()))));
     assert_eq!(fs::read(&second.index).unwrap(), cache.bundle.index_bytes().unwrap());
+    let names = fs::read(&second.names).unwrap();
+    let table = coracle_paths::Table::new(&names).unwrap();
+    assert!(coracle_paths::Table::is_whole(&names));
+    for entry in &cache.bundle.index().unwrap().entries {
+        let there = fs::symlink_metadata(second.root.join(OsStr::from_bytes(&entry.path))).ok();
+        let kind = table.find(&entry.path).map(|node| table.kind(node));
+        assert_eq!(kind.is_some(), there.is_some(), "{entry:?}");
+        let is_dir = kind == Some(coracle_paths::table::Kind::Directory);
+        assert_eq!(is_dir, there.is_some_and(|meta| meta.is_dir()), "{entry:?}");
+    }
     assert_eq!(fs::metadata(&second.dir).unwrap().mode() & 0o777, 0o700);
     assert_eq!(fs::metadata(cache.base()).unwrap().mode() & 0o777, 0o700);
     assert!(cache.temporaries().is_empty());

@@ -42,6 +42,8 @@ pub(super) const TRUST: &str = "trust";
 pub(super) const ROOT: &str = "root";
 /// The index, decompressed.
 pub(super) const INDEX: &str = "index";
+/// The table of the tree's names.
+pub(super) const NAMES: &str = "names";
 
 const HEADER: &str = "coracle-tree 1";
 

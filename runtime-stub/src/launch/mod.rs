@@ -54,6 +54,8 @@ pub struct Inputs<'a> {
     pub bundle: &'a Path,
     /// Host directory of the tree.
     pub root: &'a Path,
+    /// The tree's table of names, where it would be: an engine sees whether it is there.
+    pub names: Option<&'a Path>,
     /// Directory shared by all runs of this tree; none in a dry run, which then writes nothing.
     pub shared: Option<&'a Path>,
     /// Where a run's own files may go.
@@ -134,6 +136,7 @@ pub fn plan(inputs: &Inputs) -> Result<Plan, LaunchError> {
     let spec = LaunchSpec {
         version: SPEC_VERSION,
         root: inputs.root.to_owned(),
+        names: inputs.names.map(Path::to_owned),
         access,
         scratch: own
             .as_ref()

@@ -59,6 +59,7 @@ impl World {
             args: &self.caller.args,
             bundle: Path::new("/x/app.run"),
             root: &self.dir.path().join("root"),
+            names: None,
             shared: Some(&self.dir.path().join("made")),
             places: &places,
         })

@@ -2,7 +2,7 @@
 
 use alloc::{collections::BTreeMap, vec, vec::Vec};
 
-use super::{HEADER, Kind, MAGIC, RECORD, SLOT, hash};
+use super::{HEADER, Kind, MAGIC, RECORD, SLOT, hash, sum};
 use crate::{NAME_MAX, PATH_MAX};
 
 /// Why a list of names is no tree.
@@ -78,11 +78,15 @@ pub fn build<'a>(entries: impl IntoIterator<Item = (&'a [u8], Kind<'a>)>) -> Res
     for count in [keys.len(), slots.len(), strings.len()] {
         out.extend_from_slice(&u32::try_from(count).map_err(|_| BuildError::TooMany)?.to_le_bytes());
     }
+    // Four zeros, and eight for the sum of what comes now.
+    out.resize(HEADER, 0);
     out.extend_from_slice(&records);
     for slot in slots {
         out.extend_from_slice(&slot.to_le_bytes());
     }
     out.extend_from_slice(&strings);
+    let sum = sum(&out[HEADER..]);
+    out[HEADER - 8..HEADER].copy_from_slice(&sum.to_le_bytes());
     Ok(out)
 }
 
