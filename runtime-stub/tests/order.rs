@@ -39,6 +39,7 @@ fn order(dir: &Path, script: &str) -> Order {
         devices: Devices::Host,
         unshare: Unshare::default(),
         hostname: None,
+        ports: Vec::new(),
         variant: None,
     };
     Order { spec, request: Request::default(), facts: ImageFacts::default(), remove_scratch: false, verbose: false }

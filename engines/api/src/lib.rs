@@ -13,12 +13,14 @@
 pub mod exec;
 mod facts;
 mod host;
+mod ports;
 mod refusal;
 pub mod signals;
 mod spec;
 
 pub use facts::ImageFacts;
 pub use host::Host;
+pub use ports::{PortMap, Protocol};
 pub use refusal::{Refusal, RunError};
 pub use spec::{Access, Bind, BindOrigin, Devices, Identity, LaunchSpec, Order, SPEC_VERSION, SubordinateIds, Unshare};
 
@@ -35,6 +37,9 @@ pub struct Request {
     pub isolated: bool,
     /// Namespaces asked for beyond those the engine needs.
     pub unshare: Unshare,
+    /// Ports that the guest and the host are to know by different numbers ([`PortMap::differs`]).
+    #[serde(default)]
+    pub ports: bool,
 }
 
 /// How a guest ended, as seen by an engine that stayed with it.

@@ -7,7 +7,7 @@ use std::{ffi::OsString, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ImageFacts, Request};
+use crate::{ImageFacts, PortMap, Request};
 
 /// Raised when a field changes its meaning. A stub refuses a specification of another version.
 pub const SPEC_VERSION: u32 = 1;
@@ -45,6 +45,9 @@ pub struct LaunchSpec {
     pub unshare: Unshare,
     /// Host name inside; needs `unshare.uts`, or an engine that answers `uname` itself.
     pub hostname: Option<OsString>,
+    /// Ports that the host knows by other numbers than the guest.
+    #[serde(default)]
+    pub ports: Vec<PortMap>,
     /// The name that the user gave the engine (`P2`), where an engine has variants that its aliases choose.
     #[serde(default)]
     pub variant: Option<String>,

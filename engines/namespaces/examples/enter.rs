@@ -36,6 +36,7 @@ fn main() {
         devices: Devices::Host,
         unshare: Unshare::default(),
         hostname: None,
+        ports: Vec::new(),
         variant: None,
     };
     let mut probe = false;

@@ -48,6 +48,10 @@ impl Engine for Namespaces {
     }
 
     fn probe(&self, host: &Host, _facts: &ImageFacts, request: &Request) -> Result<(), Refusal> {
+        if request.ports {
+            return Err(Refusal::new("the network is the host's here, so a port has one number inside and outside")
+                .advise("give both the same number, or use `ptrace`"));
+        }
         probe::probe(host, request)
     }
 

@@ -32,6 +32,7 @@ fn main() -> ExitCode {
         devices: Devices::Host,
         unshare: Unshare::default(),
         hostname: None,
+        ports: Vec::new(),
         variant: None,
     };
     for option in args.by_ref() {

@@ -66,6 +66,9 @@ impl Engine for Ptrace {
             return Err(Refusal::new("copy-on-write views are not in this version of the ptrace engine")
                 .advise("use `namespaces`, or a container that may be written to"));
         }
+        if request.ports {
+            return Err(Refusal::new("ports by other numbers are not in this version of the ptrace engine"));
+        }
         probe::probe().map(drop)
     }
 

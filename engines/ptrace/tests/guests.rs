@@ -73,6 +73,7 @@ fn spec(tree: &Tree, argv: &[&str]) -> LaunchSpec {
         devices: Devices::Host,
         unshare: Unshare::default(),
         hostname: None,
+        ports: Vec::new(),
         variant: None,
     }
 }

@@ -24,7 +24,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use coracle_api::{Access, Devices, LaunchSpec, Request, SPEC_VERSION, Unshare};
+use coracle_api::{Access, Devices, LaunchSpec, PortMap, Request, SPEC_VERSION, Unshare};
 use coracle_format::Manifest;
 
 pub use caller::Caller;
@@ -132,7 +132,13 @@ pub fn plan(inputs: &Inputs) -> Result<Plan, LaunchError> {
     notes.extend(binds.notes.drain(..).map(|note| ("not bound", note)));
 
     let unshare = Unshare { pid: options.isolated, ipc: options.isolated, uts: options.hostname.is_some(), net: false };
-    let request = Request { writable, root: person.uid == 0 && caller.uid != 0, isolated: options.isolated, unshare };
+    let request = Request {
+        writable,
+        root: person.uid == 0 && caller.uid != 0,
+        isolated: options.isolated,
+        unshare,
+        ports: options.ports.iter().any(PortMap::differs),
+    };
     let spec = LaunchSpec {
         version: SPEC_VERSION,
         root: inputs.root.to_owned(),
@@ -153,6 +159,7 @@ pub fn plan(inputs: &Inputs) -> Result<Plan, LaunchError> {
         devices: if options.isolated { Devices::Minimal { extra: Vec::new() } } else { Devices::Host },
         unshare,
         hostname: options.hostname.clone(),
+        ports: options.ports.clone(),
         variant: options.engine.as_ref().map(|(name, _)| name.clone()),
     };
     Ok(Plan { spec, request, own, notes })

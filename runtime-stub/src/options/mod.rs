@@ -13,6 +13,7 @@ use std::{
     path::PathBuf,
 };
 
+use coracle_api::PortMap;
 pub use error::{OptionError, Origin};
 pub use parse::{Given, command_line, environment, yes_or_no};
 use table::{Id, Kind, Takes};
@@ -102,6 +103,8 @@ pub struct Options {
     pub shell: bool,
     /// Host name inside.
     pub hostname: Option<OsString>,
+    /// Ports that the host knows by other numbers, lowest layer first.
+    pub ports: Vec<PortMap>,
     /// Nothing of the host.
     pub isolated: bool,
     /// May the guest write.
@@ -196,6 +199,12 @@ impl Options {
                     return Err(given.wrong("no host name", "use at most 64 letters, digits, dots and hyphens"));
                 }
                 self.hostname = Some(name.to_owned());
+            }
+            Id::Publish => {
+                let map = text(given)?
+                    .parse()
+                    .map_err(|why: &str| given.wrong(why, "write HOST[:GUEST] or HOST[:GUEST]/udp"))?;
+                self.ports.push(map);
             }
             Id::Writable => {
                 self.writable = match value.map(|value| (value, yes_or_no(value))) {

@@ -24,6 +24,7 @@ pub enum Id {
     Entrypoint,
     Shell,
     Hostname,
+    Publish,
     Isolated,
     Writable,
     Cache,
@@ -82,7 +83,7 @@ const fn row(id: Id, name: &'static str, takes: Takes, kind: Kind, help: &'stati
 }
 
 /// Every option, in the order of `help`.
-pub const ROWS: [Row; 30] = [
+pub const ROWS: [Row; 31] = [
     row(Id::Help, "help", Takes::Switch, Kind::Action, "show these options"),
     row(Id::Version, "version", Takes::Switch, Kind::Action, "show the version of Coracle that built this file"),
     row(Id::Info, "info", Takes::Optional("json"), Kind::Action, "show what this file holds and where it came from"),
@@ -121,6 +122,13 @@ pub const ROWS: [Row; 30] = [
     row(Id::Entrypoint, "entrypoint", Takes::Value("PROGRAM"), Kind::Run, "run this instead of the image's entrypoint"),
     row(Id::Shell, "shell", Takes::Switch, Kind::Run, "start the image's shell"),
     row(Id::Hostname, "hostname", Takes::Value("NAME"), Kind::Run, "host name inside"),
+    row(
+        Id::Publish,
+        "publish",
+        Takes::List("HOST[:GUEST][/tcp|udp]", b",\n"),
+        Kind::Run,
+        "let the host know a port inside by another number",
+    ),
     row(Id::Isolated, "isolated", Takes::Switch, Kind::Run, "show nothing of the host, as Docker does"),
     row(
         Id::Writable,

@@ -136,6 +136,7 @@ pub(crate) fn spec(tree: &Path, argv: &[&str]) -> LaunchSpec {
         devices: Devices::Host,
         unshare: Unshare::default(),
         hostname: None,
+        ports: Vec::new(),
         variant: None,
     }
 }
