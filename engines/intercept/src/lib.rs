@@ -14,6 +14,7 @@ mod enter;
 pub mod errno;
 mod identity;
 mod leave;
+pub mod ledger;
 mod meaning;
 mod permit;
 mod places;

@@ -17,6 +17,7 @@ mod names;
 mod outside;
 mod peer;
 mod probe;
+mod process;
 mod registers;
 mod request;
 mod script;

@@ -7,6 +7,7 @@ use std::{
     io::Write,
     mem::MaybeUninit,
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    rc::Rc,
     sync::atomic::{AtomicBool, Ordering},
 };
 
@@ -16,7 +17,11 @@ use coracle_intercept::{
 };
 use coracle_paths::{Caller, Host};
 
-use crate::{memory::Memory, tracee::Tracees};
+use crate::{
+    memory::Memory,
+    process::{Process, Shared},
+    tracee::Tracees,
+};
 
 /// Directories held open so that sockets in them can be reached by a short path.
 pub(crate) type Aliases = RefCell<HashMap<CString, OwnedFd>>;
@@ -28,14 +33,16 @@ const MAX_ALIASES: usize = 64;
 pub(crate) struct Peer<'t> {
     pub(crate) thread: i32,
     pub(crate) process: i32,
+    root: Rc<[u8]>,
     pub(crate) memory: Memory,
     pub(crate) tracees: &'t Tracees,
     pub(crate) aliases: &'t Aliases,
 }
 
 impl<'t> Peer<'t> {
-    pub(crate) fn new(thread: i32, process: i32, tracees: &'t Tracees, aliases: &'t Aliases) -> Self {
-        Self { thread, process, memory: Memory { pid: thread }, tracees, aliases }
+    pub(crate) fn new(thread: i32, process: &Shared, tracees: &'t Tracees, aliases: &'t Aliases) -> Self {
+        let Process { id, root, .. } = &*process.borrow();
+        Self { thread, process: *id, root: Rc::clone(root), memory: Memory { pid: thread }, tracees, aliases }
     }
 }
 
@@ -93,12 +100,12 @@ impl Host for Peer<'_> {
 
     fn root_of(&self, pid: u32, root: &mut [u8]) -> Option<usize> {
         let pid = i32::try_from(pid).ok()?;
-        self.tracees.get(&pid).and_then(|_| copy(b"/", root))
+        self.tracees.get(&pid).and_then(|tracee| copy(&tracee.process.borrow().root, root))
     }
 
     fn exe_of(&self, pid: u32, exe: &mut [u8]) -> Option<usize> {
         let pid = i32::try_from(pid).ok()?;
-        self.tracees.get(&pid).and_then(|tracee| copy(&tracee.exe, exe))
+        self.tracees.get(&pid).and_then(|tracee| copy(&tracee.process.borrow().exe, exe))
     }
 }
 
@@ -159,6 +166,6 @@ impl Guest for Peer<'_> {
     }
 
     fn root(&self) -> &[u8] {
-        b"/"
+        &self.root
     }
 }

@@ -1,24 +1,27 @@
 //! What the tracer knows of each thread of a guest.
 
-use std::{collections::HashMap, rc::Rc};
+use std::collections::HashMap;
 
 use coracle_intercept::{After, Call};
 
-use crate::{loading::Loading, registers::Registers, window::Slot};
+use crate::{loading::Loading, process::Shared, registers::Registers, window::Slot};
 
 /// One traced thread.
 #[derive(Debug)]
 pub(crate) struct Tracee {
-    /// Its process.
-    pub(crate) process: i32,
-    /// Guest path of the program that its process runs.
-    pub(crate) exe: Rc<[u8]>,
-    /// Where the window lies in its memory.
-    pub(crate) window: u64,
+    /// Its process, shared by all its threads.
+    pub(crate) process: Shared,
     /// What it is in the middle of.
     pub(crate) doing: Doing,
     /// With every call stopping: whether the next such stop is a call's end.
     pub(crate) inside: bool,
+}
+
+impl Tracee {
+    /// The id of its process.
+    pub(crate) fn id(&self) -> i32 {
+        self.process.borrow().id
+    }
 }
 
 /// What a tracee is in the middle of, beyond running by itself.

@@ -17,6 +17,7 @@ use crate::{
     memory::Memory,
     outside,
     peer::{Aliases, Peer},
+    process::Process,
     registers::Registers,
     request::{Gone, Resume, event_message, registers, resume, set_registers},
     script::runner_file,
@@ -80,7 +81,7 @@ impl<'r> Tracer<'r> {
     pub(crate) fn adopt(&mut self, main: i32) -> io::Result<()> {
         self.main = main;
         let window = self.window.address();
-        let first = Tracee { process: main, exe: Rc::from(&b"/"[..]), window, doing: Doing::Nothing, inside: false };
+        let first = Tracee { process: Process::new(main, window), doing: Doing::Nothing, inside: false };
         self.tracees.insert(main, first);
         if self.every {
             // It runs since it was seized: have it stop at calls from now on, before it makes any of the guest's.
@@ -178,13 +179,7 @@ impl<'r> Tracer<'r> {
     fn stopped_as_group(&mut self, thread: i32, signal: i32) -> Result<(), Gone> {
         if let Entry::Vacant(place) = self.tracees.entry(thread) {
             // Its parent's event is still to come.
-            place.insert(Tracee {
-                process: thread,
-                exe: Rc::from(&b"/"[..]),
-                window: 0,
-                doing: Doing::WaitingForParent,
-                inside: false,
-            });
+            place.insert(Tracee { process: Process::new(thread, 0), doing: Doing::WaitingForParent, inside: false });
             return Ok(());
         }
         if matches!(signal, libc::SIGSTOP | libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU) {
@@ -197,14 +192,9 @@ impl<'r> Tracer<'r> {
         let child = event_message(parent)?;
         if let Some(known) = self.tracees.get(&parent) {
             // SAFETY: tgkill with signal 0 only asks whether the thread is in the process.
-            let is_thread = unsafe { libc::syscall(libc::SYS_tgkill, known.process, child, 0) } == 0;
-            let newborn = Tracee {
-                process: if is_thread { known.process } else { child },
-                exe: Rc::clone(&known.exe),
-                window: known.window,
-                doing: Doing::Nothing,
-                inside: false,
-            };
+            let is_thread = unsafe { libc::syscall(libc::SYS_tgkill, known.id(), child, 0) } == 0;
+            let process = if is_thread { Rc::clone(&known.process) } else { known.process.borrow().fork(child) };
+            let newborn = Tracee { process, doing: Doing::Nothing, inside: false };
             let waited = self.tracees.insert(child, newborn).is_some();
             if waited {
                 // It may have been killed while it waited.
@@ -237,8 +227,8 @@ impl<'r> Tracer<'r> {
             }
             self.armed = true;
         }
-        let (before, seen_at) = (call, tracee.window);
-        let peer = Peer::new(thread, tracee.process, &self.tracees, &self.aliases);
+        let (before, seen_at) = (call, tracee.process.borrow().window);
+        let peer = Peer::new(thread, &tracee.process, &self.tracees, &self.aliases);
         match enter(&self.rules, &peer, &mut call, &mut self.scratch) {
             Verdict::Pass => self.go_on(thread, 0),
             Verdict::Answer(answer) => self.answer(thread, now, before, answer),
@@ -313,7 +303,7 @@ impl<'r> Tracer<'r> {
     /// A held call has ended.
     fn left(&mut self, thread: i32) -> Result<(), Gone> {
         let Some(tracee) = self.tracees.get_mut(&thread) else { return resume(thread, Resume::Run, 0) };
-        let process = tracee.process;
+        let process = Rc::clone(&tracee.process);
         let held = match std::mem::replace(&mut tracee.doing, Doing::Nothing) {
             // execve(2) ends here only if it failed.
             Doing::Call(held) | Doing::Executing(held, _) => held,
@@ -329,7 +319,7 @@ impl<'r> Tracer<'r> {
         let result = match held.then {
             Then::Answer(answer) => answer,
             Then::Leave(after) => {
-                let peer = Peer::new(thread, process, &self.tracees, &self.aliases);
+                let peer = Peer::new(thread, &process, &self.tracees, &self.aliases);
                 leave(&self.rules, &peer, &held.call, after, now.result(), &mut self.scratch)
             }
         };
@@ -352,8 +342,7 @@ impl<'r> Tracer<'r> {
         let Doing::Executing(held, mut loading) = std::mem::replace(&mut tracee.doing, Doing::Nothing) else {
             return self.go_on(process, 0);
         };
-        tracee.process = process;
-        tracee.exe = Rc::clone(&loading.exe);
+        tracee.process.borrow_mut().exe = Rc::clone(&loading.exe);
         tracee.inside = false;
         if let Some(slot) = held.slot {
             self.window.release(slot);
@@ -385,7 +374,7 @@ impl<'r> Tracer<'r> {
             return kill(process);
         }
         let Ok(started) = loading.finish(Memory { pid: process }) else { return kill(process) };
-        tracee.window = started.window;
+        tracee.process.borrow_mut().window = started.window;
         self.started = true;
         now.start_program(started.entry, started.stack);
         set_registers(process, &now)?;
@@ -395,7 +384,7 @@ impl<'r> Tracer<'r> {
     /// Kills what is left when the main process has ended, and waits for it, but not for ever.
     fn end_the_rest(&mut self) {
         for tracee in self.tracees.values() {
-            let _ = kill(tracee.process);
+            let _ = kill(tracee.id());
         }
         for _ in 0..1000 {
             if self.tracees.is_empty() {
