@@ -1,0 +1,177 @@
+//! A view's directory: made once, opened by every run.
+
+use std::{
+    fs::{self, File},
+    io::Read,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::{ffi::OsStrExt, fs::MetadataExt},
+    },
+    path::{Path, PathBuf},
+    sync::Mutex,
+};
+
+use nix::{
+    fcntl::{AT_FDCWD, OFlag, openat},
+    sys::stat::{Mode, umask},
+};
+
+use crate::{Made, Marks, ViewError, error::errno, make::Maker, marks, truths::Truths, unshare::Locked};
+
+const VIEW: &str = "view";
+const LOCK: &str = "view.lock";
+/// Beginning of the names of views that are being made.
+const NEW: &str = ".view-";
+
+/// Which view is asked for.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// The shared tree.
+    pub tree: &'a Path,
+    /// What the image says of its files ([`crate::truths`]); without it they are what they are on disk.
+    pub truths: Option<&'a Path>,
+    /// The directory of changes: exists and can be written to.
+    pub changes: &'a Path,
+}
+
+/// An open view.
+#[derive(Debug)]
+pub struct View {
+    root: PathBuf,
+    marks: Vec<u8>,
+    device: u64,
+    made: Option<Made>,
+    pub(crate) tmp: OwnedFd,
+    pub(crate) lock: OwnedFd,
+    /// Among this process's threads, which share the lock's descriptor.
+    pub(crate) turn: Mutex<()>,
+}
+
+impl View {
+    /// Opens the view in a directory of changes, and makes it first if there is none.
+    ///
+    /// # Errors
+    /// [`ViewError`]. Nothing half-made is left, but for what a killed process leaves, which the next removes.
+    pub fn open(asked: &Asked<'_>) -> Result<Self, ViewError> {
+        let Asked { changes, .. } = *asked;
+        if changes.join("upper").symlink_metadata().is_ok() {
+            return Err(ViewError::Overlay(changes.to_owned()));
+        }
+        let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let name = changes.join(LOCK);
+        let lock =
+            openat(AT_FDCWD, &name, flags, Mode::S_IRUSR | Mode::S_IWUSR).map_err(ViewError::step("make", &name))?;
+        let locked = Locked::wait(lock.as_fd());
+        let truths = asked.truths.map(fs::read);
+        let truths = match &truths {
+            None => None,
+            Some(Ok(bytes)) => Truths::read(bytes),
+            Some(Err(error)) if error.kind() == std::io::ErrorKind::NotFound => None,
+            Some(Err(error)) => return Err(ViewError::step("read", asked.truths.unwrap_or(changes))(errno(error))),
+        };
+        let origin = origin(asked.tree, truths.as_ref())?;
+        let view = changes.join(VIEW);
+        let mut made = None;
+        match fs::read(view.join("origin")) {
+            Ok(found) if found == origin => {}
+            Ok(found) => {
+                let made_from = String::from_utf8_lossy(&found).trim_end().to_owned();
+                return Err(ViewError::OtherImage { path: changes.to_owned(), made_from });
+            }
+            Err(_) if view.symlink_metadata().is_ok() => {
+                return Err(ViewError::Damaged { path: view, what: "does not say which image it is a view of" });
+            }
+            Err(_) => made = Some(make(asked, truths.as_ref(), &origin, &view)?),
+        }
+        drop(locked);
+        Self::opened(&view, lock, made)
+    }
+
+    fn opened(view: &Path, lock: OwnedFd, made: Option<Made>) -> Result<Self, ViewError> {
+        let damaged = |what| ViewError::Damaged { path: view.to_owned(), what };
+        let mut file = File::open(view.join("marks")).map_err(|_| damaged("has lost its list of shared files"))?;
+        let mut bytes = Vec::new();
+        let device = file.metadata().and_then(|data| file.read_to_end(&mut bytes).map(|_| data.dev()));
+        let device = device.map_err(|_| damaged("has a list of shared files that cannot be read"))?;
+        Marks::new(&bytes, device).map_err(|_| damaged("has a list of shared files that was cut short"))?;
+        let tmp = view.join("tmp");
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let tmp = openat(AT_FDCWD, &tmp, flags, Mode::empty()).map_err(ViewError::step("open", &tmp))?;
+        let root = fs::canonicalize(view.join("root")).map_err(|_| damaged("has lost its root"))?;
+        Ok(Self { root, marks: bytes, device, made, tmp, lock, turn: Mutex::new(()) })
+    }
+
+    /// The guest's tree: a canonical path.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Which of its inodes are shared.
+    #[must_use]
+    pub fn marks(&self) -> Marks<'_> {
+        // `open` has seen that they are marks.
+        Marks::new(&self.marks, self.device).unwrap_or_else(|_| Marks::none())
+    }
+
+    /// What it was made of, if it was made just now.
+    #[must_use]
+    pub fn made(&self) -> Option<Made> {
+        self.made
+    }
+}
+
+/// One line that names the image: by its digest, or by the place of a tree that has none.
+fn origin(tree: &Path, truths: Option<&Truths<'_>>) -> Result<Vec<u8>, ViewError> {
+    if let Some(truths) = truths {
+        let hex: String = truths.image.iter().map(|byte| format!("{byte:02x}")).collect();
+        return Ok(format!("image {hex}\n").into_bytes());
+    }
+    let tree = fs::canonicalize(tree).map_err(|error| ViewError::step("open", tree)(errno(&error)))?;
+    Ok([b"tree ", tree.as_os_str().as_bytes(), b"\n"].concat())
+}
+
+/// Makes a view beside its place and puts it there when it is whole.
+fn make(asked: &Asked<'_>, truths: Option<&Truths<'_>>, origin: &[u8], view: &Path) -> Result<Made, ViewError> {
+    for old in fs::read_dir(asked.changes).into_iter().flatten().flatten() {
+        if old.file_name().as_bytes().starts_with(NEW.as_bytes()) {
+            // We hold the lock, so whoever made it is gone.
+            let _ = fs::remove_dir_all(old.path());
+        }
+    }
+    let half = HalfMade(asked.changes.join(format!("{NEW}{}", std::process::id())));
+    let dir = |name: &str| -> Result<PathBuf, ViewError> {
+        let path = half.0.join(name);
+        fs::create_dir(&path).map_err(|error| ViewError::step("make", &path)(errno(&error)))?;
+        Ok(path)
+    };
+    dir("")?;
+    dir("tmp")?;
+    let root = dir("root")?;
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let open = |path: &Path| openat(AT_FDCWD, path, flags, Mode::empty()).map_err(ViewError::step("open", path));
+    let (source, target) = (open(asked.tree)?, open(&root)?);
+    let mut maker = Maker::new(source.as_fd(), target.as_fd(), truths, &root);
+    // Pipes get their own mode.
+    let mask = umask(Mode::empty());
+    let done = maker.run();
+    umask(mask);
+    done?;
+    for (name, bytes) in [("marks", marks::build(&maker.marks, maker.writable)), ("origin", origin.to_vec())] {
+        let path = half.0.join(name);
+        fs::write(&path, bytes).map_err(|error| ViewError::step("write", &path)(errno(&error)))?;
+    }
+    let made = maker.made;
+    drop(maker);
+    fs::rename(&half.0, view).map_err(|error| ViewError::step("make", view)(errno(&error)))?;
+    Ok(made)
+}
+
+/// Removed unless it was given its name.
+struct HalfMade(PathBuf);
+
+impl Drop for HalfMade {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
