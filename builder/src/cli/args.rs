@@ -42,6 +42,13 @@ pub enum Command {
     Man(ManArgs),
 }
 
+impl Command {
+    /// Exit status of a failure of this command.
+    pub(super) fn failure(&self) -> u8 {
+        super::FAILURE
+    }
+}
+
 /// `coracle build`.
 #[derive(Debug, Args)]
 pub struct BuildArgs {

@@ -34,13 +34,15 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
             return if error.use_stderr() || printed.is_err() { FAILURE } else { 0 };
         }
     };
+    // Docker's: `run`, `create` and the like say 125, so that a guest's status stays apart; the rest say 1.
+    let failure = parsed.command.failure();
     match commands::run(parsed) {
-        Ok(()) => 0,
+        Ok(status) => status,
         // Whoever reads our output has read enough: `coracle inspect … | head -1`.
         Err(error) if error.is::<print::Closed>() => 0,
         Err(error) => {
             eprintln!("{}", report::line(&error));
-            FAILURE
+            failure
         }
     }
 }

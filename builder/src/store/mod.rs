@@ -5,6 +5,7 @@
 //! blobs/ALG/HEX        manifests, configs and layers, by digest, never changed once there
 //! partial/ALG-HEX      a blob on its way; whoever downloads holds a lock on it, and leaves it for the next if killed
 //! images/HEX.json      a reference, and which manifest it means for each platform
+//! names/ containers/ trash/   see [`containers`]
 //! ```
 //!
 //! Rules: whatever appears under a final name was renamed there whole. A lock concerns one object. Nothing here is trusted
@@ -12,6 +13,7 @@
 //! bad disk costs a download, never a wrong image.
 
 mod blobs;
+pub mod containers;
 pub mod digest;
 mod images;
 mod lock;
@@ -108,6 +110,11 @@ impl Store {
     pub fn root(&self) -> &Path {
         &self.root
     }
+}
+
+/// Seconds since 1970.
+pub(crate) fn now() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH).map_or(0, |now| now.as_secs())
 }
 
 /// Makes a directory for its owner alone, with its parents; one that is there is left as it is.

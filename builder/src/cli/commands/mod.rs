@@ -16,8 +16,8 @@ use super::{
     plan::BuildPlan,
 };
 
-/// Carries out a command.
-pub(super) fn run(cli: Cli) -> anyhow::Result<()> {
+/// Carries out a command; gives the exit status.
+pub(super) fn run(cli: Cli) -> anyhow::Result<u8> {
     let quiet = cli.quiet;
     match cli.command {
         Command::Build(args) => build::run(BuildPlan::resolve(*args), quiet),
@@ -30,4 +30,5 @@ pub(super) fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),
     }
+    .map(|()| 0)
 }
