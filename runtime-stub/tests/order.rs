@@ -40,6 +40,7 @@ fn order(dir: &Path, script: &str) -> Order {
         unshare: Unshare::default(),
         hostname: None,
         ports: Vec::new(),
+        ledger: None,
         variant: None,
     };
     Order { spec, request: Request::default(), facts: ImageFacts::default(), remove_scratch: false, verbose: false }

@@ -48,6 +48,10 @@ pub struct LaunchSpec {
     /// Ports that the host knows by other numbers than the guest.
     #[serde(default)]
     pub ports: Vec<PortMap>,
+    /// File that keeps what a guest is told of files (owner, mode, device) and the host cannot keep; it belongs to the tree
+    /// and is made if it is not there. `None`: such records live as long as the run.
+    #[serde(default)]
+    pub ledger: Option<PathBuf>,
     /// The name that the user gave the engine (`P2`), where an engine has variants that its aliases choose.
     #[serde(default)]
     pub variant: Option<String>,

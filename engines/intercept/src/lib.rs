@@ -43,6 +43,8 @@ pub struct Rules<'a> {
     pub identity: Identity,
     /// The node's name as it sees it; `None`: the host's.
     pub hostname: Option<&'a [u8]>,
+    /// What it is told of files that the host keeps otherwise; there is one wherever [`Identity::pretends`].
+    pub ledger: Option<ledger::Ledger<'a>>,
 }
 
 impl Rules<'_> {

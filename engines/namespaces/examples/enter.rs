@@ -37,6 +37,7 @@ fn main() {
         unshare: Unshare::default(),
         hostname: None,
         ports: Vec::new(),
+        ledger: None,
         variant: None,
     };
     let mut probe = false;

@@ -1,6 +1,6 @@
 //! Runs a program in a tree under the ptrace engine alone, without a bundle: for looking at the engine itself.
 //!
-//! `enter [P1|P2] [rw] [root] [names=FILE] [HOST:GUEST[:ro]]… -- ROOT PROGRAM [ARG]…`
+//! `enter [P1|P2] [rw] [root|user=ID] [ledger=FILE] [names=FILE] [HOST:GUEST[:ro]]… -- ROOT PROGRAM [ARG]…`
 
 use std::{env, path::PathBuf, process::ExitCode};
 
@@ -33,12 +33,18 @@ fn main() -> ExitCode {
         unshare: Unshare::default(),
         hostname: None,
         ports: Vec::new(),
+        ledger: None,
         variant: None,
     };
     for option in args.by_ref() {
         match option.to_str() {
             Some("--") => break,
             Some("rw") => spec.access = Access::Direct,
+            Some(option) if option.starts_with("ledger=") => spec.ledger = Some(option[7..].into()),
+            Some(option) if option.starts_with("user=") => {
+                let id = option[5..].parse().unwrap_or(0);
+                (spec.identity.uid, spec.identity.gid) = (id, id);
+            }
             Some("root") => (spec.identity.uid, spec.identity.gid) = (0, 0),
             Some(variant @ ("P1" | "P2")) => spec.variant = Some(variant.to_owned()),
             Some(option) if option.starts_with("names=") => spec.names = Some(option[6..].into()),

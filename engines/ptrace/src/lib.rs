@@ -10,6 +10,7 @@
 
 mod filter;
 mod layout;
+mod ledger;
 mod lending;
 mod loading;
 mod memory;
@@ -26,14 +27,21 @@ mod tracee;
 mod tracer;
 mod window;
 
-use std::{ffi::CString, io, os::unix::ffi::OsStrExt, os::unix::ffi::OsStringExt};
+use std::{
+    ffi::CString,
+    fs, io,
+    os::unix::{
+        ffi::{OsStrExt, OsStringExt},
+        fs::MetadataExt,
+    },
+};
 
 use coracle_api::{
     Access, Ended, Engine, Host, ImageFacts, LaunchSpec, Refusal, Request, RunError, Unshare, exec::Prepared, signals,
 };
 use coracle_intercept::{Identity, Rules};
 
-use crate::{layout::Layout, names::Names, start::Child, tracer::Tracer};
+use crate::{layout::Layout, ledger::Mapped, names::Names, start::Child, tracer::Tracer};
 
 /// The engine.
 #[derive(Debug, Clone, Copy)]
@@ -103,6 +111,7 @@ impl Engine for Ptrace {
             Some(table) => view.with_table(table),
             None => view,
         };
+        let ledger = open_ledger(spec)?;
         let rules = Rules {
             view,
             identity: Identity {
@@ -112,6 +121,7 @@ impl Engine for Ptrace {
                 host_gid: identity.host_gid,
             },
             hostname: hostname.as_deref(),
+            ledger: ledger.as_ref().and_then(Mapped::ledger),
         };
         let step = |what: &'static str| move |error: io::Error| RunError::step(what, error);
         let mark = mark().map_err(step("ask for random numbers"))?;
@@ -131,6 +141,23 @@ impl Engine for Ptrace {
             return Err(error);
         }
         Ok(outcome.ended)
+    }
+}
+
+/// The ledger of a run that needs one.
+fn open_ledger(spec: &LaunchSpec) -> Result<Option<Mapped>, RunError> {
+    let step = |what: String| move |error: io::Error| RunError::step(what, error);
+    let tree = || fs::metadata(&spec.root).map(|root| root.dev());
+    match &spec.ledger {
+        Some(path) => {
+            let ledger = tree().and_then(|home| Mapped::of_file(path, home));
+            ledger.map(Some).map_err(step(format!("use the record of owners {}", path.display())))
+        }
+        None if (spec.identity.uid, spec.identity.gid) != (spec.identity.host_uid, spec.identity.host_gid) => {
+            let ledger = tree().and_then(Mapped::nameless);
+            ledger.map(Some).map_err(step("make the record of owners".to_owned()))
+        }
+        None => Ok(None),
     }
 }
 

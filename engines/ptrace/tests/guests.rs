@@ -74,6 +74,7 @@ fn spec(tree: &Tree, argv: &[&str]) -> LaunchSpec {
         unshare: Unshare::default(),
         hostname: None,
         ports: Vec::new(),
+        ledger: None,
         variant: None,
     }
 }

@@ -143,6 +143,7 @@ pub fn plan(inputs: &Inputs) -> Result<Plan, LaunchError> {
         version: SPEC_VERSION,
         root: inputs.root.to_owned(),
         names: inputs.names.map(Path::to_owned),
+        ledger: None,
         access,
         scratch: own
             .as_ref()

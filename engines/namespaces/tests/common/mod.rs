@@ -137,6 +137,7 @@ pub(crate) fn spec(tree: &Path, argv: &[&str]) -> LaunchSpec {
         unshare: Unshare::default(),
         hostname: None,
         ports: Vec::new(),
+        ledger: None,
         variant: None,
     }
 }
