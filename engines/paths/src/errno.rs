@@ -11,6 +11,8 @@ impl Errno {
     pub const ENOENT: Self = Self(2);
     /// Permission denied.
     pub const EACCES: Self = Self(13);
+    /// Across mounts.
+    pub const EXDEV: Self = Self(18);
     /// Not a directory.
     pub const ENOTDIR: Self = Self(20);
     /// Invalid argument; from readlink(2): not a symbolic link.
@@ -26,6 +28,7 @@ impl fmt::Debug for Errno {
         match *self {
             Self::ENOENT => f.write_str("ENOENT"),
             Self::EACCES => f.write_str("EACCES"),
+            Self::EXDEV => f.write_str("EXDEV"),
             Self::ENOTDIR => f.write_str("ENOTDIR"),
             Self::EINVAL => f.write_str("EINVAL"),
             Self::ENAMETOOLONG => f.write_str("ENAMETOOLONG"),

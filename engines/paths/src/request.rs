@@ -53,6 +53,60 @@ pub struct Request<'a> {
     pub last: Last,
 }
 
+/// What more there may be to say about a walk; [`resolve_with`](crate::resolve_with).
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Manner<'a> {
+    /// What it must not do.
+    pub bounds: Bounds,
+    /// How to reach a base that is too deep to have a path.
+    pub anchor: Option<Anchor<'a>>,
+}
+
+/// A base that lies so deep that no path of it is short enough for the kernel to tell. [`Base::guest`] then is the nearest
+/// directory above it that has one, in the same bind.
+#[derive(Debug, Clone, Copy)]
+pub struct Anchor<'a> {
+    /// Host path of a `/proc` link that leads to the base.
+    pub host: &'a [u8],
+    /// How many directories the base lies below [`Base::guest`]; at least one.
+    pub levels: u32,
+}
+
+/// What a walk must not do: the flags of openat2(2), with its numbers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Bounds(pub u64);
+
+impl Bounds {
+    /// Come to another mount: `EXDEV`.
+    pub const NO_XDEV: Self = Self(1);
+    /// Follow a magic link of `/proc`: `ELOOP`.
+    pub const NO_MAGICLINKS: Self = Self(2);
+    /// Follow any link: `ELOOP`.
+    pub const NO_SYMLINKS: Self = Self(4);
+    /// Leave the base, be it for a moment: `EXDEV`.
+    pub const BENEATH: Self = Self(8);
+    /// Jump out of the base by a magic link: `EXDEV`. That the base is the root is said by [`Request::root`].
+    pub const IN_ROOT: Self = Self(16);
+
+    pub(crate) fn any(self, of: Self) -> bool {
+        self.0 & of.0 != 0
+    }
+}
+
+/// What the last component of a path in [`Last::Parent`] is. The kernel makes, removes and renames names alone, and refuses
+/// the rest before it asks what is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// A name.
+    Name,
+    /// `.`
+    Dot,
+    /// `..`
+    DotDot,
+    /// Nothing: the path is `/`.
+    Root,
+}
+
 /// What the walk learned of the last component on its way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Found {
@@ -81,13 +135,17 @@ pub struct Resolved<'b> {
     pub bind: Option<usize>,
     /// Writes there answer `EROFS`. (The kernel still says `EEXIST`, `ENOENT`… first where it would.)
     pub read_only: bool,
+    /// How the path ended, in [`Last::Parent`].
+    pub ending: Ending,
+    /// It lies below an [`Anchor`]: `guest` is no path.
+    pub deep: bool,
     /// It is a bind's mount point (or `/`): removing or renaming it answers `EBUSY`.
     pub mount_point: bool,
     /// The last component is a `/proc` link that the kernel itself must follow, or whose text must be translated.
     pub magic: Option<Magic>,
     /// What is known of the last component.
     pub found: Found,
-    /// How many links were followed; 0 is what openat2's `RESOLVE_NO_SYMLINKS` asks for.
+    /// How many links were followed.
     pub links: u32,
     /// The base was deleted and the path names just it: leave the descriptor (or working directory) as it is and pass
     /// `host`, a relative path.

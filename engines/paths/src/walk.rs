@@ -9,14 +9,17 @@
 //! - The walk never leaves the view: an answer lies below the tree or a bind, or is a `/proc` link that the kernel jumps.
 //! - No allocation, no recursion; stack under 1 KiB beside the caller's [`Buffers`].
 
+mod bounds;
+mod deep;
 mod links;
 
 use crate::{
-    Buffers, Errno, Found, Host, Last, Magic, PATH_MAX, Request, Resolved, View,
+    Anchor, Bounds, Buffers, Ending, Errno, Found, Host, Last, Magic, Manner, PATH_MAX, Request, Resolved, Table, View,
     buffers::PathBuf,
     table::{self, Node},
     view::trim,
 };
+use deep::Hidden;
 use links::Step;
 
 /// Links followed in one walk before [`Errno::ELOOP`]; the kernel's MAXSYMLINKS.
@@ -33,17 +36,41 @@ pub fn resolve<'b, H: Host>(
     request: &Request<'_>,
     buffers: &'b mut Buffers,
 ) -> Result<Resolved<'b>, Errno> {
+    resolve_with(view, host, request, Manner::default(), buffers)
+}
+
+/// Resolves one path, as openat2(2) would with [`Bounds`], or from a base that has no path of its own.
+///
+/// # Errors
+/// As [`resolve`], and those of [`Bounds`].
+pub fn resolve_with<'b, H: Host>(
+    view: &View<'_>,
+    host: &H,
+    request: &Request<'_>,
+    manner: Manner<'_>,
+    buffers: &'b mut Buffers,
+) -> Result<Resolved<'b>, Errno> {
     if request.path.is_empty() {
         return Err(Errno::ENOENT);
     }
     if request.path.len() >= PATH_MAX {
         return Err(Errno::ENAMETOOLONG);
     }
-    let mut walk =
-        Walk { view, outside: host, request, at: buffers, bind: None, node: None, links: 0, known_directory: false };
+    let mut walk = Walk {
+        view,
+        outside: host,
+        request,
+        bounds: manner.bounds,
+        at: buffers,
+        bind: None,
+        node: None,
+        hidden: Hidden::default(),
+        links: 0,
+        known_directory: false,
+    };
     walk.at.pending.clear();
     walk.at.pending.put_before(request.path)?;
-    let end = walk.run()?;
+    let end = walk.run(manner.anchor)?;
     walk.finish(end)
 }
 
@@ -56,15 +83,15 @@ struct End {
     suffix: &'static [u8],
     found: Found,
     at_base: bool,
-    /// The path was nothing but slashes, in [`Last::Parent`]: the kernel's answer for `/` is wanted.
-    only_root: bool,
+    /// In [`Last::Parent`]; for `/` alone the kernel's answer for that is wanted.
+    ending: Ending,
     /// Differs from what the place says, as at a `/proc` link.
     read_only: Option<bool>,
 }
 
 impl End {
     const fn new(suffix: &'static [u8], found: Found) -> Self {
-        Self { suffix, found, at_base: false, only_root: false, read_only: None }
+        Self { suffix, found, at_base: false, ending: Ending::Name, read_only: None }
     }
 }
 
@@ -72,19 +99,25 @@ struct Walk<'w, 'b, H> {
     view: &'w View<'w>,
     outside: &'w H,
     request: &'w Request<'w>,
+    bounds: Bounds,
     at: &'b mut Buffers,
     bind: Option<usize>,
     /// The current place in the tree's table, if it is in the tree and there is a table.
     node: Option<Node>,
+    /// The part of the current place that has no path, if it lies below such.
+    hidden: Hidden,
     links: u32,
     /// The current place is surely a directory that can be searched.
     known_directory: bool,
 }
 
 impl<'b, H: Host> Walk<'_, 'b, H> {
-    fn run(&mut self) -> Result<End, Errno> {
+    fn run(&mut self, anchor: Option<Anchor<'_>>) -> Result<End, Errno> {
         if self.request.path[0] == b'/' {
+            self.check_absolute()?;
             self.go_to(self.request.root)?;
+        } else if let Some(anchor) = anchor {
+            self.go_to_anchor(anchor)?;
         } else if self.request.base.deleted {
             let gone = self.request.base.guest;
             self.at.link.get_mut(..gone.len()).ok_or(Errno::ENAMETOOLONG)?.copy_from_slice(gone);
@@ -109,8 +142,8 @@ impl<'b, H: Host> Walk<'_, 'b, H> {
             let pending = self.at.pending.as_bytes();
             if pending.is_empty() {
                 // The path ended at the root, by `/` alone or by a link to it.
-                let only_root = self.request.last == Last::Parent && !named;
-                return Ok(End { only_root, ..End::new(b"", Found::Directory) });
+                let ending = if named { Ending::Name } else { Ending::Root };
+                return Ok(End { ending, ..End::new(b"", Found::Directory) });
             }
             let len = pending.iter().position(|byte| *byte == b'/').unwrap_or(pending.len());
             let rest = &pending[len..];
@@ -121,13 +154,13 @@ impl<'b, H: Host> Walk<'_, 'b, H> {
                 b"." => {
                     self.at.pending.advance(1);
                     if is_last {
-                        return Ok(End::new(b"/.", Found::Unknown));
+                        return Ok(End { ending: Ending::Dot, ..End::new(b"/.", Found::Unknown) });
                     }
                 }
                 b".." => {
                     self.at.pending.advance(2);
                     if is_last && self.request.last == Last::Parent {
-                        return Ok(End::new(b"/..", Found::Directory));
+                        return Ok(End { ending: Ending::DotDot, ..End::new(b"/..", Found::Directory) });
                     }
                     let at_root = self.go_up()?;
                     if is_last {
@@ -166,7 +199,11 @@ impl<'b, H: Host> Walk<'_, 'b, H> {
         let follow = matches!(self.request.last, Last::Follow | Last::Create);
         let settles = follow && !pending.ends_with(b"/") && !pending.ends_with(b"/.");
         let count = names().count() - usize::from(!settles && names().next().is_some());
-        if count < WORTH_ASKING || names().any(|name| name == b"..") || self.bind.is_none() && self.view.table.is_some()
+        if count < WORTH_ASKING
+            || names().any(|name| name == b"..")
+            || self.table().is_some()
+            || self.hidden.is_here()
+            || self.bounds != Bounds::default()
         {
             return Ok(false);
         }
@@ -193,9 +230,9 @@ impl<'b, H: Host> Walk<'_, 'b, H> {
         if self.bind == bind {
             self.at.host.truncate(host_len);
         } else {
-            let Buffers { host, guest, link, .. } = &mut *self.at;
+            let Buffers { guest, link, .. } = &mut *self.at;
             link.get_mut(..guest_len).ok_or(Errno::ENAMETOOLONG)?.copy_from_slice(guest.as_bytes());
-            (self.bind, self.node) = place(self.view, &link[..guest_len], host, guest)?;
+            self.go_to_link(guest_len)?;
         }
         Ok(false)
     }
@@ -210,6 +247,7 @@ impl<'b, H: Host> Walk<'_, 'b, H> {
         if self.links > MAX_LINKS {
             return Err(Errno::ELOOP);
         }
+        self.check_link(&step)?;
         match step {
             Step::Link(0) => Err(Errno::ENOENT),
             Step::Link(len) => {
@@ -217,6 +255,7 @@ impl<'b, H: Host> Walk<'_, 'b, H> {
                 // is the walk's one limit that the kernel has not.)
                 self.at.pending.put_before(&self.at.link[..len]).map_err(|_| Errno::ELOOP)?;
                 if self.at.link[0] == b'/' {
+                    self.check_absolute_link()?;
                     self.go_to(self.request.root)?;
                 } else {
                     // The link itself is no mount point, so its directory lies in the same bind.
@@ -228,8 +267,7 @@ impl<'b, H: Host> Walk<'_, 'b, H> {
                 Ok(None)
             }
             Step::Jump(len) => {
-                let Buffers { host, guest, link, .. } = &mut *self.at;
-                (self.bind, self.node) = place(self.view, &link[..len], host, guest)?;
+                self.go_to_link(len)?;
                 self.known_directory = false;
                 Ok(is_last.then_some(End::new(trail, Found::NotLink)))
             }
@@ -239,9 +277,14 @@ impl<'b, H: Host> Walk<'_, 'b, H> {
         }
     }
 
+    /// The table that the current place is in, if there is one.
+    fn table(&self) -> Option<&Table<'_>> {
+        self.view.table.as_ref().filter(|_| self.bind.is_none() && !self.hidden.is_here())
+    }
+
     /// The table's word on the current component, if it has one.
     fn look_up(&self) -> Option<Found> {
-        let table = self.view.table.as_ref().filter(|_| self.bind.is_none())?;
+        let table = self.table()?;
         Some(match self.node.map(|node| table.kind(node)) {
             Some(table::Kind::Directory) => Found::Directory,
             Some(table::Kind::Symlink(_)) => Found::Symlink,
@@ -258,6 +301,9 @@ impl<'b, H: Host> Walk<'_, 'b, H> {
         self.known_directory = false;
         let mounted = self.view.mounted_at(guest.as_bytes());
         if let Some(bind) = mounted {
+            if self.bounds.any(Bounds::NO_XDEV) {
+                return Err(Errno::EXDEV);
+            }
             host.set(trim(self.view.binds[bind].host))?;
             self.bind = mounted;
             self.node = None;
@@ -276,9 +322,14 @@ impl<'b, H: Host> Walk<'_, 'b, H> {
         self.check_directory()?;
         let guest = self.at.guest.as_bytes();
         if guest.is_empty() || guest == trim(self.request.root) {
+            self.check_top()?;
             return Ok(true);
         }
+        self.check_up()?;
         self.known_directory = true;
+        if self.go_up_hidden()? {
+            return Ok(false);
+        }
         let Buffers { host, guest, link, .. } = &mut *self.at;
         guest.pop();
         let mount = self.bind.map_or(0, |bind| self.view.binds[bind].guest.len());
@@ -289,7 +340,7 @@ impl<'b, H: Host> Walk<'_, 'b, H> {
             // Out of a bind: into whatever holds its mount point.
             let len = guest.len();
             link.get_mut(..len).ok_or(Errno::ENAMETOOLONG)?.copy_from_slice(guest.as_bytes());
-            (self.bind, self.node) = place(self.view, &link[..len], host, guest)?;
+            self.go_to_link(len)?;
         }
         Ok(false)
     }
@@ -299,9 +350,7 @@ impl<'b, H: Host> Walk<'_, 'b, H> {
         if self.known_directory {
             return Ok(());
         }
-        if self.bind.is_none()
-            && let Some(table) = &self.view.table
-        {
+        if let Some(table) = self.table() {
             return match self.node.map(|node| table.kind(node)) {
                 Some(table::Kind::Directory) => Ok(()),
                 Some(_) => Err(Errno::ENOTDIR),
@@ -322,7 +371,16 @@ impl<'b, H: Host> Walk<'_, 'b, H> {
     /// Goes to a canonical guest path.
     fn go_to(&mut self, path: &[u8]) -> Result<(), Errno> {
         (self.bind, self.node) = place(self.view, path, &mut self.at.host, &mut self.at.guest)?;
+        self.hidden = Hidden::default();
         self.known_directory = self.at.guest.len() == 0;
+        Ok(())
+    }
+
+    /// Goes to the canonical guest path in the first `len` bytes of `at.link`.
+    fn go_to_link(&mut self, len: usize) -> Result<(), Errno> {
+        let Buffers { host, guest, link, .. } = &mut *self.at;
+        (self.bind, self.node) = place(self.view, &link[..len], host, guest)?;
+        self.hidden = Hidden::default();
         Ok(())
     }
 
@@ -360,9 +418,8 @@ impl<'b, H: Host> Walk<'_, 'b, H> {
             }
             self.at.pending.advance(next);
             if name == 2 {
-                let Buffers { host, guest, link, .. } = &mut *self.at;
-                let parent = link[..len].iter().rposition(|byte| *byte == b'/').unwrap_or(0);
-                (self.bind, self.node) = place(self.view, &link[..parent], host, guest)?;
+                let parent = self.at.link[..len].iter().rposition(|byte| *byte == b'/').unwrap_or(0);
+                self.go_to_link(parent)?;
                 self.known_directory = true;
                 return Ok(is_last.then_some(End::new(b"", Found::Directory)));
             }
@@ -370,11 +427,12 @@ impl<'b, H: Host> Walk<'_, 'b, H> {
     }
 
     fn finish(self, end: End) -> Result<Resolved<'b>, Errno> {
-        let Self { view, at, bind, links, .. } = self;
-        if end.only_root {
+        let Self { view, at, bind, links, hidden, .. } = self;
+        let ending = if self.request.last == Last::Parent { end.ending } else { Ending::Name };
+        if ending == Ending::Root {
             at.host.truncate(0);
         }
-        let magic = Magic::of(at.host.as_bytes());
+        let magic = Magic::of(at.host.as_bytes()).filter(|_| !hidden.is_here());
         at.host.append(end.suffix)?;
         let at: &'b Buffers = at;
         let guest = at.guest.as_bytes();
@@ -386,6 +444,8 @@ impl<'b, H: Host> Walk<'_, 'b, H> {
             read_only: end.read_only.unwrap_or_else(|| view.read_only(bind)),
             mount_point,
             magic,
+            ending,
+            deep: hidden.is_here(),
             found: end.found,
             links,
             at_base: end.at_base,

@@ -20,14 +20,14 @@ pub(super) enum Step {
 impl<H: Host> Walk<'_, '_, H> {
     /// What the current component, just entered, is.
     pub(super) fn step(&mut self, is_last: bool) -> Result<Step, Errno> {
-        if self.bind.is_none() && self.view.table.is_some() {
+        if self.table().is_some() {
             return self.step_by_table(is_last);
         }
         if self.view.mounts_below(self.at.guest.as_bytes()) {
             // A mount point's path is canonical, so what leads to it is no link.
             return Ok(Step::Stay(Found::Directory));
         }
-        if let Some(magic) = Magic::of(self.at.host.as_bytes()) {
+        if let Some(magic) = Magic::of(self.at.host.as_bytes()).filter(|_| !self.hidden.is_here()) {
             return self.step_by_magic(magic, is_last);
         }
         match self.outside.readlink(self.at.host.as_c_str(), &mut self.at.link) {
