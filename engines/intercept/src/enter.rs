@@ -2,18 +2,19 @@
 
 use core::ffi::CStr;
 
-use coracle_paths::{Found, PATH_MAX};
+use coracle_paths::Found;
 
 use crate::{
     After, Call, Errno, Guest, Rules, Scratch,
-    errno::{EPERM, EXDEV},
+    errno::EPERM,
     leave::Layout,
     meaning::{
         AT_EMPTY_PATH, CLONE_NEWNS, CLONE_NEWUSER, Dir, Intent, Last, Meaning, O_CREAT, Outside, PathArg, Row, Special,
     },
+    openat2, pairs,
     permit::{permit, permit_descriptor},
     places, sockets, table,
-    translate::{Start, start, translate},
+    translate::translate,
 };
 
 /// What the transport is to do with a call.
@@ -65,8 +66,10 @@ fn enter_paths<G: Guest>(
     args: &[PathArg],
     scratch: &mut Scratch,
 ) -> Result<Verdict, Errno> {
+    if let [from, to] = args {
+        return pairs::enter(rules, guest, call, row, (from, to), scratch);
+    }
     let mut outside = row.outside;
-    let mut first_place = None;
     let mut pretended = false;
     for (at, arg) in args.iter().enumerate() {
         let Scratch { buffers, path, base, text, lent } = &mut *scratch;
@@ -87,11 +90,7 @@ fn enter_paths<G: Guest>(
             outside = Outside::No;
             continue;
         };
-        if at > 0 && first_place.is_some_and(|bind| bind != place.bind) {
-            return Err(EXDEV);
-        }
-        first_place = Some(place.bind);
-        permit(guest, call, arg.intent, &place)?;
+        permit(rules, guest, call, arg.intent, &place)?;
         if place.found == Found::Missing && needs_existence(call, arg.intent) {
             return Err(Errno::ENOENT);
         }
@@ -106,10 +105,7 @@ fn enter_paths<G: Guest>(
             guest.mode(place.host, place.magic.is_some())?;
             pretended = true;
         }
-        if place.is_long() {
-            return Err(Errno::ENAMETOOLONG);
-        }
-        lent[at].set(arg.arg, place.host.to_bytes_with_nul())?;
+        lent[at].set_place(guest, arg.arg, &place)?;
     }
     if pretended {
         return Ok(Verdict::Answer(0));
@@ -124,7 +120,7 @@ fn enter_paths<G: Guest>(
 /// Whether the call fails if there is nothing: then the kernel need not be asked.
 fn needs_existence(call: &Call, intent: Intent) -> bool {
     match intent {
-        Intent::Read | Intent::Attribute | Intent::Owner | Intent::Access(_) | Intent::Remove => true,
+        Intent::Read | Intent::Attribute | Intent::Size | Intent::Owner | Intent::Access(_) | Intent::Remove => true,
         Intent::Open(flags) => call.arg(flags) & O_CREAT == 0,
         Intent::Write | Intent::Create | Intent::Replace => false,
     }
@@ -175,7 +171,7 @@ fn enter_special<G: Guest>(
     scratch: &mut Scratch,
 ) -> Result<Verdict, Errno> {
     match special {
-        Special::Openat2 => enter_openat2(rules, guest, call, scratch),
+        Special::Openat2 => openat2::enter(rules, guest, call, scratch),
         Special::Fstat => Ok(Verdict::Make { after: After::owner("fstat", call), outside: Outside::No }),
         Special::Readlink => places::readlink(rules, guest, call, 0, scratch),
         Special::Readlinkat => places::readlink(rules, guest, call, 1, scratch),
@@ -210,83 +206,6 @@ fn enter_special<G: Guest>(
     }
 }
 
-/// Only in the native interface: a `struct open_how` says how.
-fn enter_openat2<G: Guest>(
-    rules: &Rules<'_>,
-    guest: &G,
-    call: &mut Call,
-    scratch: &mut Scratch,
-) -> Result<Verdict, Errno> {
-    const RESOLVE_NO_SYMLINKS: u64 = 4;
-    const RESOLVE_BENEATH: u64 = 8;
-    const RESOLVE_IN_ROOT: u64 = 16;
-    const RESOLVE_CACHED: u64 = 32;
-    // flags, mode and resolve, then what newer kernels may add.
-    let mut how = [0; 64];
-    let size = usize::try_from(call.arg(3)).unwrap_or(usize::MAX);
-    let Some(how) = how.get_mut(..size).filter(|how| how.len() >= 24) else { return Ok(Verdict::Pass) };
-    guest.read(call.arg(2), how)?;
-    let word = |at: usize| u64::from_ne_bytes(how[at..at + 8].try_into().unwrap_or([0; 8]));
-    let (flags, ways) = (word(0), word(16));
-    let Scratch { buffers, path, base, text, lent } = &mut *scratch;
-    let len = guest.read_string(call.arg(1), path)?;
-    let mut from = Call { number: call.number, abi: call.abi, args: call.args };
-    from.args[2] = flags;
-    let arg = PathArg { dir: Dir::Fd(0), arg: 1, last: Last::Open(2), intent: Intent::Open(2) };
-    let beneath = ways & (RESOLVE_BENEATH | RESOLVE_IN_ROOT) != 0;
-    if beneath && ways & RESOLVE_BENEATH != 0 && path.first() == Some(&b'/') {
-        return Err(EXDEV);
-    }
-    let mut fence = [0; PATH_MAX];
-    let mut fence_len = 0;
-    if beneath {
-        match start(rules, guest, &from, Dir::Fd(0), &mut fence, text)? {
-            Start::Guest { len, .. } => fence_len = len,
-            Start::Unseen => return Ok(Verdict::Pass),
-        }
-    }
-    let fence = &fence[..fence_len];
-    let place = if ways & RESOLVE_IN_ROOT != 0 {
-        let request = coracle_paths::Request {
-            root: fence,
-            base: coracle_paths::Base { guest: fence, deleted: false },
-            path: &path[..len],
-            last: crate::translate::open_tail(flags),
-        };
-        coracle_paths::resolve(&rules.view, guest, &request, buffers)?
-    } else {
-        match translate(rules, guest, &from, &arg, &path[..len], (buffers, base, text))? {
-            Some(place) => place,
-            None => return Ok(Verdict::Pass),
-        }
-    };
-    if ways & RESOLVE_BENEATH != 0 && fence != b"/" {
-        let inside = place.guest.strip_prefix(fence).is_some_and(|rest| rest.is_empty() || rest[0] == b'/');
-        if !inside {
-            return Err(EXDEV);
-        }
-    }
-    if ways & RESOLVE_NO_SYMLINKS != 0 && !place.guest.ends_with(trim_dots(&path[..len])) {
-        return Err(Errno::ELOOP);
-    }
-    permit(guest, &from, arg.intent, &place)?;
-    if place.is_long() {
-        return Err(Errno::ENAMETOOLONG);
-    }
-    lent[0].set(1, place.host.to_bytes_with_nul())?;
-    // What of the walk the guest forbade has been seen to; the host path is the host's.
-    how[16..24].copy_from_slice(&(ways & RESOLVE_CACHED).to_ne_bytes());
-    lent[1].set(2, how)?;
-    Ok(Verdict::Make { after: After::Nothing, outside: Outside::No })
-}
-
-/// A relative path without a leading `./`, an absolute one without its slash: what a walk without links must end in.
-fn trim_dots(path: &[u8]) -> &[u8] {
-    let path = path.strip_prefix(b"./").unwrap_or(path);
-    let path = path.strip_prefix(b"/").unwrap_or(path);
-    path.strip_suffix(b"/").unwrap_or(path)
-}
-
 /// execve(2) and execveat(2): `arg` is the path's argument.
 fn enter_exec<G: Guest>(
     rules: &Rules<'_>,
@@ -310,10 +229,7 @@ fn enter_exec<G: Guest>(
     let Some(place) = translate(rules, guest, call, &words, name, (buffers, base, text))? else {
         return Err(Errno::ENOENT);
     };
-    if place.is_long() {
-        return Err(Errno::ENAMETOOLONG);
-    }
-    lent[0].set(arg, place.host.to_bytes_with_nul())?;
+    lent[0].set_place(guest, arg, &place)?;
     lent[1].set(arg, place.guest)?;
     Ok(Verdict::Execute { argv: arg + 1 })
 }
@@ -359,7 +275,7 @@ fn enter_fanotify<G: Guest>(
     let Scratch { buffers, path, base, text, lent } = &mut *scratch;
     let len = guest.read_string(call.arg(arg.arg), path)?;
     if let Some(place) = translate(rules, guest, call, &arg, &path[..len], (buffers, base, text))? {
-        lent[0].set(arg.arg, place.host.to_bytes_with_nul())?;
+        lent[0].set_place(guest, arg.arg, &place)?;
         return Ok(Verdict::Make { after: After::Nothing, outside: Outside::No });
     }
     Ok(Verdict::Pass)
@@ -382,10 +298,7 @@ impl Scratch {
         let call = Call { abi: crate::Abi::X86_64, number: 0, args: [0; 6] };
         let arg = PathArg { dir: Dir::Cwd, arg: 0, last: Last::Follow, intent: Intent::Read };
         let place = translate(rules, guest, &call, &arg, name, (buffers, base, text))?.ok_or(Errno::ENOENT)?;
-        if place.is_long() {
-            return Err(Errno::ENAMETOOLONG);
-        }
-        lent[0].set(0, place.host.to_bytes_with_nul())?;
+        lent[0].set_place(guest, 0, &place)?;
         lent[1].set(0, place.guest)?;
         lent[0].path().ok_or(Errno::ENOENT)
     }

@@ -16,13 +16,19 @@ pub const ENOMEM: Errno = Errno(12);
 pub const EFAULT: Errno = Errno(14);
 /// In use.
 pub const EBUSY: Errno = Errno(16);
+/// Exists.
+pub const EEXIST: Errno = Errno(17);
 /// Across file systems.
 pub const EXDEV: Errno = Errno(18);
+/// Is a directory.
+pub const EISDIR: Errno = Errno(21);
 /// Read-only file system.
 pub const EROFS: Errno = Errno(30);
 /// Result too large.
 pub const ERANGE: Errno = Errno(34);
 /// No such call.
 pub const ENOSYS: Errno = Errno(38);
+/// Directory not empty.
+pub const ENOTEMPTY: Errno = Errno(39);
 /// The interpreter is no program that can be used as one.
 pub const ELIBBAD: Errno = Errno(80);

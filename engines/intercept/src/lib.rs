@@ -16,6 +16,8 @@ mod identity;
 mod leave;
 pub mod ledger;
 mod meaning;
+mod openat2;
+mod pairs;
 mod permit;
 mod places;
 pub mod program;
@@ -32,7 +34,7 @@ pub use translate::{Lent, Scratch};
 
 use core::ffi::CStr;
 
-use coracle_paths::{Host, View};
+use coracle_paths::{Host, Magic, View};
 
 /// What a guest is to see, for a whole run.
 #[derive(Debug, Clone, Copy)]
@@ -88,6 +90,15 @@ impl Call {
     }
 }
 
+/// What [`Guest::ancestor`] found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ancestor {
+    /// Length of its host path.
+    pub len: usize,
+    /// How many directories it is above.
+    pub levels: u32,
+}
+
 /// The guest whose call was caught, as the transport reaches it.
 pub trait Guest: Host {
     /// Reads exactly as many bytes as `into` holds.
@@ -119,6 +130,22 @@ pub trait Guest: Host {
     /// # Errors
     /// `EBADF` for a descriptor that is not open.
     fn place(&self, descriptor: Option<i32>, text: &mut [u8]) -> Result<usize, Errno>;
+
+    /// Writes the path of that link itself, at most 48 bytes; its length.
+    fn link(&self, descriptor: Option<i32>, path: &mut [u8]) -> usize;
+
+    /// The nearest directory above the working directory or a directory's descriptor whose path the kernel can tell, for
+    /// one that is too deep for that: its host path goes to `text`.
+    ///
+    /// # Errors
+    /// `ENOTDIR` where the descriptor is no directory's; what open(2) says.
+    fn ancestor(&self, descriptor: Option<i32>, text: &mut [u8]) -> Result<Ancestor, Errno>;
+
+    /// The whole host path of the working directory, which [`place`](Self::place) found too long, written to `text`.
+    ///
+    /// # Errors
+    /// `ENAMETOOLONG` if `text` is too short too.
+    fn whole_place(&self, text: &mut [u8]) -> Result<usize, Errno>;
 
     /// A path of at most 60 bytes by which the guest's process can reach host directory `dir`, and goes on reaching it.
     ///

@@ -56,6 +56,8 @@ pub(crate) enum Dir {
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Last {
     Follow,
+    /// As open(2) with `O_CREAT`.
+    Create,
     NoFollow,
     /// The call makes, removes or renames the name itself.
     Parent,
@@ -78,13 +80,15 @@ pub(crate) enum Intent {
     Write,
     /// Changes what must exist: `ENOENT` goes before `EROFS`.
     Attribute,
+    /// Changes the length: as `Attribute`, but what is no regular file has errors of its own.
+    Size,
     /// As `Attribute`, of the owner, whom root emulation only pretends to change.
     Owner,
     /// Makes what must not exist: `EEXIST` goes before `EROFS`.
     Create,
-    /// Removes or renames it: `EROFS` at once.
+    /// Removes or renames it: `EROFS` at once. Of two paths, the second is the new name ([`crate::pairs`]).
     Remove,
-    /// The new name of a rename, in the same place as the old: `EXDEV`, `EROFS` at once.
+    /// The new name of a rename.
     Replace,
     /// Asks, with the mode in this argument, what may be done.
     Access(u8),
@@ -147,12 +151,15 @@ pub(crate) const AT_FDCWD: i32 = -100;
 pub(crate) const AT_SYMLINK_NOFOLLOW: u64 = 0x100;
 pub(crate) const AT_SYMLINK_FOLLOW: u64 = 0x400;
 pub(crate) const AT_EMPTY_PATH: u64 = 0x1000;
+pub(crate) const AT_REMOVEDIR: u64 = 0x200;
+pub(crate) const RENAME_NOREPLACE: u64 = 1;
 pub(crate) const IN_DONT_FOLLOW: u64 = 0x0200_0000;
 
 pub(crate) const O_ACCMODE: u64 = 0o3;
 pub(crate) const O_CREAT: u64 = 0o100;
 pub(crate) const O_EXCL: u64 = 0o200;
 pub(crate) const O_TRUNC: u64 = 0o1000;
+pub(crate) const O_DIRECTORY: u64 = 0o200_000;
 pub(crate) const O_NOFOLLOW: u64 = 0o400_000;
 pub(crate) const O_PATH: u64 = 0o10_000_000;
 /// `O_TMPFILE` without its `O_DIRECTORY`.

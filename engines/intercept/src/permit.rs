@@ -1,22 +1,53 @@
 //! Read-only places: whether a call may do there what it wants, with the errors in the kernel's order.
 
-use coracle_paths::{Found, Resolved};
+use coracle_paths::{Ending, Found, Resolved};
 
 use crate::{
     Call, Errno, Guest, Rules,
-    errno::{EBUSY, EROFS},
-    meaning::{Intent, O_ACCMODE, O_CREAT, O_EXCL, O_PATH, O_TMPFILE, O_TRUNC, W_OK},
+    errno::{EBUSY, EISDIR, ENOTEMPTY, EROFS},
+    meaning::{AT_REMOVEDIR, Intent, O_ACCMODE, O_CREAT, O_EXCL, O_PATH, O_TMPFILE, O_TRUNC, W_OK},
+    table,
 };
 
-const S_IFMT: u32 = 0o170_000;
+pub(crate) const S_IFMT: u32 = 0o170_000;
 const S_IFREG: u32 = 0o100_000;
-const S_IFDIR: u32 = 0o040_000;
+pub(crate) const S_IFDIR: u32 = 0o040_000;
 const S_IFLNK: u32 = 0o120_000;
 
+/// Where a name is kept: the directory that holds a bind's mount point is not in that bind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Home {
+    pub(crate) bind: Option<usize>,
+    pub(crate) read_only: bool,
+}
+
+impl Home {
+    /// Of the last component of a path in `Last::Parent`.
+    pub(crate) fn of(rules: &Rules<'_>, place: &Resolved<'_>) -> Self {
+        if !place.mount_point || place.ending != Ending::Name {
+            return Self { bind: place.bind, read_only: place.read_only };
+        }
+        let slash = place.guest.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
+        let bind = rules.view.mount_of(&place.guest[..slash]);
+        Self { bind, read_only: rules.view.read_only(bind) }
+    }
+}
+
+/// Whether the name is, or holds, a mount point that only the view knows of.
+pub(crate) fn is_mounted(rules: &Rules<'_>, place: &Resolved<'_>) -> bool {
+    place.mount_point || !place.deep && rules.view.mounts_below(place.guest)
+}
+
 /// Answers `Ok` if the kernel shall decide.
-pub(crate) fn permit<G: Guest>(guest: &G, call: &Call, intent: Intent, place: &Resolved<'_>) -> Result<(), Errno> {
-    if place.mount_point && matches!(intent, Intent::Remove | Intent::Replace) {
-        return Err(if place.read_only { EROFS } else { EBUSY });
+pub(crate) fn permit<G: Guest>(
+    rules: &Rules<'_>,
+    guest: &G,
+    call: &Call,
+    intent: Intent,
+    place: &Resolved<'_>,
+) -> Result<(), Errno> {
+    if intent == Intent::Remove {
+        return permit_remove(rules, guest, call, place);
     }
     if !place.read_only {
         return Ok(());
@@ -28,16 +59,26 @@ pub(crate) fn permit<G: Guest>(guest: &G, call: &Call, intent: Intent, place: &R
         // A link in `/proc` stands for the open file behind it.
         guest.mode(place.host, place.magic.is_some()).map(|mode| mode & S_IFMT)
     };
+    let slash = place.host.to_bytes().ends_with(b"/");
     match intent {
-        Intent::Read => Ok(()),
-        Intent::Open(arg) => permit_open(call.arg(arg), kind),
-        Intent::Write => permit_open(1 | O_CREAT | O_TRUNC, kind),
-        Intent::Remove | Intent::Replace => Err(EROFS),
+        // A rename's second name is judged with the first.
+        Intent::Read | Intent::Remove | Intent::Replace => Ok(()),
+        Intent::Open(arg) => permit_open(call.arg(arg), slash, kind),
+        Intent::Write => permit_open(1 | O_CREAT | O_TRUNC, slash, kind),
         // The kernel finds out what is there, or is not.
         Intent::Attribute | Intent::Owner if kind().is_err() => Ok(()),
         Intent::Attribute | Intent::Owner => Err(EROFS),
-        Intent::Create if kind().is_ok() => Ok(()),
-        Intent::Create => Err(EROFS),
+        Intent::Size => match kind() {
+            Ok(S_IFREG) => Err(EROFS),
+            _ => Ok(()),
+        },
+        // `.`, `..` and `/` are refused whatever is there.
+        Intent::Create if place.ending != Ending::Name => Ok(()),
+        Intent::Create => match kind() {
+            Err(Errno::ENOENT) if slash && !makes_directory(call) => Err(Errno::ENOENT),
+            Err(Errno::ENOENT) => Err(EROFS),
+            _ => Ok(()),
+        },
         Intent::Access(arg) if call.arg(arg) & W_OK == 0 => Ok(()),
         Intent::Access(_) => match kind() {
             Ok(S_IFREG | S_IFDIR | S_IFLNK) => Err(EROFS),
@@ -46,8 +87,39 @@ pub(crate) fn permit<G: Guest>(guest: &G, call: &Call, intent: Intent, place: &R
     }
 }
 
+/// unlink(2) and rmdir(2).
+fn permit_remove<G: Guest>(rules: &Rules<'_>, guest: &G, call: &Call, place: &Resolved<'_>) -> Result<(), Errno> {
+    if place.ending != Ending::Name {
+        return Ok(());
+    }
+    if Home::of(rules, place).read_only {
+        return Err(EROFS);
+    }
+    if place.at_base || !is_mounted(rules, place) {
+        return Ok(());
+    }
+    let is_directory = guest.mode(place.host, false)? & S_IFMT == S_IFDIR;
+    Err(match (removes_directory(call), is_directory) {
+        (true, false) => Errno::ENOTDIR,
+        (false, true) => EISDIR,
+        (true, true) if !place.mount_point => ENOTEMPTY,
+        _ => EBUSY,
+    })
+}
+
+fn makes_directory(call: &Call) -> bool {
+    table::row_of(call.abi, call.number).is_some_and(|row| row.name.starts_with("mkdir"))
+}
+
+fn removes_directory(call: &Call) -> bool {
+    table::row_of(call.abi, call.number).is_some_and(|row| match row.name {
+        "unlinkat" => call.arg(2) & AT_REMOVEDIR != 0,
+        name => name == "rmdir",
+    })
+}
+
 /// open(2) in a read-only place.
-pub(crate) fn permit_open(flags: u64, kind: impl Fn() -> Result<u32, Errno>) -> Result<(), Errno> {
+pub(crate) fn permit_open(flags: u64, slash: bool, kind: impl Fn() -> Result<u32, Errno>) -> Result<(), Errno> {
     if flags & O_PATH != 0 {
         return Ok(());
     }
@@ -56,13 +128,17 @@ pub(crate) fn permit_open(flags: u64, kind: impl Fn() -> Result<u32, Errno>) -> 
     if !writes && flags & O_CREAT == 0 {
         return Ok(());
     }
+    if slash && flags & O_CREAT != 0 {
+        // Refused (EISDIR) whatever is there.
+        return Ok(());
+    }
     match kind() {
         // EEXIST, EISDIR and ELOOP are the kernel's to say.
         Ok(_) if flags & O_CREAT != 0 && flags & O_EXCL != 0 => Ok(()),
         Ok(S_IFDIR) if temporary => Err(EROFS),
         Ok(S_IFREG) if writes => Err(EROFS),
         Ok(_) => Ok(()),
-        Err(_) if flags & O_CREAT != 0 => Err(EROFS),
+        Err(Errno::ENOENT) if flags & O_CREAT != 0 => Err(EROFS),
         Err(_) => Ok(()),
     }
 }
@@ -76,7 +152,15 @@ pub(crate) fn permit_descriptor<G: Guest>(
     place: &mut [u8],
 ) -> Result<(), Errno> {
     // What is no file with a name in the view is no matter of ours; a bad descriptor is the kernel's to say.
-    let Ok(len) = guest.place(descriptor, text) else { return Ok(()) };
+    let len = match guest.place(descriptor, text) {
+        Ok(len) => len,
+        // Of a directory too deep to have a path, one above it tells.
+        Err(Errno::ENAMETOOLONG) => match guest.ancestor(descriptor, text) {
+            Ok(above) => above.len,
+            Err(_) => return Ok(()),
+        },
+        Err(_) => return Ok(()),
+    };
     match rules.view.to_guest(&text[..len], place) {
         Some(found) if rules.view.read_only(found.bind) => Err(EROFS),
         _ => Ok(()),

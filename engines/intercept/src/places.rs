@@ -1,6 +1,6 @@
 //! Where a guest is: getcwd, readlink, chroot.
 
-use coracle_paths::{Link, PATH_MAX};
+use coracle_paths::{DELETED, Link, PATH_MAX};
 
 use crate::{
     Call, Errno, Guest, Rules, Scratch,
@@ -8,7 +8,7 @@ use crate::{
     errno::{EPERM, ERANGE},
     leave::After,
     meaning::{Dir, Intent, Last, Outside, PathArg},
-    translate::translate,
+    translate::{is_named, translate},
 };
 
 /// getcwd(2): the result counts the NUL.
@@ -19,10 +19,16 @@ pub(crate) fn getcwd<G: Guest>(
     scratch: &mut Scratch,
 ) -> Result<Verdict, Errno> {
     let Scratch { base, text, .. } = scratch;
-    let len = guest.place(None, text)?;
-    let place = rules.view.to_guest(&text[..len], &mut base[..PATH_MAX - 1]);
+    let (len, long) = match guest.place(None, text) {
+        // The guest's own path may be short enough.
+        Err(Errno::ENAMETOOLONG) => (guest.whole_place(text)?, true),
+        answer => (answer?, false),
+    };
+    let host = &text[..len];
+    let deleted = !long && host.ends_with(DELETED) && !is_named(guest, None, host);
+    let place = rules.view.to_guest_as(host, false, &mut base[..PATH_MAX - 1]).filter(|_| !deleted);
     // A directory outside the view, or one that was removed, has no name.
-    let place = place.filter(|place| !place.deleted).ok_or(Errno::ENOENT)?;
+    let place = place.ok_or(if long { Errno::ENAMETOOLONG } else { Errno::ENOENT })?;
     let root = guest.root();
     let mut name = &base[..place.len];
     if root != b"/" {
@@ -59,11 +65,8 @@ pub(crate) fn readlink<G: Guest>(
     let Some(place) = translate(rules, guest, call, &words, &path[..len], (buffers, base, text))? else {
         return Ok(Verdict::Pass);
     };
-    if place.is_long() {
-        return Err(Errno::ENAMETOOLONG);
-    }
     if place.at_base || place.magic.is_some_and(|magic| matches!(magic.link, Link::OwnPid | Link::OwnThread)) {
-        lent[0].set(arg, place.host.to_bytes_with_nul())?;
+        lent[0].set_place(guest, arg, &place)?;
         return Ok(Verdict::Make { after: After::Nothing, outside: Outside::No });
     }
     let magic = place.magic;

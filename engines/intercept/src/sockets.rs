@@ -65,7 +65,7 @@ fn host_address<G: Guest>(
     let words = PathArg { dir: Dir::Cwd, arg, last, intent };
     let call = Call { abi: crate::Abi::X86_64, number: 0, args: [0; 6] };
     let Some(place) = translate(rules, guest, &call, &words, name, (buffers, base, text))? else { return Ok(None) };
-    permit(guest, &call, intent, &place)?;
+    permit(rules, guest, &call, intent, &place)?;
     let host = place.host.to_bytes();
     let mut made = [0; PATH_AT + ROOM];
     made[..PATH_AT].copy_from_slice(&AF_UNIX.to_ne_bytes());

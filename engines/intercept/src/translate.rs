@@ -2,12 +2,14 @@
 
 use core::ffi::CStr;
 
-use coracle_paths::{Base, Buffers, DELETED, Last as Tail, PATH_MAX, Request, Resolved, resolve};
+use coracle_paths::{
+    Anchor, Base, Bounds, Buffers, DELETED, Last as Tail, Manner, PATH_MAX, Request, Resolved, resolve_with,
+};
 
 use crate::{
     Call, Errno, Guest, Rules,
     errno::EBADF,
-    meaning::{AT_FDCWD, Dir, Last, O_CREAT, O_EXCL, O_NOFOLLOW, PathArg},
+    meaning::{AT_FDCWD, Dir, Last, O_CREAT, O_EXCL, O_NOFOLLOW, O_PATH, PathArg},
 };
 
 /// Bytes that the transport lends to the guest for one call, and the argument that then points to them.
@@ -48,10 +50,42 @@ impl Lent {
         Ok(())
     }
 
+    /// Lends a resolved path. One that is too long for the kernel is made short by an alias of a directory on its way.
+    pub(crate) fn set_place<G: Guest>(&mut self, guest: &G, arg: u8, place: &Resolved<'_>) -> Result<(), Errno> {
+        if !place.is_long() {
+            return self.set(arg, place.host.to_bytes_with_nul());
+        }
+        let mut rest = place.host.to_bytes();
+        let mut alias = [0; ALIAS];
+        let mut alias_len = 0;
+        while alias_len + rest.len() >= PATH_MAX {
+            // As much as can be opened at once, up to a slash.
+            let room = &rest[..rest.len().min(PATH_MAX - 1 - alias_len)];
+            let slash = room.iter().rposition(|byte| *byte == b'/').filter(|at| *at > 0);
+            let (dir, below) = rest.split_at(slash.ok_or(Errno::ENAMETOOLONG)?);
+            let mut path = [0; PATH_MAX];
+            path[..alias_len].copy_from_slice(&alias[..alias_len]);
+            path[alias_len..alias_len + dir.len()].copy_from_slice(dir);
+            let dir = CStr::from_bytes_until_nul(&path).map_err(|_| Errno::ENAMETOOLONG)?;
+            alias_len = guest.alias(dir, &mut alias)?;
+            rest = below;
+        }
+        let len = alias_len + rest.len();
+        self.bytes[..alias_len].copy_from_slice(&alias[..alias_len]);
+        self.bytes[alias_len..len].copy_from_slice(rest);
+        self.bytes[len] = 0;
+        self.len = len + 1;
+        self.arg = arg;
+        Ok(())
+    }
+
     pub(crate) fn clear(&mut self) {
         self.len = 0;
     }
 }
+
+/// Room for what [`Guest::alias`] writes.
+const ALIAS: usize = 64;
 
 /// Memory for one call at a time: about 50 KiB, made once per thread.
 #[derive(Debug)]
@@ -97,31 +131,45 @@ impl Default for Scratch {
 pub(crate) enum Start {
     /// At this canonical guest path, in `Scratch::base`.
     Guest { len: usize, deleted: bool },
+    /// So many directories below the one at this canonical guest path, too deep to have a path of its own.
+    Deep { len: usize, levels: u32 },
     /// At a place that the guest has open but cannot name (inherited, or of no name).
     Unseen,
 }
 
 /// The tail as the walk knows it.
-pub(crate) fn tail(call: &Call, last: Last) -> Tail {
+pub(crate) fn tail(call: &Call, last: Last, path: &[u8]) -> Tail {
     let holds = |arg: u8, flag: u64| call.arg(arg) & flag != 0;
     match last {
         Last::Follow => Tail::Follow,
+        Last::Create => Tail::Create,
         Last::NoFollow => Tail::NoFollow,
         Last::Parent => Tail::Parent,
         Last::FollowIf(arg, flag) if holds(arg, flag) => Tail::Follow,
         Last::FollowIf(..) => Tail::NoFollow,
         Last::NoFollowIf(arg, flag) if holds(arg, flag) => Tail::NoFollow,
         Last::NoFollowIf(..) => Tail::Follow,
-        Last::Open(arg) => open_tail(call.arg(arg)),
+        Last::Open(arg) => open_tail(call.arg(arg), path),
     }
 }
 
 /// What open(2) does with a link at the end.
-pub(crate) fn open_tail(flags: u64) -> Tail {
-    if flags & O_NOFOLLOW != 0 || flags & (O_CREAT | O_EXCL) == O_CREAT | O_EXCL {
-        Tail::NoFollow
-    } else {
+pub(crate) fn open_tail(flags: u64, path: &[u8]) -> Tail {
+    let follow = flags & O_NOFOLLOW == 0;
+    if flags & (O_CREAT | O_PATH) == O_CREAT {
+        Tail::for_create(path, follow && flags & O_EXCL == 0)
+    } else if follow {
         Tail::Follow
+    } else {
+        Tail::NoFollow
+    }
+}
+
+/// The descriptor that a relative path starts at; `None` is the working directory.
+pub(crate) fn start_descriptor(call: &Call, dir: Dir) -> Option<i32> {
+    match dir {
+        Dir::Cwd => None,
+        Dir::Fd(arg) => Some(call.int(arg)).filter(|fd| *fd != AT_FDCWD),
     }
 }
 
@@ -134,22 +182,39 @@ pub(crate) fn start<G: Guest>(
     base: &mut [u8],
     text: &mut [u8],
 ) -> Result<Start, Errno> {
-    let descriptor = match dir {
-        Dir::Cwd => None,
-        Dir::Fd(arg) => Some(call.int(arg)).filter(|fd| *fd != AT_FDCWD),
+    let descriptor = start_descriptor(call, dir);
+    let len = match guest.place(descriptor, text) {
+        Ok(len) => len,
+        Err(Errno::ENAMETOOLONG) => {
+            let above = guest.ancestor(descriptor, text)?;
+            let found = rules.view.to_guest_as(&text[..above.len], false, base);
+            return Ok(found.map_or(Start::Unseen, |found| Start::Deep { len: found.len, levels: above.levels }));
+        }
+        Err(_) if descriptor.is_some() => return Err(EBADF),
+        Err(errno) => return Err(errno),
     };
-    let len = guest.place(descriptor, text).map_err(|errno| if descriptor.is_some() { EBADF } else { errno })?;
     let host = &text[..len];
     if host.first() != Some(&b'/') {
         // `pipe:[…]` and the like.
         return Err(Errno::ENOTDIR);
     }
-    Ok(match rules.view.to_guest(host, base) {
+    let deleted = host.ends_with(DELETED) && !is_named(guest, descriptor, host);
+    Ok(match rules.view.to_guest_as(host, deleted, base) {
         Some(found) if found.deleted => Start::Guest { len: found.len - DELETED.len(), deleted: true },
         Some(found) => Start::Guest { len: found.len, deleted: false },
         None => Start::Unseen,
     })
 }
+
+/// Whether a text that ends in ` (deleted)` is a name all the same.
+pub(crate) fn is_named<G: Guest>(guest: &G, descriptor: Option<i32>, host: &[u8]) -> bool {
+    let mut link = [0; LINK];
+    guest.link(descriptor, &mut link[..LINK - 1]);
+    CStr::from_bytes_until_nul(&link).is_ok_and(|link| guest.leads_to(link, host))
+}
+
+/// Room for what [`Guest::link`] writes, and a NUL.
+const LINK: usize = 49;
 
 /// Translates the path in `path`, which starts at `dir` if it is relative; `None`: leave it as it is.
 pub(crate) fn translate<'s, G: Guest>(
@@ -158,15 +223,40 @@ pub(crate) fn translate<'s, G: Guest>(
     call: &Call,
     arg: &PathArg,
     path: &[u8],
+    memory: (&'s mut Buffers, &mut [u8], &mut [u8]),
+) -> Result<Option<Resolved<'s>>, Errno> {
+    translate_within(rules, guest, call, arg, path, Bounds::default(), memory)
+}
+
+/// As [`translate`], as openat2(2) bounds it.
+pub(crate) fn translate_within<'s, G: Guest>(
+    rules: &Rules<'_>,
+    guest: &G,
+    call: &Call,
+    arg: &PathArg,
+    path: &[u8],
+    bounds: Bounds,
     (buffers, base, text): (&'s mut Buffers, &mut [u8], &mut [u8]),
 ) -> Result<Option<Resolved<'s>>, Errno> {
-    let start = if path.first() == Some(&b'/') || path.is_empty() {
+    let scoped = bounds.0 & Bounds::IN_ROOT.0 != 0;
+    let start = if (path.first() == Some(&b'/') || path.is_empty()) && !scoped {
         Start::Guest { len: 0, deleted: false }
     } else {
         start(rules, guest, call, arg.dir, base, text)?
     };
-    let Start::Guest { len, deleted } = start else { return Ok(None) };
-    let request =
-        Request { root: guest.root(), base: Base { guest: &base[..len], deleted }, path, last: tail(call, arg.last) };
-    resolve(&rules.view, guest, &request, buffers).map(Some)
+    let mut link = [0; LINK];
+    let (len, deleted, anchor) = match start {
+        Start::Unseen => return Ok(None),
+        Start::Guest { len, deleted } => (len, deleted, None),
+        // A root without a path cannot be climbed back to.
+        Start::Deep { .. } if scoped => return Err(Errno::ENAMETOOLONG),
+        Start::Deep { len, levels } => {
+            let linked = guest.link(start_descriptor(call, arg.dir), &mut link);
+            (len, false, Some(Anchor { host: &link[..linked], levels }))
+        }
+    };
+    let base = &base[..len];
+    let root = if scoped { base } else { guest.root() };
+    let request = Request { root, base: Base { guest: base, deleted }, path, last: tail(call, arg.last, path) };
+    resolve_with(&rules.view, guest, &request, Manner { bounds, anchor }, buffers).map(Some)
 }

@@ -36,6 +36,13 @@ pub trait Host {
         None
     }
 
+    /// Whether the `/proc` link `link` leads to the very file that is called `name` now. Asked where `name` ends in
+    /// ` (deleted)`, which may be the kernel's word or part of the name.
+    fn leads_to(&self, link: &CStr, name: &[u8]) -> bool {
+        let _ = (link, name);
+        false
+    }
+
     /// Whose `/proc/self` is meant.
     fn caller(&self) -> Caller;
 

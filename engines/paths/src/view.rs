@@ -141,6 +141,12 @@ impl<'a> View<'a> {
         self.binds.iter().any(|bind| below(bind.guest, guest).is_some_and(|rest| !rest.is_empty()))
     }
 
+    /// The bind that this canonical guest path lies in; `None` is the tree.
+    #[must_use]
+    pub fn mount_of(&self, guest: &[u8]) -> Option<usize> {
+        self.holder(trim(guest)).0
+    }
+
     /// The deepest bind that holds this canonical guest path, and the host path of its root.
     pub(crate) fn holder(&self, guest: &[u8]) -> (Option<usize>, &'a [u8], usize) {
         let mut best = (None, self.root, 0);
@@ -158,8 +164,14 @@ impl<'a> View<'a> {
     /// Of several names the one of the longest host prefix wins, as long as no other bind hides it.
     #[must_use]
     pub fn to_guest(&self, host: &[u8], guest: &mut [u8]) -> Option<GuestPath> {
-        let deleted = host.ends_with(DELETED);
-        let name = if deleted { &host[..host.len() - DELETED.len()] } else { host };
+        self.to_guest_as(host, host.ends_with(DELETED), guest)
+    }
+
+    /// As [`to_guest`](Self::to_guest), where it is known whether a ` (deleted)` at the end is the kernel's word or
+    /// the file's name.
+    #[must_use]
+    pub fn to_guest_as(&self, host: &[u8], deleted: bool, guest: &mut [u8]) -> Option<GuestPath> {
+        let name = if deleted { host.strip_suffix(DELETED).unwrap_or(host) } else { host };
         let mut best: Option<(Option<usize>, usize)> = None;
         for at in core::iter::once(None).chain((0..self.binds.len()).map(Some)) {
             let (prefix, mount) = match at {

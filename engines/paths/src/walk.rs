@@ -85,13 +85,13 @@ struct End {
     at_base: bool,
     /// In [`Last::Parent`]; for `/` alone the kernel's answer for that is wanted.
     ending: Ending,
-    /// Differs from what the place says, as at a `/proc` link.
-    read_only: Option<bool>,
+    /// The bind of what a `/proc` link leads to.
+    behind: Option<Option<usize>>,
 }
 
 impl End {
     const fn new(suffix: &'static [u8], found: Found) -> Self {
-        Self { suffix, found, at_base: false, ending: Ending::Name, read_only: None }
+        Self { suffix, found, at_base: false, ending: Ending::Name, behind: None }
     }
 }
 
@@ -272,7 +272,7 @@ impl<'b, H: Host> Walk<'_, 'b, H> {
                 Ok(is_last.then_some(End::new(trail, Found::NotLink)))
             }
             Step::Gone(len) => self.leave_deleted(len, false),
-            Step::Kernel(read_only) => Ok(Some(End { read_only, ..End::new(trail, Found::NotLink) })),
+            Step::Kernel(behind) => Ok(Some(End { behind, ..End::new(trail, Found::NotLink) })),
             Step::Stay(found) => Ok(Some(End::new(trail, found))),
         }
     }
@@ -441,7 +441,8 @@ impl<'b, H: Host> Walk<'_, 'b, H> {
             host: at.host.as_c_str(),
             guest: if guest.is_empty() { b"/" } else { guest },
             bind,
-            read_only: end.read_only.unwrap_or_else(|| view.read_only(bind)),
+            read_only: view.read_only(end.behind.unwrap_or(bind)),
+            behind: end.behind,
             mount_point,
             magic,
             ending,

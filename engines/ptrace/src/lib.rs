@@ -8,6 +8,7 @@
 //! and is what is left where filters are missing. The tracer stays until the guest's first process has ended; what that
 //! leaves behind is killed then, and nothing survives the tracer (`PTRACE_O_EXITKILL`).
 
+mod deep;
 mod filter;
 mod layout;
 mod ledger;

@@ -2,31 +2,32 @@
 
 use std::{
     cell::RefCell,
-    collections::HashMap,
+    collections::VecDeque,
     ffi::{CStr, CString},
-    io::Write,
     mem::MaybeUninit,
-    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    os::fd::{AsRawFd, OwnedFd},
     rc::Rc,
     sync::atomic::{AtomicBool, Ordering},
 };
 
 use coracle_intercept::{
-    Errno, Guest,
-    errno::{EBADF, ENOSYS, EPERM},
+    Ancestor, Errno, Guest,
+    errno::{ENOSYS, EPERM},
 };
 use coracle_paths::{Caller, Host};
 
 use crate::{
+    deep,
     memory::Memory,
     process::{Process, Shared},
     tracee::Tracees,
 };
 
-/// Directories held open so that sockets in them can be reached by a short path.
-pub(crate) type Aliases = RefCell<HashMap<CString, OwnedFd>>;
+/// Directories held open so that what is in them can be reached by a short path, the oldest first.
+pub(crate) type Aliases = RefCell<VecDeque<OwnedFd>>;
 
-/// As many directories at most; the oldest ways of a guest to its sockets must not use up our descriptors.
+/// As many directories at most: they must not use up our descriptors. An alias need only last until the kernel has looked
+/// it up.
 const MAX_ALIASES: usize = 64;
 
 /// One stopped tracee.
@@ -46,8 +47,25 @@ impl<'t> Peer<'t> {
     }
 }
 
+impl Peer<'_> {
+    /// The `/proc` link to its working directory, or to what a descriptor holds.
+    fn link_of(&self, descriptor: Option<i32>) -> CString {
+        let link = match descriptor {
+            None => format!("/proc/{}/cwd", self.thread),
+            Some(descriptor) => format!("/proc/{}/fd/{descriptor}", self.thread),
+        };
+        CString::new(link).unwrap_or_default()
+    }
+}
+
 pub(crate) fn last_errno() -> Errno {
     Errno(std::io::Error::last_os_error().raw_os_error().and_then(|error| u16::try_from(error).ok()).unwrap_or(5))
+}
+
+/// Whether two descriptors are of one directory.
+fn is_same(one: &OwnedFd, other: &OwnedFd) -> bool {
+    let meta = |fd: &OwnedFd| nix::sys::stat::fstat(fd).map(|stat| (stat.st_dev, stat.st_ino)).ok();
+    meta(one).is_some_and(|one| Some(one) == meta(other))
 }
 
 /// Asks openat2(2), unless it has been refused as such: the kernel is older than 5.6, or a sandbox does not know it.
@@ -85,9 +103,15 @@ fn copy(text: &[u8], into: &mut [u8]) -> Option<usize> {
 
 impl Host for Peer<'_> {
     fn readlink(&self, path: &CStr, target: &mut [u8]) -> Result<usize, Errno> {
-        // SAFETY: a NUL-terminated path, and a buffer that is writable for the length given.
-        let len = unsafe { libc::readlink(path.as_ptr(), target.as_mut_ptr().cast(), target.len()) };
-        usize::try_from(len).map_err(|_| last_errno())
+        deep::with_short(path, |path| {
+            // SAFETY: a NUL-terminated path, and a buffer that is writable for the length given.
+            let len = unsafe { libc::readlink(path.as_ptr(), target.as_mut_ptr().cast(), target.len()) };
+            usize::try_from(len).map_err(|_| last_errno())
+        })
+    }
+
+    fn leads_to(&self, link: &CStr, name: &[u8]) -> bool {
+        deep::leads_to(link, name)
     }
 
     fn meets_link(&self, path: &CStr) -> Option<bool> {
@@ -125,43 +149,47 @@ impl Guest for Peer<'_> {
     fn mode(&self, host: &CStr, follow: bool) -> Result<u32, Errno> {
         let mut stat = MaybeUninit::<libc::stat>::uninit();
         let how = if follow { 0 } else { libc::AT_SYMLINK_NOFOLLOW };
-        // SAFETY: a NUL-terminated path; fstatat writes one struct stat, which is read only when it succeeded.
-        unsafe {
-            if libc::fstatat(libc::AT_FDCWD, host.as_ptr(), stat.as_mut_ptr(), how) == 0 {
-                Ok(stat.assume_init().st_mode)
-            } else {
-                Err(last_errno())
+        deep::with_short(host, |host| {
+            // SAFETY: a NUL-terminated path; fstatat writes one struct stat, which is read only when it succeeded.
+            unsafe {
+                if libc::fstatat(libc::AT_FDCWD, host.as_ptr(), stat.as_mut_ptr(), how) == 0 {
+                    Ok(stat.assume_init().st_mode)
+                } else {
+                    Err(last_errno())
+                }
             }
-        }
+        })
     }
 
     fn place(&self, descriptor: Option<i32>, text: &mut [u8]) -> Result<usize, Errno> {
-        let mut name = [0_u8; 48];
-        let mut rest = &mut name[..47];
-        let written = match descriptor {
-            None => write!(rest, "/proc/{}/cwd", self.thread),
-            Some(descriptor) => write!(rest, "/proc/{}/fd/{descriptor}", self.thread),
-        };
-        written.map_err(|_| EBADF)?;
-        let name = CStr::from_bytes_until_nul(&name).map_err(|_| EBADF)?;
-        self.readlink(name, text)
+        self.readlink(&self.link_of(descriptor), text)
+    }
+
+    fn link(&self, descriptor: Option<i32>, path: &mut [u8]) -> usize {
+        copy(self.link_of(descriptor).as_bytes(), path).unwrap_or(0)
+    }
+
+    fn ancestor(&self, descriptor: Option<i32>, text: &mut [u8]) -> Result<Ancestor, Errno> {
+        deep::ancestor(&self.link_of(descriptor), text)
+    }
+
+    fn whole_place(&self, text: &mut [u8]) -> Result<usize, Errno> {
+        deep::whole_place(&self.link_of(None), text)
     }
 
     fn alias(&self, dir: &CStr, text: &mut [u8]) -> Result<usize, Errno> {
+        let new = deep::open(libc::AT_FDCWD, dir)?;
         let mut aliases = self.aliases.borrow_mut();
-        if !aliases.contains_key(dir) {
+        // The same directory under the same descriptor, so that few are held; by what it is, since names change.
+        let held = aliases.iter().find(|held| is_same(held, &new)).map(AsRawFd::as_raw_fd);
+        let fd = held.unwrap_or_else(|| {
             if aliases.len() >= MAX_ALIASES {
-                return Err(Errno::ENAMETOOLONG);
+                aliases.pop_front();
             }
-            // SAFETY: a NUL-terminated path.
-            let fd = unsafe { libc::open(dir.as_ptr(), libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC) };
-            if fd < 0 {
-                return Err(last_errno());
-            }
-            // SAFETY: the kernel just made this descriptor, and nobody else owns it.
-            aliases.insert(dir.to_owned(), unsafe { OwnedFd::from_raw_fd(fd) });
-        }
-        let fd = aliases.get(dir).map_or(-1, AsRawFd::as_raw_fd);
+            let fd = new.as_raw_fd();
+            aliases.push_back(new);
+            fd
+        });
         copy(format!("/proc/{}/fd/{fd}", std::process::id()).as_bytes(), text).ok_or(Errno::ENAMETOOLONG)
     }
 

@@ -13,8 +13,8 @@ pub(super) enum Step {
     Jump(usize),
     /// A link that leads to a directory that was removed; its former guest path is in `at.link`, this long.
     Gone(usize),
-    /// A link that only the kernel can follow, and whether what it leads to is read-only, if that is known.
-    Kernel(Option<bool>),
+    /// A link that only the kernel can follow, and the bind that what it leads to lies in, if that is known.
+    Kernel(Option<Option<usize>>),
 }
 
 impl<H: Host> Walk<'_, '_, H> {
@@ -99,9 +99,10 @@ impl<H: Host> Walk<'_, '_, H> {
             Err(errno) => return Err(errno),
         };
         let room = pending.room();
-        let known = self.view.to_guest(&link[..len], room);
+        let deleted = link[..len].ends_with(DELETED) && !self.outside.leads_to(host.as_c_str(), &link[..len]);
+        let known = self.view.to_guest_as(&link[..len], deleted, room);
         if is_last && magic.link != Link::Cwd {
-            return Ok(Step::Kernel(known.map(|known| self.view.read_only(known.bind))));
+            return Ok(Step::Kernel(known.map(|known| known.bind)));
         }
         match known {
             Some(known) if !known.deleted => {
