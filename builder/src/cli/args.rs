@@ -81,9 +81,9 @@ pub struct SourceArgs {
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     pub platform: Option<String>,
     /// When to ask the registry: always, newer (ask, but take what was pulled before if it does not answer), missing
-    /// (only for what was never pulled), never.
-    #[arg(long, value_name = "WHEN", default_value = "newer")]
-    pub pull: PullPolicy,
+    /// (only for what was never pulled), never. Unless given: newer; for containers missing.
+    #[arg(long, value_name = "WHEN")]
+    pub pull: Option<PullPolicy>,
     /// Allow plain http and unknown certificates.
     #[arg(long)]
     pub insecure: bool,

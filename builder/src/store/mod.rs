@@ -13,10 +13,12 @@
 //! bad disk costs a download, never a wrong image.
 
 mod blobs;
+mod collect;
 pub mod containers;
 pub mod digest;
 mod images;
 mod lock;
+pub mod trees;
 
 use std::{
     fs, io,
@@ -25,6 +27,7 @@ use std::{
 
 use crate::source::reason;
 pub use blobs::{Claim, Partial};
+pub use collect::Collected;
 pub use images::{ImageRecord, Pulled};
 
 /// Number of the layout that this version reads and writes.
@@ -100,7 +103,11 @@ impl Store {
             Err(error) => return Err(unusable(error)),
         }
         for directory in ["blobs", "blobs/sha256", "partial", "images"] {
-            make_directory(&root.join(directory)).map_err(unusable)?;
+            match make_directory(&root.join(directory)) {
+                // Another's store, to be read only.
+                Err(error) if !is_read_only(&error) => return Err(unusable(error)),
+                _ => {}
+            }
         }
         Ok(Self { root: root.to_owned() })
     }
@@ -110,6 +117,11 @@ impl Store {
     pub fn root(&self) -> &Path {
         &self.root
     }
+}
+
+/// Whether an error says that we may read and not write.
+fn is_read_only(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied)
 }
 
 /// Seconds since 1970.

@@ -17,9 +17,10 @@ pub(super) fn run(args: PullArgs, quiet: bool) -> anyhow::Result<()> {
     };
     let mut options = source::options(&args.source_options, quiet)?;
     // Who says "pull" wants the registry's answer, not an older copy.
-    if options.pull == PullPolicy::Newer {
-        options.pull = PullPolicy::Always;
-    }
+    options.pull = match args.source_options.pull {
+        None | Some(PullPolicy::Newer) => PullPolicy::Always,
+        Some(pull) => pull,
+    };
     let image = resolve(&spec, &options)?;
     let digest = image.provenance.manifest.unwrap_or_default();
     print::line(&format!("{}@{digest}", reference.name()))

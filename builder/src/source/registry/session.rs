@@ -1,6 +1,6 @@
 //! From a reference to an image: which manifest it means, asked of the registry or of the store; then the blobs.
 
-use std::time::SystemTime;
+use std::{sync::Arc, time::SystemTime};
 
 use coracle_format::{Defaults, Provenance};
 use futures_util::{StreamExt as _, TryStreamExt as _};
@@ -53,7 +53,9 @@ pub(super) async fn image(reference: &Reference, store: &Store, options: &Option
             .image(&reference.to_string())?
             .and_then(|record| digest::parse(&record.platforms.get(&platform.to_string())?.target)),
     };
-    let image = match (options.pull, known) {
+    // Nothing is collected until the image is flattened.
+    let using = store.use_blobs()?;
+    let mut image = match (options.pull, known) {
         (PullPolicy::Never, None) => Err(offline.not_pulled(platform)),
         (PullPolicy::Never, Some(target)) => offline.get(target, platform).await,
         // A digest means one image for ever, and `missing` takes what is there: ask only for what is not.
@@ -74,6 +76,7 @@ pub(super) async fn image(reference: &Reference, store: &Store, options: &Option
             online.get(target, platform).await
         }
     }?;
+    image.spools.extend(using.map(Arc::new));
     Ok(image)
 }
 

@@ -1,0 +1,16 @@
+//! Trees on disk: an image's tree written as a container's, and a container's read back with the owners it should have.
+//!
+//! A container's tree belongs to its user, who can always change and remove it: directories are `u+rwx`, files `u+rw`, no
+//! file is set-id, no device is made. What the image says otherwise is in [`Owners`], by path; root emulation starts from
+//! there, and so does an export. When root makes a container, the tree has its true owners and modes at once.
+
+mod owners;
+mod read;
+mod unpack;
+
+#[cfg(test)]
+mod tests;
+
+pub use owners::{Owner, Owners};
+pub use read::read;
+pub use unpack::{UnpackError, Unpacked, unpack};
