@@ -10,6 +10,7 @@ mod programs;
 mod registries;
 mod running;
 mod sources;
+mod suites;
 mod terminal;
 mod tidy;
 mod workspace;
