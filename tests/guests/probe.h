@@ -24,6 +24,13 @@
 #include <unistd.h>
 #include <utime.h>
 
+/* Where the probes of this word size are. */
+#ifdef __x86_64__
+#define PROBES "/probes"
+#else
+#define PROBES "/probes32"
+#endif
+
 /* Prints the call and its result: a number, or the name of its error. */
 #define T(call)                                                                    \
     do {                                                                           \

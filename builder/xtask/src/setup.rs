@@ -6,7 +6,7 @@ use harness::user;
 
 use crate::cargo::run;
 
-/// A program that tests need, and the Debian package that has it.
+/// A program (or a file, by its whole path) that tests need, and the Debian package that has it.
 struct Need {
     program: &'static str,
     package: &'static str,
@@ -31,6 +31,7 @@ const QUICK: &[Need] = &[
     need("script", "bsdutils"),
     need("strip", "binutils"),
     need("gcc", "gcc"),
+    need("/usr/lib32/libc.a", "gcc-multilib"),
 ];
 
 /// For the slow tier and the benchmarks.

@@ -30,5 +30,9 @@ pub const ERANGE: Errno = Errno(34);
 pub const ENOSYS: Errno = Errno(38);
 /// Directory not empty.
 pub const ENOTEMPTY: Errno = Errno(39);
+/// Not a socket.
+pub const ENOTSOCK: Errno = Errno(88);
+/// Address in use.
+pub const EADDRINUSE: Errno = Errno(98);
 /// The interpreter is no program that can be used as one.
 pub const ELIBBAD: Errno = Errno(80);

@@ -2,7 +2,10 @@
 
 use coracle_paths::PATH_MAX;
 
-use crate::{Call, Guest, Outside, Rules, Scratch, sockets};
+use crate::{
+    Call, Guest, Outside, Rules, Scratch,
+    sockets::{self, Whose},
+};
 
 /// What is to be done with the result of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,12 +14,28 @@ pub enum After {
     Nothing,
     /// A socket address may hold a host path; `room` is the size of the guest's buffer.
     Address {
+        /// Whose it is.
+        whose: Whose,
         /// Where the address is.
         at: u64,
         /// Where its length is.
         length_at: u64,
         /// How much of it fits.
         room: u32,
+    },
+    /// As many messages as the result says have come, each perhaps with an address.
+    Received {
+        /// By this descriptor.
+        socket: i32,
+        /// The array of `struct mmsghdr`.
+        array: u64,
+        /// How much of each address fits.
+        room: u32,
+    },
+    /// One message was sent in the place of several: its length goes here.
+    SentOne {
+        /// `msg_len` of its `struct mmsghdr`.
+        result_at: u64,
     },
     /// A file's owner may be the guest's own.
     Owner {
@@ -59,7 +78,7 @@ impl Layout {
 pub fn leave<G: Guest>(
     rules: &Rules<'_>,
     guest: &G,
-    _call: &Call,
+    call: &Call,
     after: After,
     result: i64,
     scratch: &mut Scratch,
@@ -69,9 +88,16 @@ pub fn leave<G: Guest>(
     }
     match after {
         After::Nothing => {}
-        After::Address { at, length_at, room } => {
+        After::Address { whose, at, length_at, room } => {
             // The call has been made: an address that became unreadable meanwhile stays as it is.
-            let _ = sockets::show_address(rules, guest, at, length_at, room, scratch);
+            let _ = sockets::show_address(rules, guest, whose, (at, length_at, room), scratch);
+        }
+        After::Received { socket, array, room } => {
+            sockets::message::show_many(rules, guest, call.abi, (socket, array, room), result, scratch);
+        }
+        After::SentOne { result_at } => {
+            let sent = u32::try_from(result).unwrap_or(u32::MAX);
+            return guest.write(result_at, &sent.to_ne_bytes()).map_or_else(|errno| -i64::from(errno.0), |()| 1);
         }
         After::Owner { at, layout } => show_owner(rules, guest, at, layout),
         After::NodeName { at } => show_node_name(rules, guest, at),

@@ -30,6 +30,10 @@ pub use enter::{Verdict, enter};
 pub use identity::Identity;
 pub use leave::{After, Layout, leave, leave_layout};
 pub use meaning::{Abi, Outside, Row};
+pub use sockets::{
+    Whose,
+    ports::{Kind, Port},
+};
 pub use translate::{Lent, Scratch};
 
 use core::ffi::CStr;
@@ -47,6 +51,8 @@ pub struct Rules<'a> {
     pub hostname: Option<&'a [u8]>,
     /// What it is told of files that the host keeps otherwise; there is one wherever [`Identity::pretends`].
     pub ledger: Option<ledger::Ledger<'a>>,
+    /// Ports that the host knows by other numbers.
+    pub ports: &'a [Port],
 }
 
 impl Rules<'_> {
@@ -147,11 +153,33 @@ pub trait Guest: Host {
     /// `ENAMETOOLONG` if `text` is too short too.
     fn whole_place(&self, text: &mut [u8]) -> Result<usize, Errno>;
 
-    /// A path of at most 60 bytes by which the guest's process can reach host directory `dir`, and goes on reaching it.
+    /// A path of at most 60 bytes by which the guest's process can reach host directory `dir`, until the kernel has
+    /// looked it up.
     ///
     /// # Errors
-    /// `ENAMETOOLONG` if there is no such way.
+    /// What open(2) says; `ENAMETOOLONG` if there is no such way.
     fn alias(&self, dir: &CStr, text: &mut [u8]) -> Result<usize, Errno>;
+
+    /// A name of at most as many bytes as `name` holds (108) by which the kernel can bind a socket at `host`, which the
+    /// guest calls `given`. When the call has ended, the transport sees to it that the socket stands at `host` (or that
+    /// the guest gets an error), and goes on knowing it by [`socket_bound`](Self::socket_bound).
+    ///
+    /// # Errors
+    /// As the kernel's of bind(2); `ENAMETOOLONG` if there is no such way.
+    fn socket_to_bind(&self, host: &CStr, given: &[u8], name: &mut [u8]) -> Result<usize, Errno>;
+
+    /// As short a name by which the kernel reaches the socket at `host` for the time of this call.
+    ///
+    /// # Errors
+    /// As the kernel's of connect(2); `ENAMETOOLONG` if there is no such way.
+    fn socket_to_reach(&self, host: &CStr, name: &mut [u8]) -> Result<usize, Errno>;
+
+    /// What the guest called the socket that was bound as `name`; of a name that was cut, only the beginning and its
+    /// `full` length are known.
+    fn socket_bound(&self, name: &[u8], full: usize, given: &mut [u8]) -> Option<usize>;
+
+    /// What kind of socket a descriptor of the caller's is, if the kernel tells.
+    fn socket_kind(&self, descriptor: i32) -> Option<Kind>;
 
     /// The caller's root directory, as a canonical guest path.
     fn root(&self) -> &[u8];

@@ -110,8 +110,13 @@ pub(crate) enum Special {
     Bind,
     Connect,
     Sendto,
-    SocketName,
+    OwnName,
+    PeerName,
     Recvfrom,
+    Sendmsg,
+    Recvmsg,
+    Sendmmsg,
+    Recvmmsg,
     Socketcall,
     FanotifyMark,
     Unshare,
@@ -185,7 +190,7 @@ impl Row {
     #[must_use]
     pub fn needs_nonzero(&self) -> Option<u8> {
         match self.meaning {
-            Meaning::Special(Special::SocketName) => Some(1),
+            Meaning::Special(Special::OwnName | Special::PeerName) => Some(1),
             Meaning::Special(Special::Recvfrom | Special::Sendto) => Some(4),
             _ => None,
         }

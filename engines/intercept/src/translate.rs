@@ -18,11 +18,15 @@ pub struct Lent {
     bytes: [u8; PATH_MAX],
     len: usize,
     arg: u8,
+    pointer: usize,
 }
+
+/// No argument.
+const NO_ARG: u8 = u8::MAX;
 
 impl Lent {
     const fn new() -> Self {
-        Self { bytes: [0; PATH_MAX], len: 0, arg: 0 }
+        Self { bytes: [0; PATH_MAX], len: 0, arg: NO_ARG, pointer: 0 }
     }
 
     /// The bytes; a path ends with its NUL. Empty: nothing is lent.
@@ -31,10 +35,16 @@ impl Lent {
         &self.bytes[..self.len]
     }
 
-    /// The argument that is to point to the bytes.
+    /// The argument that is to point to the bytes, if one is.
     #[must_use]
-    pub fn arg(&self) -> usize {
-        usize::from(self.arg)
+    pub fn arg(&self) -> Option<usize> {
+        (self.arg != NO_ARG).then_some(usize::from(self.arg))
+    }
+
+    /// As many bytes at the beginning are to become a pointer to the string that is lent before this one; 0: none.
+    #[must_use]
+    pub fn pointer(&self) -> usize {
+        self.pointer
     }
 
     /// The bytes as a path.
@@ -47,6 +57,19 @@ impl Lent {
         self.bytes.get_mut(..bytes.len()).ok_or(Errno::ENAMETOOLONG)?.copy_from_slice(bytes);
         self.len = bytes.len();
         self.arg = arg;
+        self.pointer = 0;
+        Ok(())
+    }
+
+    /// Bytes that only the next string points to.
+    pub(crate) fn set_pointed_to(&mut self, bytes: &[u8]) -> Result<(), Errno> {
+        self.set(NO_ARG, bytes)
+    }
+
+    /// Bytes that begin with a pointer, of this size, to the string before.
+    pub(crate) fn set_pointing(&mut self, arg: u8, bytes: &[u8], pointer: usize) -> Result<(), Errno> {
+        self.set(arg, bytes)?;
+        self.pointer = pointer;
         Ok(())
     }
 

@@ -8,8 +8,7 @@ use coracle_intercept::{
     table::{TABLE, row_of},
 };
 
-/// Calls that pass untouched. Of those that name things by descriptor, the descriptor was translated when it was made;
-/// sendmsg(2), recvmsg(2) and theirs pass although an address in them may be a path: not in this version.
+/// Calls that pass untouched. Of those that name things by descriptor, the descriptor was translated when it was made.
 const HARMLESS: &str = "
     _llseek _newselect _sysctl add_key adjtimex afs_syscall alarm arch_prctl bdflush bpf break brk cachestat capget
     capset clock_adjtime clock_adjtime64 clock_getres clock_getres_time64 clock_gettime clock_gettime64
@@ -31,12 +30,12 @@ const HARMLESS: &str = "
     oldfstat pause perf_event_open personality pidfd_getfd pidfd_open pidfd_send_signal pipe pipe2 pkey_alloc
     pkey_free pkey_mprotect poll ppoll ppoll_time64 prctl pread64 preadv preadv2 prlimit64 process_madvise
     process_mrelease process_vm_readv process_vm_writev prof profil pselect6 pselect6_time64 ptrace putpmsg pwrite64
-    pwritev pwritev2 query_module quotactl_fd read readahead readdir readv reboot recvmmsg recvmmsg_time64 recvmsg
+    pwritev pwritev2 query_module quotactl_fd read readahead readdir readv reboot 
     remap_file_pages request_key restart_syscall rseq rt_sigaction rt_sigpending rt_sigprocmask rt_sigqueueinfo
     rt_sigreturn rt_sigsuspend rt_sigtimedwait rt_sigtimedwait_time64 rt_tgsigqueueinfo sched_get_priority_max
     sched_get_priority_min sched_getaffinity sched_getattr sched_getparam sched_getscheduler sched_rr_get_interval
     sched_rr_get_interval_time64 sched_setaffinity sched_setattr sched_setparam sched_setscheduler sched_yield
-    seccomp security select semctl semget semop semtimedop semtimedop_time64 sendfile sendfile64 sendmmsg sendmsg
+    seccomp security select semctl semget semop semtimedop semtimedop_time64 sendfile sendfile64 
     set_mempolicy set_mempolicy_home_node set_robust_list set_thread_area set_tid_address setdomainname sethostname
     setitimer setpgid setpriority setrlimit setsid setsockopt settimeofday sgetmask shmat shmctl shmdt shmget
     shutdown sigaction sigaltstack signal signalfd signalfd4 sigpending sigprocmask sigreturn sigsuspend socket

@@ -1,11 +1,11 @@
 //! Runs a program in a tree under the ptrace engine alone, without a bundle: for looking at the engine itself.
 //!
-//! `enter [P1|P2] [rw] [root|user=ID] [ledger=FILE] [names=FILE] [HOST:GUEST[:ro]]… -- ROOT PROGRAM [ARG]…`
+//! `enter [P1|P2] [rw] [root|user=ID] [ledger=FILE] [names=FILE] [port=HOST:GUEST[/udp]]… [HOST:GUEST[:ro]]… -- ROOT PROGRAM [ARG]…`
 
 use std::{env, path::PathBuf, process::ExitCode};
 
 use coracle_api::{
-    Access, Bind, BindOrigin, Devices, Engine, Identity, LaunchSpec, SPEC_VERSION, Unshare, signals::die_as,
+    Access, Bind, BindOrigin, Devices, Engine, Identity, LaunchSpec, PortMap, SPEC_VERSION, Unshare, signals::die_as,
 };
 use coracle_ptrace::Ptrace;
 
@@ -48,6 +48,7 @@ fn main() -> ExitCode {
             Some("root") => (spec.identity.uid, spec.identity.gid) = (0, 0),
             Some(variant @ ("P1" | "P2")) => spec.variant = Some(variant.to_owned()),
             Some(option) if option.starts_with("names=") => spec.names = Some(option[6..].into()),
+            Some(port) if port.starts_with("port=") => spec.ports.extend(port[5..].parse::<PortMap>()),
             Some(bind) => {
                 let mut parts = bind.split(':');
                 let host = parts.next().unwrap_or_default();

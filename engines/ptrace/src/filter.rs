@@ -174,6 +174,7 @@ mod tests {
             identity: Identity { uid, gid: uid, host_uid: 1000, host_gid: 1000 },
             hostname: None,
             ledger: None,
+            ports: &[],
         }
     }
 

@@ -19,12 +19,19 @@ pub(crate) fn lend(window: &mut Window, seen_at: u64, lent: &[Lent], call: &mut 
         return Ok(None);
     }
     let slot = window.take(lent.iter().map(|lent| lent.bytes().len() + 8).sum())?;
-    let mut at = 0;
+    let (mut at, mut before) = (0, 0_u64);
     for lent in lent {
         if lent.bytes().is_empty() {
             continue;
         }
-        call.args[lent.arg()] = seen_at + window.put(slot, at, lent.bytes());
+        let address = seen_at + window.put(slot, at, lent.bytes());
+        if lent.pointer() > 0 {
+            window.put(slot, at, &before.to_le_bytes()[..lent.pointer()]);
+        }
+        before = address;
+        if let Some(arg) = lent.arg() {
+            call.args[arg] = address;
+        }
         at += lent.bytes().len().next_multiple_of(8);
     }
     Ok(Some(slot))

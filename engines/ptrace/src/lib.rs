@@ -23,6 +23,7 @@ mod process;
 mod registers;
 mod request;
 mod script;
+mod sockets;
 mod start;
 mod tracee;
 mod tracer;
@@ -38,9 +39,10 @@ use std::{
 };
 
 use coracle_api::{
-    Access, Ended, Engine, Host, ImageFacts, LaunchSpec, Refusal, Request, RunError, Unshare, exec::Prepared, signals,
+    Access, Ended, Engine, Host, ImageFacts, LaunchSpec, PortMap, Protocol, Refusal, Request, RunError, Unshare,
+    exec::Prepared, signals,
 };
-use coracle_intercept::{Identity, Rules};
+use coracle_intercept::{Identity, Kind, Port, Rules};
 
 use crate::{layout::Layout, ledger::Mapped, names::Names, start::Child, tracer::Tracer};
 
@@ -76,9 +78,6 @@ impl Engine for Ptrace {
             return Err(Refusal::new("copy-on-write views are not in this version of the ptrace engine")
                 .advise("use `namespaces`, or a container that may be written to"));
         }
-        if request.ports {
-            return Err(Refusal::new("ports by other numbers are not in this version of the ptrace engine"));
-        }
         probe::probe().map(drop)
     }
 
@@ -103,6 +102,7 @@ impl Engine for Ptrace {
             .map_err(|error| RunError::step("enter the working directory", error.into()))?;
         let binds = layout.binds();
         let hostname = spec.hostname.clone().map(OsStringExt::into_vec);
+        let ports: Vec<Port> = spec.ports.iter().filter(|map| map.differs()).map(port).collect();
         let identity = &spec.identity;
         // Only a tree that nobody changes is as its table says.
         let shared = spec.names.as_ref().filter(|_| spec.access == Access::ReadOnly);
@@ -123,6 +123,7 @@ impl Engine for Ptrace {
             },
             hostname: hostname.as_deref(),
             ledger: ledger.as_ref().and_then(Mapped::ledger),
+            ports: &ports,
         };
         let step = |what: &'static str| move |error: io::Error| RunError::step(what, error);
         let mark = mark().map_err(step("ask for random numbers"))?;
@@ -160,6 +161,14 @@ fn open_ledger(spec: &LaunchSpec) -> Result<Option<Mapped>, RunError> {
         }
         None => Ok(None),
     }
+}
+
+fn port(map: &PortMap) -> Port {
+    let kind = match map.protocol {
+        Protocol::Tcp => Kind::Stream,
+        Protocol::Udp => Kind::Datagram,
+    };
+    Port { host: map.host, guest: map.guest, kind }
 }
 
 /// What only our own loader knows.

@@ -29,8 +29,10 @@ fn try_make(
     let mut result = MaybeUninit::<[u8; ROOM]>::zeroed();
     let mut args = call.args;
     for lent in scratch.lent() {
-        if !lent.bytes().is_empty() {
-            args[lent.arg()] = lent.bytes().as_ptr() as u64;
+        if let Some(arg) = lent.arg()
+            && !lent.bytes().is_empty()
+        {
+            args[arg] = lent.bytes().as_ptr() as u64;
         }
     }
     let written = match outside {

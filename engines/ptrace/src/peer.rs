@@ -11,7 +11,7 @@ use std::{
 };
 
 use coracle_intercept::{
-    Ancestor, Errno, Guest,
+    Ancestor, Errno, Guest, Kind,
     errno::{ENOSYS, EPERM},
 };
 use coracle_paths::{Caller, Host};
@@ -20,6 +20,7 @@ use crate::{
     deep,
     memory::Memory,
     process::{Process, Shared},
+    sockets::{self, Sockets},
     tracee::Tracees,
 };
 
@@ -38,12 +39,19 @@ pub(crate) struct Peer<'t> {
     pub(crate) memory: Memory,
     pub(crate) tracees: &'t Tracees,
     pub(crate) aliases: &'t Aliases,
+    pub(crate) sockets: &'t RefCell<Sockets>,
 }
 
 impl<'t> Peer<'t> {
-    pub(crate) fn new(thread: i32, process: &Shared, tracees: &'t Tracees, aliases: &'t Aliases) -> Self {
+    pub(crate) fn new(
+        thread: i32,
+        process: &Shared,
+        tracees: &'t Tracees,
+        aliases: &'t Aliases,
+        sockets: &'t RefCell<Sockets>,
+    ) -> Self {
         let Process { id, root, .. } = &*process.borrow();
-        Self { thread, process: *id, root: Rc::clone(root), memory: Memory { pid: thread }, tracees, aliases }
+        Self { thread, process: *id, root: Rc::clone(root), memory: Memory { pid: thread }, tracees, aliases, sockets }
     }
 }
 
@@ -191,6 +199,22 @@ impl Guest for Peer<'_> {
             fd
         });
         copy(format!("/proc/{}/fd/{fd}", std::process::id()).as_bytes(), text).ok_or(Errno::ENAMETOOLONG)
+    }
+
+    fn socket_to_bind(&self, host: &CStr, given: &[u8], name: &mut [u8]) -> Result<usize, Errno> {
+        self.sockets.borrow_mut().start_bind(self.thread, host, given, name)
+    }
+
+    fn socket_to_reach(&self, host: &CStr, name: &mut [u8]) -> Result<usize, Errno> {
+        self.sockets.borrow_mut().start_reach(self.thread, host, name)
+    }
+
+    fn socket_bound(&self, name: &[u8], full: usize, given: &mut [u8]) -> Option<usize> {
+        self.sockets.borrow().bound(name, full, given)
+    }
+
+    fn socket_kind(&self, descriptor: i32) -> Option<Kind> {
+        sockets::kind(self.process, descriptor)
     }
 
     fn root(&self) -> &[u8] {

@@ -6,7 +6,7 @@
 //! - A request that fails means that the tracee was killed meanwhile ([`Gone`]): the next wait tells.
 //! - Registers that were changed are kept in [`Held`] and come back at the call's end.
 
-use std::{collections::hash_map::Entry, ffi::CString, io, os::fd::OwnedFd, rc::Rc};
+use std::{cell::RefCell, collections::hash_map::Entry, ffi::CString, io, os::fd::OwnedFd, rc::Rc};
 
 use coracle_api::Ended;
 use coracle_intercept::{Abi, Call, Outside, Rules, Scratch, Verdict, enter, leave};
@@ -21,6 +21,7 @@ use crate::{
     registers::Registers,
     request::{Gone, Resume, event_message, registers, resume, set_registers},
     script::runner_file,
+    sockets::Sockets,
     tracee::{Doing, Held, Then, Tracee, Tracees},
     window::{Window, path_of},
 };
@@ -37,6 +38,7 @@ pub(crate) struct Tracer<'r> {
     main: i32,
     tracees: Tracees,
     aliases: Aliases,
+    sockets: RefCell<Sockets>,
     pub(crate) window: Window,
     runners: [(CString, OwnedFd); 2],
     mark: u64,
@@ -68,6 +70,7 @@ impl<'r> Tracer<'r> {
             main: 0,
             tracees: Tracees::new(),
             aliases: Aliases::default(),
+            sockets: RefCell::default(),
             window: Window::new()?,
             runners: [runner(Abi::X86_64)?, runner(Abi::I386)?],
             mark,
@@ -128,6 +131,7 @@ impl<'r> Tracer<'r> {
         }
         if let Some(tracee) = self.tracees.remove(&thread) {
             self.forget(tracee);
+            self.sockets.borrow_mut().forget(thread);
         }
         if thread != self.main {
             return None;
@@ -228,7 +232,7 @@ impl<'r> Tracer<'r> {
             self.armed = true;
         }
         let (before, seen_at) = (call, tracee.process.borrow().window);
-        let peer = Peer::new(thread, &tracee.process, &self.tracees, &self.aliases);
+        let peer = Peer::new(thread, &tracee.process, &self.tracees, &self.aliases, &self.sockets);
         match enter(&self.rules, &peer, &mut call, &mut self.scratch) {
             Verdict::Pass => self.go_on(thread, 0),
             Verdict::Answer(answer) => self.answer(thread, now, before, answer),
@@ -319,8 +323,9 @@ impl<'r> Tracer<'r> {
         let result = match held.then {
             Then::Answer(answer) => answer,
             Then::Leave(after) => {
-                let peer = Peer::new(thread, &process, &self.tracees, &self.aliases);
-                leave(&self.rules, &peer, &held.call, after, now.result(), &mut self.scratch)
+                let peer = Peer::new(thread, &process, &self.tracees, &self.aliases, &self.sockets);
+                let result = self.sockets.borrow_mut().ended(thread, now.result());
+                leave(&self.rules, &peer, &held.call, after, result, &mut self.scratch)
             }
         };
         let mut restored = held.registers;

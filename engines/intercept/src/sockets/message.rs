@@ -1,0 +1,186 @@
+//! Addresses in message headers: sendmsg, recvmsg and their plural forms.
+//!
+//! A header that is sent is copied, with a pointer to the translated name; the guest's own stays as it is. A name that is
+//! received is translated in place. Of several messages, those before the first that must be translated are sent as they
+//! are, and that one alone: the kernel may send fewer than asked for too, and programs ask again for the rest.
+
+use super::{Gives, Whose, host_address, show_address};
+use crate::{Abi, Call, Errno, Guest, Rules, Scratch, enter::Verdict, leave::After, meaning::Outside};
+
+/// `struct msghdr` and `struct mmsghdr` of one interface.
+#[derive(Debug, Clone, Copy)]
+struct Shape {
+    /// Bytes of a pointer; the name's length stands behind its pointer.
+    pointer: usize,
+    header: usize,
+    /// Of one element of an array; the result's length stands behind the header.
+    element: usize,
+    /// The number of sendmsg(2).
+    sendmsg: u64,
+}
+
+const WIDE: Shape = Shape { pointer: 8, header: 56, element: 64, sendmsg: 46 };
+const NARROW: Shape = Shape { pointer: 4, header: 28, element: 32, sendmsg: 370 };
+
+impl Shape {
+    fn of(abi: Abi) -> Self {
+        match abi {
+            Abi::X86_64 => WIDE,
+            Abi::I386 => NARROW,
+        }
+    }
+
+    /// A name's address and length.
+    fn name(self, header: &[u8]) -> (u64, i32) {
+        let mut name = [0; 8];
+        name[..self.pointer].copy_from_slice(&header[..self.pointer]);
+        let len = &header[self.pointer..self.pointer + 4];
+        (u64::from_ne_bytes(name), i32::from_ne_bytes([len[0], len[1], len[2], len[3]]))
+    }
+
+    fn length_at(self, header: u64) -> u64 {
+        header + self.pointer as u64
+    }
+
+    /// Where the element is, and where its result.
+    fn element(self, array: u64, at: usize) -> (u64, u64) {
+        let header = array.saturating_add((at * self.element) as u64);
+        (header, header.saturating_add(self.header as u64))
+    }
+}
+
+/// As many elements of an array as the kernel takes at once.
+const MANY: usize = 1024;
+
+/// sendmsg(2): the header is argument 1.
+pub(crate) fn send<G: Guest>(
+    rules: &Rules<'_>,
+    guest: &G,
+    call: &Call,
+    scratch: &mut Scratch,
+) -> Result<Verdict, Errno> {
+    let after = After::Nothing;
+    Ok(if lend(rules, guest, call, call.arg(1), scratch)? {
+        Verdict::Make { after, outside: Outside::No }
+    } else {
+        Verdict::Pass
+    })
+}
+
+/// Lends a copy of a header whose name must be translated.
+fn lend<G: Guest>(rules: &Rules<'_>, guest: &G, call: &Call, at: u64, scratch: &mut Scratch) -> Result<bool, Errno> {
+    let shape = Shape::of(call.abi);
+    let mut header = [0; WIDE.header];
+    let header = &mut header[..shape.header];
+    // An unreadable header is the kernel's to refuse.
+    if guest.read(at, header).is_err() {
+        return Ok(false);
+    }
+    let (name, len) = shape.name(header);
+    if name == 0 {
+        return Ok(false);
+    }
+    let Some(address) = host_address(rules, guest, call.int(0), name, len, Gives::Peer, scratch)? else {
+        return Ok(false);
+    };
+    let len = u32::try_from(address.len).unwrap_or(0);
+    header[shape.pointer..shape.pointer + 4].copy_from_slice(&len.to_ne_bytes());
+    scratch.lent[0].set_pointed_to(address.bytes())?;
+    scratch.lent[1].set_pointing(1, header, shape.pointer)?;
+    Ok(true)
+}
+
+/// sendmmsg(2): argument 1 is the array, argument 2 how many.
+pub(crate) fn send_many<G: Guest>(
+    rules: &Rules<'_>,
+    guest: &G,
+    call: &mut Call,
+    scratch: &mut Scratch,
+) -> Result<Verdict, Errno> {
+    let shape = Shape::of(call.abi);
+    let count = usize::try_from(call.arg(2) & 0xffff_ffff).unwrap_or(MANY).min(MANY);
+    for at in 0..count {
+        let (header, result_at) = shape.element(call.arg(1), at);
+        match lend(rules, guest, call, header, scratch) {
+            Ok(false) => {}
+            Ok(true) if at == 0 => {
+                // The header is lent; what follows are sendmsg's flags.
+                call.number = shape.sendmsg;
+                call.args[2] = call.args[3];
+                return Ok(Verdict::Make { after: After::SentOne { result_at }, outside: Outside::No });
+            }
+            Err(errno) if at == 0 => return Err(errno),
+            // Those before it first; it comes again.
+            Ok(true) | Err(_) => {
+                for lent in &mut scratch.lent {
+                    lent.clear();
+                }
+                call.args[2] = at as u64;
+                return Ok(Verdict::Make { after: After::Nothing, outside: Outside::No });
+            }
+        }
+    }
+    Ok(Verdict::Pass)
+}
+
+/// recvmsg(2): the header is argument 1.
+pub(crate) fn receive<G: Guest>(guest: &G, call: &Call) -> Verdict {
+    match wanted(guest, call, call.arg(1)) {
+        Some((at, room)) => {
+            let length_at = Shape::of(call.abi).length_at(call.arg(1));
+            let after = After::Address { whose: Whose::Peer(call.int(0)), at, length_at, room };
+            Verdict::Make { after, outside: Outside::No }
+        }
+        None => Verdict::Pass,
+    }
+}
+
+/// Where a header wants a name, and how much of it.
+fn wanted<G: Guest>(guest: &G, call: &Call, at: u64) -> Option<(u64, u32)> {
+    let shape = Shape::of(call.abi);
+    let mut start = [0; 12];
+    let start = &mut start[..shape.pointer + 4];
+    guest.read(at, start).ok()?;
+    let (name, room) = shape.name(start);
+    // The kernel takes no more than a `struct sockaddr_storage`.
+    u32::try_from(room).ok().filter(|room| name != 0 && *room > 0).map(|room| (name, room.min(128)))
+}
+
+/// recvmmsg(2): argument 1 is the array, argument 2 how many. All names are taken to have as much room as the least.
+pub(crate) fn receive_many<G: Guest>(guest: &G, call: &Call) -> Verdict {
+    let shape = Shape::of(call.abi);
+    let count = usize::try_from(call.arg(2) & 0xffff_ffff).unwrap_or(MANY).min(MANY);
+    let rooms = (0..count).filter_map(|at| wanted(guest, call, shape.element(call.arg(1), at).0));
+    match rooms.map(|(_, room)| room).min() {
+        Some(room) => {
+            let after = After::Received { socket: call.int(0), array: call.arg(1), room };
+            Verdict::Make { after, outside: Outside::No }
+        }
+        None => Verdict::Pass,
+    }
+}
+
+/// Shows the names in the first `count` headers of an array.
+pub(crate) fn show_many<G: Guest>(
+    rules: &Rules<'_>,
+    guest: &G,
+    abi: Abi,
+    (socket, array, room): (i32, u64, u32),
+    count: i64,
+    scratch: &mut Scratch,
+) {
+    let shape = Shape::of(abi);
+    for at in 0..usize::try_from(count).unwrap_or(0).min(MANY) {
+        let (header, _) = shape.element(array, at);
+        let mut start = [0; 12];
+        let start = &mut start[..shape.pointer + 4];
+        if guest.read(header, start).is_err() {
+            return;
+        }
+        let (name, _) = shape.name(start);
+        if name != 0 {
+            // The message has come: an address that became unreadable meanwhile stays as it is.
+            let _ = show_address(rules, guest, Whose::Peer(socket), (name, shape.length_at(header), room), scratch);
+        }
+    }
+}
