@@ -33,6 +33,7 @@ const KNOWN: &[Difference] = &[
         BY_DESCRIPTOR,
     ),
     ("ptrace", "exec", "/proc/self/exe: /probes/exec", "/proc/self/exe: /proc/N/fd/3", BY_DESCRIPTOR),
+    ("ptrace", "exec", "/proc/self/exe: /probes32/exec", "/proc/self/exe: /proc/N/fd/3", BY_DESCRIPTOR),
     (
         "ptrace",
         "exec",
