@@ -1,23 +1,27 @@
 //! The bare stub as a launcher for others: `coracle run` writes an [`Order`] and executes the stub that it carries.
 //!
-//! So there is one launcher, and no threads of the caller's stand between it and `unshare(CLONE_NEWUSER)`.
+//! So there is one launcher, and no threads of the caller's stand between it and `unshare(CLONE_NEWUSER)`. The stub stays
+//! beside the program: it puts on record how the run ended, and starts what is to be done afterwards (`--rm`).
 
 use std::{
-    ffi::{OsStr, OsString},
+    ffi::OsStr,
     fs::{self, File},
-    io::{self, Read},
+    io::{self, Read, Write as _},
     os::{
-        fd::{FromRawFd, RawFd},
+        fd::{FromRawFd, OwnedFd, RawFd},
         unix::ffi::OsStrExt,
     },
+    path::Path,
+    process::{Command, Stdio},
+    time::SystemTime,
 };
 
-use coracle_api::{Host, Order, SPEC_VERSION, signals};
+use coracle_api::{Ended, Engine, Host, NotStarted, ORDER_VERSION, Order, RunError};
 
 use crate::{
-    launch::{LaunchError, engines},
-    report::{Voice, say},
-    start::{FAILED, name_engine, outcome},
+    launch::{self, Caller, LaunchError, Memory, Plan, engines},
+    report::{Voice, say, without_numbers},
+    start::{FAILED, name_engine},
     supervise,
 };
 
@@ -34,66 +38,232 @@ pub enum OrderError {
     #[error("the order cannot be read: {0}: use a stub and a coracle of the same version")]
     Read(#[source] io::Error),
     /// Another version's.
-    #[error("the order is of version {found} and not {SPEC_VERSION}: use a stub and a coracle of the same version")]
+    #[error("the order is of version {found} and not {ORDER_VERSION}: use a stub and a coracle of the same version")]
     Version {
         /// What it says.
-        found: u32,
+        found: u64,
     },
+    /// No engine; `coracle` has no `explain`.
+    #[error("no engine can run this here: {0}")]
+    NoEngine(String),
     /// No engine.
     #[error(transparent)]
-    Launch(#[from] LaunchError),
+    Launch(LaunchError),
     /// The child that runs the program.
     #[error("cannot start a process for the program: {0}: raise the limit on processes")]
     Fork(#[source] io::Error),
 }
 
+impl From<LaunchError> for OrderError {
+    fn from(error: LaunchError) -> Self {
+        match error {
+            LaunchError::NoEngine { refusals } => Self::NoEngine(refusals),
+            error => Self::Launch(error),
+        }
+    }
+}
+
 /// Carries out the order that the arguments name; none if they name none.
 #[must_use]
-pub fn start(args: &[OsString]) -> Option<u8> {
-    let [only] = args else { return None };
+pub fn start(caller: &Caller) -> Option<u8> {
+    let [only] = caller.args.as_slice() else { return None };
     let descriptor = only.as_bytes().strip_prefix(ARGUMENT.as_bytes())?;
-    Some(read(descriptor).and_then(|order| run(&order)).unwrap_or_else(|error| {
-        say(&error.to_string());
-        FAILED
-    }))
+    let order = match read(descriptor) {
+        Ok(order) => order,
+        Err(error) => {
+            say(&error.to_string());
+            return Some(FAILED);
+        }
+    };
+    let run = Run { order: &order, caller, started: Started::of(order.started) };
+    Some(run.carry_out())
 }
 
 fn read(descriptor: &[u8]) -> Result<Order, OrderError> {
     let wrong = || OrderError::Descriptor(OsStr::from_bytes(descriptor).to_string_lossy().into_owned());
     let fd: RawFd = std::str::from_utf8(descriptor).ok().and_then(|text| text.parse().ok()).ok_or_else(wrong)?;
-    // SAFETY: fcntl with these arguments touches no memory.
-    if fd < 3 || unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
+    if fd < 3 || !is_open(fd) {
         return Err(wrong());
     }
     // SAFETY: the descriptor is open, and whoever named it on the command line gave it to this process for good.
     let mut file = unsafe { File::from_raw_fd(fd) };
     let mut text = Vec::new();
     file.read_to_end(&mut text).map_err(OrderError::Read)?;
-    let order: Order = serde_json::from_slice(&text).map_err(|error| OrderError::Read(error.into()))?;
-    if order.spec.version != SPEC_VERSION {
-        return Err(OrderError::Version { found: order.spec.version });
+    let value: serde_json::Value = serde_json::from_slice(&text).map_err(|error| OrderError::Read(error.into()))?;
+    let found = value.get("version").and_then(serde_json::Value::as_u64).unwrap_or(0);
+    if found != u64::from(ORDER_VERSION) {
+        return Err(OrderError::Version { found });
     }
-    Ok(order)
+    serde_json::from_value(value).map_err(|error| OrderError::Read(error.into()))
 }
 
-fn run(order: &Order) -> Result<u8, OrderError> {
-    let voice = Voice { verbose: order.verbose, quiet: false };
-    let asked = order.spec.variant.as_deref().filter(|name| !name.eq_ignore_ascii_case("auto"));
-    let (engine, refused) = engines::choose(&engines::ENGINES, asked, &Host::read(), &order.facts, &order.request)?;
-    for one in &refused {
-        if let Err(refusal) = &one.answer {
-            voice.note(&format!("engine {}: {refusal}", one.engine.name()));
+fn is_open(fd: RawFd) -> bool {
+    // SAFETY: fcntl with these arguments touches no memory.
+    unsafe { libc::fcntl(fd, libc::F_GETFD) >= 0 }
+}
+
+fn close_on_exec(fd: RawFd) {
+    // SAFETY: as above.
+    unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+}
+
+/// The pipe that tells a caller far away whether the program started.
+struct Started(Option<RawFd>);
+
+impl Started {
+    fn of(fd: Option<RawFd>) -> Self {
+        let fd = fd.filter(|fd| *fd > 2 && is_open(*fd));
+        if let Some(fd) = fd {
+            close_on_exec(fd);
+        }
+        Self(fd)
+    }
+
+    fn close(&self) {
+        if let Some(fd) = self.0 {
+            // SAFETY: the caller gave the descriptor to this process for good, and nothing else here uses it.
+            drop(unsafe { OwnedFd::from_raw_fd(fd) });
         }
     }
-    voice.note(&format!("engine: {}", engine.name()));
-    let mut spec = order.spec.clone();
-    name_engine(&mut spec, engine);
-    if !order.remove_scratch {
-        return Ok(outcome(engine.run(&spec)));
+
+    fn failed(&self, status: u8, message: &str) {
+        let Some(fd) = self.0 else { return };
+        let news = NotStarted { status, message: without_numbers(message) };
+        let mut line = serde_json::to_vec(&news).unwrap_or_default();
+        line.push(b'\n');
+        // SAFETY: as above; `ManuallyDrop` leaves closing to the end of the process.
+        let mut pipe = std::mem::ManuallyDrop::new(unsafe { File::from_raw_fd(fd) });
+        // Who does not listen any more need not be told.
+        let _ = pipe.write_all(&line);
     }
-    let ended = supervise::beside(|| outcome(engine.run(&spec))).map_err(OrderError::Fork)?;
-    if let Err(error) = fs::remove_dir_all(&spec.scratch) {
-        voice.warn(&format!("{}: cannot be removed: {error}: remove it by hand", spec.scratch.display()));
+}
+
+struct Run<'a> {
+    order: &'a Order,
+    caller: &'a Caller,
+    started: Started,
+}
+
+impl Run<'_> {
+    fn carry_out(&self) -> u8 {
+        let status = self.plan_and_run().unwrap_or_else(|error| {
+            say(&error.to_string());
+            self.started.failed(FAILED, &error.to_string());
+            FAILED
+        });
+        if let Some(record) = &self.order.record
+            && let Err(error) = put_on_record(record, status)
+        {
+            say(&format!(
+                "{}: cannot be written: {error}: `coracle ps` will not know the exit status",
+                record.display()
+            ));
+        }
+        self.do_finally();
+        status
     }
-    Ok(signals::die_as(ended))
+
+    fn plan_and_run(&self) -> Result<u8, OrderError> {
+        let voice = Voice { verbose: self.order.verbose, quiet: false };
+        let mut plan = launch::container::plan(self.order, self.caller)?;
+        for (topic, text) in &plan.notes {
+            voice.note(&format!("{topic}: {text}"));
+        }
+        let engine = match self.choose(&plan, voice) {
+            Ok(engine) => engine,
+            Err(error) => {
+                clean(plan, voice);
+                return Err(error);
+            }
+        };
+        name_engine(&mut plan.spec, engine);
+        let ended = supervise::beside_and(
+            || match engine.run(&plan.spec) {
+                Ok(ended) => shell_status(ended),
+                Err(error) => self.not_started(&error),
+            },
+            || self.started.close(),
+        );
+        clean(plan, voice);
+        ended.map(shell_status).map_err(OrderError::Fork)
+    }
+
+    fn not_started(&self, error: &RunError) -> u8 {
+        if let (RunError::Step { .. } | RunError::Refused(_), Some(made)) = (error, &self.order.made) {
+            // It may be the engine's doing, and another one that accepts now.
+            Memory::forget(made);
+        }
+        say(&error.to_string());
+        self.started.failed(error.exit_code(), &error.to_string());
+        error.exit_code()
+    }
+
+    fn choose(&self, plan: &Plan, voice: Voice) -> Result<&'static dyn Engine, OrderError> {
+        let order = self.order;
+        let asked = order.engine.as_deref().filter(|name| !name.eq_ignore_ascii_case("auto"));
+        // Asking costs a process; who accepted the last run of this kind accepts this one.
+        let memory = order.made.as_deref().filter(|_| asked.is_none() && !voice.verbose);
+        let memory = memory.map(|made| Memory::read(made, &order.root, &plan.request));
+        let known = memory.as_ref().and_then(|memory| memory.engine.as_deref());
+        if let Some(engine) = known.and_then(|name| engines::find(&engines::ENGINES, name)) {
+            return Ok(engine);
+        }
+        let host = Host::read();
+        let (engine, refused) = engines::choose(&engines::ENGINES, asked, &host, &order.facts, &plan.request)?;
+        for one in &refused {
+            if let Err(refusal) = &one.answer {
+                voice.note(&format!("engine {}: {refusal}", one.engine.name()));
+            }
+        }
+        voice.note(&format!("engine: {}", engine.name()));
+        for note in engine.notes(&host, &plan.request) {
+            voice.warn(&format!("engine {}: {note}", engine.name()));
+        }
+        if let Some(memory) = memory {
+            memory.write(engine.name());
+        }
+        Ok(engine)
+    }
+
+    /// What is to be done when all has ended, without the lease that the guest had.
+    fn do_finally(&self) {
+        let [program, args @ ..] = self.order.finally.as_slice() else { return };
+        if let Some(lease) = self.order.lease {
+            // SAFETY: the caller gave the descriptor to this run for good; whoever held a copy has ended.
+            drop(unsafe { OwnedFd::from_raw_fd(lease) });
+        }
+        let ran = Command::new(program).args(args).stdin(Stdio::null()).stdout(Stdio::null()).current_dir("/").status();
+        if let Err(error) = ran {
+            say(&format!("{}: cannot be run: {error}: do by hand what it was to do: {args:?}", program.display()));
+        }
+    }
+}
+
+/// An exit status as a shell counts it.
+fn shell_status(ended: Ended) -> u8 {
+    match ended {
+        Ended::Exited(status) => status,
+        Ended::Signaled(signal) => u8::try_from(128 + signal).unwrap_or(255),
+    }
+}
+
+fn clean(plan: Plan, voice: Voice) {
+    if let Some(Err(error)) = plan.own.map(|own| own.remove(&plan.spec.identity)) {
+        voice.warn(&error.to_string());
+    }
+}
+
+/// Adds to a run's record how it ended; whoever reads sees the old one or the new.
+fn put_on_record(path: &Path, status: u8) -> io::Result<()> {
+    let mut record: serde_json::Map<String, serde_json::Value> = match fs::read(path) {
+        Ok(text) => serde_json::from_slice(&text)?,
+        // Removed with its container meanwhile.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    record.insert("status".to_owned(), status.into());
+    record.insert("ended".to_owned(), now.into());
+    let dir = path.parent().unwrap_or(Path::new("/"));
+    launch::write_beside(dir, path, &serde_json::to_vec_pretty(&record)?)
 }

@@ -60,7 +60,7 @@ pub enum StartError {
 pub fn start(argv: Vec<OsString>) -> u8 {
     let caller = Caller::read(argv);
     if slot::read().is_ok_and(|slot| slot.payload == 0)
-        && let Some(code) = order::start(&caller.args)
+        && let Some(code) = order::start(&caller)
     {
         return code;
     }

@@ -10,9 +10,11 @@
 //!   stays as its supervisor and returns how the guest ended ([`Ended`]).
 //! - An engine never prints, reads the environment or exits: it returns errors, the launcher reports them.
 
+pub mod env_file;
 pub mod exec;
 mod facts;
 mod host;
+mod order;
 mod ports;
 mod refusal;
 pub mod signals;
@@ -20,9 +22,10 @@ mod spec;
 
 pub use facts::ImageFacts;
 pub use host::Host;
+pub use order::{Accounts, NotStarted, ORDER_VERSION, Order};
 pub use ports::{PortMap, Protocol};
 pub use refusal::{Refusal, RunError};
-pub use spec::{Access, Bind, BindOrigin, Devices, Identity, LaunchSpec, Order, SPEC_VERSION, SubordinateIds, Unshare};
+pub use spec::{Access, Bind, BindOrigin, Devices, Identity, LaunchSpec, SPEC_VERSION, SubordinateIds, Unshare};
 
 use serde::{Deserialize, Serialize};
 

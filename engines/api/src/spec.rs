@@ -1,13 +1,13 @@
 //! The launch specification: one run, fully resolved.
 //!
-//! Written by the launcher (or by `coracle run`, as JSON for the stub), read by engines. Host paths are absolute paths of
+//! Written by the launcher, read by engines. Host paths are absolute paths of
 //! the kernel's view; guest paths are absolute paths as the program sees them.
 
 use std::{ffi::OsString, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ImageFacts, PortMap, Request};
+use crate::PortMap;
 
 /// Raised when a field changes its meaning. A stub refuses a specification of another version.
 pub const SPEC_VERSION: u32 = 1;
@@ -55,25 +55,6 @@ pub struct LaunchSpec {
     /// The name that the user gave the engine (`P2`), where an engine has variants that its aliases choose.
     #[serde(default)]
     pub variant: Option<String>,
-}
-
-/// What a caller without engines of its own (`coracle run`) hands to the bare stub, as JSON through a descriptor:
-/// `coracle-stub --coracle-launch=FD`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Order {
-    /// The run. Its `variant` names the engine; without one the stub chooses.
-    pub spec: LaunchSpec,
-    /// What the engines are asked for.
-    pub request: Request,
-    /// What engines ask for.
-    #[serde(default)]
-    pub facts: ImageFacts,
-    /// The stub stays beside the program and removes `spec.scratch` at its end.
-    #[serde(default)]
-    pub remove_scratch: bool,
-    /// Say on standard error what is done.
-    #[serde(default)]
-    pub verbose: bool,
 }
 
 /// What the guest may do to the tree.

@@ -102,12 +102,33 @@ impl Binds {
         }
     }
 
-    /// All that a bundle shows by default.
-    pub(super) fn defaults(&mut self, caller: &Caller, home: &Path, tree: Tree) {
+    /// The caller's home directory.
+    pub(super) fn home(&mut self, home: &Path) {
         match unsuitable_home(home) {
             None => self.default_place(home, "home directory"),
             Some(why) => self.notes.push(format!("home directory {} is not shown: {why}", home.display())),
         }
+    }
+
+    /// Takes out of the list what is not wanted.
+    pub(super) fn omit(&mut self, guests: &[PathBuf]) {
+        self.list.retain(|bind| !guests.contains(&bind.guest));
+    }
+
+    /// A bind that an order holds.
+    pub(super) fn as_given(&mut self, bind: Bind) {
+        self.list.push(bind);
+    }
+
+    /// An empty directory that goes with the run.
+    pub(super) fn temporary(&mut self, host: PathBuf, guest: &Path) {
+        let origin = BindOrigin::Default("temporary file system".to_owned());
+        self.list.push(Bind { host, guest: guest.to_owned(), read_only: false, optional: false, origin });
+    }
+
+    /// All that a bundle shows by default.
+    pub(super) fn defaults(&mut self, caller: &Caller, home: &Path, tree: Tree) {
+        self.home(home);
         for path in ["/tmp", "/var/tmp"] {
             self.default_place(Path::new(path), "temporary files");
         }

@@ -11,7 +11,10 @@ use std::{
     path::Path,
 };
 
-use coracle_api::exec::DEFAULT_PATH;
+use coracle_api::{
+    env_file::{self, Setting},
+    exec::DEFAULT_PATH,
+};
 
 use super::{Caller, LaunchError};
 use crate::options::{
@@ -83,57 +86,31 @@ impl Environment {
 
     /// The user's settings, in order.
     pub(super) fn add_settings(&mut self, settings: &[EnvSetting], caller: &Caller) -> Result<(), LaunchError> {
+        let host = |key: &OsStr| caller.env.iter().find(|(have, _)| have == key).map(|(_, value)| value.clone());
         for setting in settings {
             match setting {
-                EnvSetting::One(pair) => self.add_setting(pair.as_bytes(), caller),
-                EnvSetting::File(path) => self.add_file(&caller.absolute(path), caller)?,
-            }
-        }
-        Ok(())
-    }
-
-    /// `KEY=VALUE`, or `KEY` for the host's value: unset there means unset inside, as with Docker.
-    fn add_setting(&mut self, pair: &[u8], caller: &Caller) {
-        match pair.iter().position(|byte| *byte == b'=') {
-            Some(at) => self.set(OsStr::from_bytes(&pair[..at]), OsStr::from_bytes(&pair[at + 1..])),
-            None => {
-                let key = OsStr::from_bytes(pair);
-                match caller.env.iter().find(|(have, _)| have == key) {
-                    Some((_, value)) => self.set(key, value),
-                    None => self.remove(key),
+                EnvSetting::One(pair) => self.add(&[env_file::setting(pair, host)]),
+                EnvSetting::File(path) => {
+                    let path = caller.absolute(path);
+                    let wrong =
+                        |line, why: &str| LaunchError::EnvFile { path: path.clone(), line, why: why.to_owned() };
+                    let text = fs::read(&path).map_err(|error| wrong(None, &format!("{error}: correct the path")))?;
+                    let settings = env_file::settings(&text, host).map_err(|(line, why)| wrong(Some(line), why))?;
+                    self.add(&settings);
                 }
             }
         }
+        Ok(())
     }
 
-    /// Docker's rules: lines of `KEY=VALUE` or `KEY`; blank lines and those beginning with `#` are passed over; leading
-    /// white space is dropped; a value is taken as it stands, quotes and spaces included.
-    fn add_file(&mut self, path: &Path, caller: &Caller) -> Result<(), LaunchError> {
-        let wrong =
-            |line: Option<usize>, why: &str| LaunchError::EnvFile { path: path.to_owned(), line, why: why.to_owned() };
-        let text = fs::read(path).map_err(|error| wrong(None, &format!("{error}: correct the path")))?;
-        let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&text);
-        for (number, line) in text.split(|byte| *byte == b'\n').enumerate() {
-            let line = line.strip_suffix(b"\r").unwrap_or(line).trim_ascii_start();
-            if line.is_empty() || line[0] == b'#' {
-                continue;
-            }
-            let key = line.split(|byte| *byte == b'=').next().unwrap_or(line);
-            if key.is_empty() {
-                return Err(wrong(Some(number + 1), "no variable name: write KEY=VALUE"));
-            }
-            if key.iter().any(u8::is_ascii_whitespace) {
-                return Err(wrong(Some(number + 1), "white space in the variable's name: write KEY=VALUE"));
-            }
-            if line.contains(&0) {
-                return Err(wrong(Some(number + 1), "a NUL byte: write plain text"));
-            }
-            // A name without a value that the host does not have is no setting; only on a command line it unsets.
-            if line.len() > key.len() || caller.env.iter().any(|(have, _)| have.as_bytes() == key) {
-                self.add_setting(line, caller);
+    /// Settings that are read already.
+    pub(super) fn add(&mut self, settings: &[Setting]) {
+        for (key, value) in settings {
+            match value {
+                Some(value) => self.set(key, value),
+                None => self.remove(key),
             }
         }
-        Ok(())
     }
 
     pub(super) fn into_vec(self) -> Vec<(OsString, OsString)> {

@@ -33,10 +33,12 @@ pub enum LaunchError {
         why: String,
     },
     /// `--coracle-user` names nobody.
-    #[error("user {asked:?}: the image's {file} has no {name:?}: use a name that it has, or a number")]
+    #[error("user {asked:?}: {whose}'s {file} has no {name:?}: use a name that it has, or a number")]
     NoSuchUser {
         /// As asked for.
         asked: String,
+        /// `the image`, `the host`.
+        whose: &'static str,
         /// `/etc/passwd` or `/etc/group`.
         file: &'static str,
         /// The name that was not found.

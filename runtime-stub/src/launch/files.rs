@@ -33,7 +33,7 @@ pub(super) fn kept(dir: &Path, kind: &str, content: &[u8]) -> Result<PathBuf, La
 }
 
 /// Writes a file under a temporary name and renames it into place.
-pub(super) fn write_beside(dir: &Path, file: &Path, content: &[u8]) -> io::Result<()> {
+pub(crate) fn write_beside(dir: &Path, file: &Path, content: &[u8]) -> io::Result<()> {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let number = COUNT.fetch_add(1, Ordering::Relaxed);
     let temporary = dir.join(format!(".new-{}-{number}", std::process::id()));

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use coracle_api::{Identity, SubordinateIds};
+use coracle_api::{Accounts, Identity, SubordinateIds};
 
 use super::{
     Caller, LaunchError, Tree,
@@ -52,9 +52,7 @@ impl Person {
             let shell = shells.map(|other| other.shell).find(|shell| tree.is_program(Path::new(shell)));
             account.shell = shell.unwrap_or_else(|| "/bin/sh".into());
         }
-        let mut ids = vec![caller.gid];
-        ids.extend(caller.groups.iter().copied().filter(|gid| *gid != caller.gid));
-        let groups = host_groups(&ids, &account.name, names);
+        let groups = host_groups(&own_groups(caller), &account.name, names);
         let group = accounts::with_groups(&tree.read(Path::new("/etc/group")).unwrap_or_default(), &groups);
         Self {
             uid: caller.uid,
@@ -70,29 +68,40 @@ impl Person {
     pub(super) fn of_image(asked: &str, tree: Tree) -> Result<Self, LaunchError> {
         let passwd = tree.read(Path::new("/etc/passwd")).unwrap_or_default();
         let group = tree.read(Path::new("/etc/group")).unwrap_or_default();
+        Self::of_files(asked, &passwd, &group, "the image")
+    }
+
+    /// The same by these files, which are `whose`.
+    fn of_files(asked: &str, passwd: &[u8], group: &[u8], whose: &'static str) -> Result<Self, LaunchError> {
         let (user, group_name) = match asked.split_once(':') {
             Some((user, group)) => (user, Some(group).filter(|group| !group.is_empty())),
             None => (asked, None),
         };
         let user = if user.is_empty() { "0" } else { user };
-        let account = accounts::accounts(&passwd).find(|account| account.name == user);
+        let account = accounts::accounts(passwd).find(|account| account.name == user);
         let account = match (account, user.parse::<u32>()) {
             (Some(account), _) => account,
             (None, Ok(uid)) => {
-                let known = accounts::accounts(&passwd).find(|account| account.uid == uid);
+                let known = accounts::accounts(passwd).find(|account| account.uid == uid);
                 known.unwrap_or_else(|| nobody(user, uid))
             }
             // An image without a passwd file still has root.
             (None, Err(_)) if user == "root" => Account { home: "/root".into(), ..nobody(user, 0) },
             (None, Err(_)) => {
-                return Err(LaunchError::NoSuchUser { asked: asked.into(), file: "/etc/passwd", name: user.into() });
+                return Err(LaunchError::NoSuchUser {
+                    asked: asked.into(),
+                    whose,
+                    file: "/etc/passwd",
+                    name: user.into(),
+                });
             }
         };
-        let by_name = |name: &str| accounts::groups(&group).find(|group| group.name == name).map(|group| group.gid);
+        let by_name = |name: &str| accounts::groups(group).find(|group| group.name == name).map(|group| group.gid);
         let gid = match group_name {
             None => account.gid,
             Some(name) => by_name(name).or_else(|| name.parse().ok()).ok_or_else(|| LaunchError::NoSuchUser {
                 asked: asked.into(),
+                whose,
                 file: "/etc/group",
                 name: name.into(),
             })?,
@@ -102,10 +111,64 @@ impl Person {
             Vec::new()
         } else {
             let member = |group: &Group| group.members.contains(&account.name);
-            accounts::groups(&group).filter(member).map(|group| group.gid).collect()
+            accounts::groups(group).filter(member).map(|group| group.gid).collect()
         };
-        let source = format!("{} ({}:{gid}, from the image)", account.name, account.uid);
+        let source = format!("{} ({}:{gid}, from {whose})", account.name, account.uid);
         Ok(Self { uid: account.uid, gid, groups, home: PathBuf::from(account.home), files: None, source })
+    }
+
+    /// A container's user: the tree's by default, and root if nobody is asked for.
+    ///
+    /// You yourself, by your own name or number, are somebody even in a tree that does not know you.
+    pub(super) fn of_container(
+        asked: Option<&str>,
+        accounts: Accounts,
+        caller: &Caller,
+        tree: Tree,
+        names: &NameService,
+    ) -> Result<Self, LaunchError> {
+        let asked = asked.unwrap_or("0");
+        let you = |person: Result<Self, LaunchError>| {
+            let (user, group) = asked.split_once(':').map_or((asked, None), |(user, group)| (user, Some(group)));
+            let by_number = user.parse() == Ok(caller.uid) && caller.uid != 0;
+            if !by_number && (user.parse::<u32>().is_ok() || host_account(caller, names).0.name != user) {
+                return person;
+            }
+            let you = Self::caller(caller, tree, names);
+            match group {
+                None => Ok(you),
+                Some(group) => match group.parse().ok().or_else(|| gid_of(you.files.as_ref()?, group)) {
+                    Some(gid) => Ok(Self { gid, ..you }),
+                    None => person,
+                },
+            }
+        };
+        match accounts {
+            Accounts::Tree => Self::of_image(asked, tree),
+            Accounts::Known => {
+                let person = Self::of_image(asked, tree);
+                let known = |person: &Self| {
+                    let passwd = tree.read(Path::new("/etc/passwd")).unwrap_or_default();
+                    accounts::accounts(&passwd).any(|account| account.uid == person.uid)
+                };
+                match person {
+                    Ok(person) if person.uid == 0 || known(&person) => Ok(person),
+                    other => you(other),
+                }
+            }
+            Accounts::Host => {
+                let file = |path: &str| fs::read(path).unwrap_or_default();
+                let (passwd, group) = (file("/etc/passwd"), file("/etc/group"));
+                let (account, _) = host_account(caller, names);
+                let groups = host_groups(&own_groups(caller), &account.name, names);
+                let files = AccountFiles {
+                    passwd: accounts::with_account(&passwd, &account),
+                    group: accounts::with_groups(&group, &groups),
+                };
+                let person = you(Self::of_files(asked, &files.passwd, &files.group, "the host"))?;
+                Ok(Self { files: Some(files), ..person })
+            }
+        }
     }
 
     pub(super) fn identity(&self, caller: &Caller) -> Identity {
@@ -124,6 +187,17 @@ impl Person {
 
 fn nobody(name: &str, uid: u32) -> Account {
     Account { name: name.into(), uid, gid: 0, gecos: String::new(), home: "/".into(), shell: "/bin/sh".into() }
+}
+
+fn gid_of(files: &AccountFiles, name: &str) -> Option<u32> {
+    accounts::groups(&files.group).find(|group| group.name == name).map(|group| group.gid)
+}
+
+/// Your groups, the first one first.
+fn own_groups(caller: &Caller) -> Vec<u32> {
+    let mut ids = vec![caller.gid];
+    ids.extend(caller.groups.iter().copied().filter(|gid| *gid != caller.gid));
+    ids
 }
 
 /// Your account: the host's passwd, else its name service, else what the environment says.

@@ -1,4 +1,4 @@
-//! From manifest, options and host to one [`LaunchSpec`]: which program, as whom, where, with what of the host.
+//! From manifest, options and host (a bundle), or from an order (a [`container`]), to one [`LaunchSpec`]: which program, as whom, where, with what of the host.
 //!
 //! [`plan`] decides everything and says why in words; it changes nothing but directories and generated files that the run
 //! needs. The bundle's default is what batch users expect (you, your home, your working directory, your environment);
@@ -8,6 +8,7 @@ pub mod accounts;
 mod binds;
 mod caller;
 mod command;
+pub mod container;
 pub mod engines;
 mod environ;
 mod error;
@@ -29,6 +30,7 @@ use coracle_format::Manifest;
 
 pub use caller::Caller;
 pub use error::LaunchError;
+pub(crate) use files::write_beside;
 pub use remember::Memory;
 pub use scratch::{Own, shared};
 pub use tree::Tree;

@@ -47,6 +47,11 @@ impl<'a> Memory<'a> {
         self.key.is_some() && key(bundle, request) == self.key
     }
 
+    /// Forgets what was remembered in a directory: the engine failed.
+    pub fn forget(dir: &Path) {
+        let _ = fs::remove_file(dir.join("engine"));
+    }
+
     /// Remembers who accepted. Only the last kind of run is kept: a loop of starts is what has to be fast.
     pub fn write(&self, engine: &str) {
         if let Some(key) = &self.key

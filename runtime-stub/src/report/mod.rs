@@ -46,7 +46,7 @@ pub fn say(text: &str) {
 }
 
 /// The standard library adds ` (os error 13)` to the system's own words, which nobody needs.
-fn without_numbers(text: &str) -> String {
+pub(crate) fn without_numbers(text: &str) -> String {
     const MARK: &str = " (os error ";
     let mut out = String::new();
     let mut rest = text;

@@ -21,6 +21,14 @@ use coracle_api::{Ended, signals};
 /// # Errors
 /// What fork(2) or waitpid(2) said.
 pub fn beside(guest: impl FnOnce() -> u8) -> io::Result<Ended> {
+    beside_and(guest, || {})
+}
+
+/// The same, doing something in this process once the child is there: closing descriptors that only the child needs.
+///
+/// # Errors
+/// As [`beside`].
+pub fn beside_and(guest: impl FnOnce() -> u8, meanwhile: impl FnOnce()) -> io::Result<Ended> {
     // SAFETY: prctl with these arguments sets a flag of this process and touches no memory.
     unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) };
     let parent = std::process::id();
@@ -44,6 +52,7 @@ pub fn beside(guest: impl FnOnce() -> u8) -> io::Result<Ended> {
     signals::forward_to(pid)?;
     leave_stopping_to(pid)?;
     drop(blocked);
+    meanwhile();
     let ended = wait(pid);
     kill_the_rest();
     ended

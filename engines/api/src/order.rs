@@ -1,0 +1,147 @@
+//! An order: one run of a container as its caller wants it, not yet resolved.
+//!
+//! `coracle run` links no engine and must not look into the tree as the guest would; the stub does both. So what crosses
+//! between them are *requests* (a user by name, variables on top of the image's, places to show), and the same code of the
+//! stub's that plans a bundle's run resolves them against the container's tree and writes the
+//! [`LaunchSpec`](crate::LaunchSpec). The caller has made everything absolute and read every file of its own that the user
+//! named: an order means the same wherever it is carried out.
+//!
+//! It travels as JSON through a descriptor: `coracle-stub --coracle-launch=FD`.
+
+use std::{ffi::OsString, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Access, Bind, Devices, ImageFacts, PortMap, Unshare};
+
+/// Raised when a field changes its meaning. A stub refuses an order of another version.
+pub const ORDER_VERSION: u32 = 2;
+
+/// What the bare stub is asked to run.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Order {
+    /// [`ORDER_VERSION`].
+    pub version: u32,
+    /// Host directory that holds the tree.
+    pub root: PathBuf,
+    /// May the guest change the tree.
+    pub access: Access,
+    /// Record of owners, modes and devices that belongs to the tree.
+    pub ledger: Option<PathBuf>,
+    /// Host directory for generated files and mount points, which lives as long as the tree; made if it is not there. A
+    /// tree without one gets a directory that goes with the run.
+    pub made: Option<PathBuf>,
+    /// Program and arguments, the image's and the user's joined; none starts the tree's shell.
+    pub argv: Vec<OsString>,
+    /// The image's ENV, `KEY=value`.
+    pub image_env: Vec<String>,
+    /// Variables on top of it, in order; one without a value is unset.
+    pub env: Vec<(OsString, Option<OsString>)>,
+    /// The caller's environment passes too.
+    pub host_env: bool,
+    /// `USER[:GROUP]` by name or number; none is root.
+    pub user: Option<String>,
+    /// Whose passwd and group the guest sees.
+    pub accounts: Accounts,
+    /// Guest directory to start in, made if the tree lacks it; none is `/`.
+    pub workdir: Option<PathBuf>,
+    /// Places of the host to show, after the defaults.
+    pub binds: Vec<Bind>,
+    /// Empty directories that go with the run: guest path and mode.
+    pub temporary: Vec<(PathBuf, u32)>,
+    /// Show the caller's home directory at its own path.
+    pub home: bool,
+    /// Show the host's files that resolve names.
+    pub names: bool,
+    /// Defaults not to show, by guest path.
+    pub omit: Vec<PathBuf>,
+    /// What `/dev` holds.
+    pub devices: Devices,
+    /// Namespaces to make beyond those that the engine needs.
+    pub unshare: Unshare,
+    /// Host name inside.
+    pub hostname: Option<OsString>,
+    /// Lines for `/etc/hosts`, after the host's own.
+    pub hosts: Vec<String>,
+    /// Content of `/etc/resolv.conf`, instead of the host's.
+    pub resolv_conf: Option<String>,
+    /// Ports that the host knows by other numbers than the guest.
+    pub ports: Vec<PortMap>,
+    /// The engine by name or alias; none is `auto`.
+    pub engine: Option<String>,
+    /// What engines ask about the image.
+    pub facts: ImageFacts,
+    /// A JSON object in a file, to which the stub adds how the run ended: `status` (as a shell counts it) and `ended`
+    /// (seconds since 1970).
+    pub record: Option<PathBuf>,
+    /// A descriptor whose lock the caller took for the run; every process of the guest's inherits it, and what is done
+    /// afterwards does not.
+    pub lease: Option<i32>,
+    /// A pipe that is closed when the program has started, or gets [`NotStarted`] as one line of JSON.
+    pub started: Option<i32>,
+    /// Command to run when everything has ended and is on record; empty for none.
+    pub finally: Vec<OsString>,
+    /// Say on standard error what is done.
+    pub verbose: bool,
+}
+
+/// Why a program was not started, for a caller who cannot see standard error.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotStarted {
+    /// Exit status: 125, 126 or 127.
+    pub status: u8,
+    /// What was also said on standard error.
+    pub message: String,
+}
+
+/// Whose passwd and group a guest sees.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Accounts {
+    /// The tree's, with the caller added when the guest is the caller and the tree does not know him.
+    #[default]
+    Known,
+    /// The tree's own files, which the guest may change.
+    Tree,
+    /// Copies of the host's.
+    Host,
+}
+
+impl Order {
+    /// An order for the tree's shell as root, with nothing of the host but name resolution.
+    #[must_use]
+    pub fn new(root: PathBuf) -> Self {
+        Self {
+            version: ORDER_VERSION,
+            root,
+            access: Access::Direct,
+            ledger: None,
+            made: None,
+            argv: Vec::new(),
+            image_env: Vec::new(),
+            env: Vec::new(),
+            host_env: false,
+            user: None,
+            accounts: Accounts::Known,
+            workdir: None,
+            binds: Vec::new(),
+            temporary: Vec::new(),
+            home: false,
+            names: true,
+            omit: Vec::new(),
+            devices: Devices::Host,
+            unshare: Unshare::default(),
+            hostname: None,
+            hosts: Vec::new(),
+            resolv_conf: None,
+            ports: Vec::new(),
+            engine: None,
+            facts: ImageFacts::default(),
+            record: None,
+            lease: None,
+            started: None,
+            finally: Vec::new(),
+            verbose: false,
+        }
+    }
+}
