@@ -6,6 +6,10 @@ use clap::{Args, Parser, Subcommand, ValueHint};
 
 use crate::source::PullPolicy;
 
+mod containers;
+
+pub use containers::*;
+
 /// A container image in, one executable file out.
 #[derive(Debug, Parser)]
 #[command(name = "coracle", version, propagate_version = false, max_term_width = 100)]
@@ -25,7 +29,27 @@ pub enum Command {
     Build(Box<BuildArgs>),
     /// Fetch an image into the store.
     Pull(PullArgs),
-    /// Show what a bundle or an image is.
+    /// Make a container of an image.
+    Create(Box<CreateArgs>),
+    /// List containers.
+    Ps(PsArgs),
+    /// Remove containers.
+    Rm(RmArgs),
+    /// Copy a container.
+    Clone(CloneArgs),
+    /// Give a container another name.
+    Rename(RenameArgs),
+    /// Give a container one more name.
+    Name(NameArgs),
+    /// Take a name from its container.
+    Rmname(RmnameArgs),
+    /// Choose a container's engine, or repair its tree.
+    Setup(SetupArgs),
+    /// Keep containers and images from being removed.
+    Protect(ProtectArgs),
+    /// Let protected containers and images be removed.
+    Unprotect(ProtectArgs),
+    /// Show what a bundle, a container or an image is.
     Inspect(InspectArgs),
     /// Check every byte of a bundle.
     Verify(VerifyArgs),
@@ -45,7 +69,18 @@ pub enum Command {
 impl Command {
     /// Exit status of a failure of this command.
     pub(super) fn failure(&self) -> u8 {
-        super::FAILURE
+        match self {
+            Self::Ps(_)
+            | Self::Rm(_)
+            | Self::Clone(_)
+            | Self::Rename(_)
+            | Self::Name(_)
+            | Self::Rmname(_)
+            | Self::Setup(_)
+            | Self::Protect(_)
+            | Self::Unprotect(_) => 1,
+            _ => super::FAILURE,
+        }
     }
 }
 
@@ -181,12 +216,18 @@ pub struct PullArgs {
 /// `coracle inspect`.
 #[derive(Debug, Args)]
 pub struct InspectArgs {
-    /// A bundle, or an image as for build.
-    #[arg(value_name = "FILE|IMAGE", value_hint = ValueHint::AnyPath)]
+    /// A bundle, a container, or an image as for build.
+    #[arg(value_name = "FILE|CONTAINER|IMAGE", value_hint = ValueHint::AnyPath)]
     pub what: OsString,
-    /// Print JSON.
+    /// Print JSON, as is always done for containers.
     #[arg(long)]
     pub json: bool,
+    /// Print parts of the JSON, by a template with {{.Field.Field}} and {{json .Field}} in it.
+    #[arg(long, short, value_name = "FORMAT")]
+    pub format: Option<String>,
+    /// Print the directory of a container's tree.
+    #[arg(long, short)]
+    pub path: bool,
     /// Where the image comes from.
     #[command(flatten)]
     pub source_options: SourceArgs,

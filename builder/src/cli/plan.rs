@@ -33,7 +33,8 @@ impl BuildPlan {
     }
 }
 
-fn limits(args: LimitArgs) -> Limits {
+/// Limits, with the usual ones where none is given.
+pub(super) fn limits(args: LimitArgs) -> Limits {
     let usual = Limits::default();
     Limits {
         entries: args.limit_entries.unwrap_or(usual.entries),

@@ -119,6 +119,14 @@ impl Reference {
         }
     }
 
+    /// As people write it: without what goes without saying of Docker's own registry.
+    #[must_use]
+    pub fn familiar(&self) -> String {
+        let full = self.to_string();
+        let short = full.strip_prefix("docker.io/").unwrap_or(&full);
+        short.strip_prefix("library/").filter(|_| short.len() < full.len()).unwrap_or(short).to_owned()
+    }
+
     /// The name without tag and digest.
     #[must_use]
     pub fn name(&self) -> String {

@@ -8,19 +8,35 @@ use indicatif::{HumanBytes, HumanCount};
 use serde::Serialize;
 use serde_json::json;
 
+use super::container;
 use crate::{
-    cli::{args::InspectArgs, print, source},
+    cli::{args::InspectArgs, print, source, table},
     source::{Content, Layer, SourceSpec, resolve},
+    store::containers::ContainerError,
 };
 
 /// Shows what a bundle or an image is.
 pub(super) fn run(args: &InspectArgs, quiet: bool) -> anyhow::Result<()> {
     let text = args.what.to_string_lossy();
     let path = Path::new(text.strip_prefix("bundle:").unwrap_or(&text));
-    if is_program(path) {
-        return bundle(path, args.json);
+    if !args.path && is_program(path) {
+        return bundle(path, args);
     }
-    image(args, quiet)
+    match container::find(&text, quiet)? {
+        Some(found) => container::run(&found.0, &found.1, args),
+        None if args.path => Err(ContainerError::NoSuch { given: text.into_owned() }.into()),
+        None => image(args, quiet),
+    }
+}
+
+/// Prints JSON, or what a template takes of it; false if neither is asked for.
+fn as_json(args: &InspectArgs, value: impl FnOnce() -> serde_json::Value) -> anyhow::Result<bool> {
+    match &args.format {
+        Some(format) => print::line(&table::from_json(format, &value())?)?,
+        None if args.json => print::json(&value())?,
+        None => return Ok(false),
+    }
+    Ok(true)
 }
 
 /// Whether a bundle may be here; opening it says whether it is.
@@ -38,14 +54,17 @@ fn image(args: &InspectArgs, quiet: bool) -> anyhow::Result<()> {
         Content::Layers(layers) => layers.as_slice(),
         Content::Tree(_) => &[],
     };
-    if args.json {
+    let value = || {
         let layer = |layer: &Layer| json!({ "digest": layer.digest, "diff_id": layer.diff_id, "size": layer.blob.len });
-        return print::json(&json!({
+        json!({
             "kind": "image",
             "config": image.config,
             "provenance": image.provenance,
             "layers": layers.iter().map(layer).collect::<Vec<_>>(),
-        }));
+        })
+    };
+    if as_json(args, value)? {
+        return Ok(());
     }
     let size: u64 = layers.iter().map(|layer| layer.blob.len).sum();
     let title = match layers.len() {
@@ -87,14 +106,14 @@ impl Counts {
     }
 }
 
-fn bundle(path: &Path, as_json: bool) -> anyhow::Result<()> {
+fn bundle(path: &Path, args: &InspectArgs) -> anyhow::Result<()> {
     let bundle = Bundle::open(path)?;
     let counts = Counts::of(&bundle.index()?);
     let total = bundle.file().metadata()?.len();
-    if as_json {
+    let value = || {
         let trailer = bundle.trailer();
         let region = |offset: u64, len: u64| json!({ "offset": offset, "len": len });
-        return print::json(&json!({
+        json!({
             "kind": "bundle",
             "file": path.display().to_string(),
             "size": total,
@@ -106,7 +125,10 @@ fn bundle(path: &Path, as_json: bool) -> anyhow::Result<()> {
             },
             "counts": counts,
             "manifest": bundle.manifest(),
-        }));
+        })
+    };
+    if as_json(args, value)? {
+        return Ok(());
     }
     let mut table = Table::new(format!("{}: a bundle of {}", path.display(), HumanBytes(total)));
     describe_bundle(&mut table, bundle.manifest(), &counts);

@@ -1,13 +1,22 @@
 //! The commands, one file each.
 
 mod build;
+mod clone;
 mod completions;
+mod container;
+mod create;
+mod each;
 mod image;
 mod inspect;
 mod login;
 mod logout;
 mod man;
+mod names;
+mod protect;
+mod ps;
 mod pull;
+mod rm;
+mod setup;
 mod verify;
 mod version;
 
@@ -20,8 +29,18 @@ use super::{
 pub(super) fn run(cli: Cli) -> anyhow::Result<u8> {
     let quiet = cli.quiet;
     match cli.command {
+        Command::Rm(args) => return rm::run(&args, quiet),
+        Command::Protect(args) => return protect::run(&args, true, quiet),
+        Command::Unprotect(args) => return protect::run(&args, false, quiet),
         Command::Build(args) => build::run(BuildPlan::resolve(*args), quiet),
         Command::Pull(args) => pull::run(args, quiet),
+        Command::Create(args) => create::run(*args, quiet),
+        Command::Ps(args) => ps::run(&args, quiet),
+        Command::Clone(args) => clone::run(&args, quiet),
+        Command::Rename(args) => names::rename(&args, quiet),
+        Command::Name(args) => names::add(&args, quiet),
+        Command::Rmname(args) => names::remove(&args, quiet),
+        Command::Setup(args) => setup::run(&args, quiet),
         Command::Inspect(args) => inspect::run(&args, quiet),
         Command::Verify(args) => verify::run(&args, quiet),
         Command::Login(args) => login::run(args, quiet),

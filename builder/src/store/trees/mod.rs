@@ -12,5 +12,5 @@ mod unpack;
 mod tests;
 
 pub use owners::{Owner, Owners};
-pub use read::read;
+pub use read::{ReadError, read, read_container};
 pub use unpack::{UnpackError, Unpacked, unpack};

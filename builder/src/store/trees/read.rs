@@ -1,14 +1,44 @@
 //! A container's tree read back, with the owners and modes that it should have.
 
-use std::path::Path;
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use nix::{sys::stat::SFlag, unistd::Uid};
 
 use super::owners::{Owner, Owners};
 use crate::{
     flatten::{Data, Inode, InodeKind, Tree},
-    source::{self, WalkError, WalkOptions, walk},
+    source::{self, WalkError, WalkOptions, reason, walk},
+    store::containers::Container,
 };
+
+/// A container's tree cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The tree.
+    #[error(transparent)]
+    Walk(#[from] WalkError),
+    /// The list of owners.
+    #[error("cannot read {path}: {}: without it (remove it) all files belong to root", reason(.cause), path = .path.display())]
+    Owners {
+        /// The list.
+        path: PathBuf,
+        /// What is wrong.
+        cause: io::Error,
+    },
+}
+
+/// Reads a container's tree.
+///
+/// # Errors
+/// [`ReadError`].
+pub fn read_container(container: &Container) -> Result<Tree, ReadError> {
+    let path = container.owners();
+    let owners = Owners::load(&path).map_err(|cause| ReadError::Owners { path, cause })?;
+    Ok(read(&container.root(), &owners)?)
+}
 
 /// Reads the tree at `root`. What belongs to the tree's own user is root's, unless the list says otherwise.
 ///

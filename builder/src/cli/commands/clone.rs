@@ -1,0 +1,36 @@
+//! `coracle clone`: a container of its own with the same tree and settings.
+
+use crate::{
+    cli::{args::CloneArgs, print, source},
+    source::open_store,
+    store::{Store, containers::Container, trees},
+};
+
+use super::create::fill;
+
+/// Copies a container and prints the copy's id.
+pub(super) fn run(args: &CloneArgs, quiet: bool) -> anyhow::Result<()> {
+    let options = source::bare(quiet)?;
+    let store = open_store(&options)?;
+    let container = store.containers().resolve(&args.container)?;
+    let copy = copy(&store, &container, args.name.as_deref(), options.threads)?;
+    print::line(copy.id())
+}
+
+/// Copies a container. One that runs is copied as it is found.
+pub(super) fn copy(
+    store: &Store,
+    container: &Container,
+    name: Option<&str>,
+    threads: std::num::NonZero<usize>,
+) -> anyhow::Result<Container> {
+    let draft = store.containers().begin(name)?;
+    // It stays while it is read.
+    let _lease = container.lease()?;
+    let mut settings = container.settings()?;
+    let tree = trees::read_container(container)?;
+    fill(&draft, &tree, threads)?;
+    settings.created = 0;
+    settings.protected = false;
+    Ok(draft.finish(settings, name)?)
+}

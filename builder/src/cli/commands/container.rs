@@ -1,0 +1,93 @@
+//! A container as `coracle inspect` shows it: JSON in the shape that Docker gives it.
+
+use serde_json::{Value, json};
+
+use super::ps::word;
+use crate::{
+    cli::{args::InspectArgs, print, source, table},
+    source::open_store,
+    store::{
+        Store,
+        containers::{Container, ContainerError, State},
+    },
+};
+
+/// The container that a word means, if there is one; a store is not made just to look.
+pub(super) fn find(given: &str, quiet: bool) -> anyhow::Result<Option<(Store, Container)>> {
+    let options = source::bare(quiet)?;
+    if options.store.as_ref().is_none_or(|store| !store.join("version").exists()) {
+        return Ok(None);
+    }
+    let store = open_store(&options)?;
+    match store.containers().resolve(given) {
+        Ok(container) => Ok(Some((store, container))),
+        Err(ContainerError::NoSuch { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Shows a container.
+pub(super) fn run(store: &Store, container: &Container, args: &InspectArgs) -> anyhow::Result<()> {
+    if args.path {
+        // Even of a damaged one: that is when it is needed.
+        return print::line(&container.root().display().to_string());
+    }
+    let value = describe(store, container)?;
+    match &args.format {
+        Some(format) => print::line(&table::from_json(format, &value)?),
+        None => print::json(&json!([value])),
+    }
+}
+
+/// A container in Docker's words.
+fn describe(store: &Store, container: &Container) -> anyhow::Result<Value> {
+    let settings = container.settings()?;
+    let state = container.state()?;
+    let names = store.containers().names()?.remove(container.id()).unwrap_or_default();
+    let config = &settings.config;
+    let words: Vec<&String> = config.entrypoint.iter().chain(&config.cmd).flatten().collect();
+    let runs = match &state {
+        State::Created => &[][..],
+        State::Running(runs) => runs,
+        State::Exited(run) => std::slice::from_ref(run),
+    };
+    let run = runs.first();
+    let set = |list: &[String]| list.iter().map(|key| (key.clone(), json!({}))).collect::<serde_json::Map<_, _>>();
+    Ok(json!({
+        "Id": container.id(),
+        "Created": table::rfc3339(settings.created),
+        "Path": words.first(),
+        "Args": words.get(1..).unwrap_or_default(),
+        "State": {
+            "Status": word(&state),
+            "Running": matches!(state, State::Running(_)),
+            "Pid": run.filter(|run| run.status.is_none()).map_or(0, |run| run.pid),
+            "ExitCode": run.and_then(|run| run.status).unwrap_or(0),
+            "StartedAt": run.map(|run| table::rfc3339(run.began)),
+            "FinishedAt": run.and_then(|run| run.ended).map(table::rfc3339),
+        },
+        "Image": settings.provenance.config,
+        "Name": names.first(),
+        "Names": names,
+        "Platform": config.os,
+        "Architecture": config.architecture,
+        "Root": container.root(),
+        "Engine": settings.engine.as_deref().unwrap_or("auto"),
+        "Protected": settings.protected,
+        "Sharing": settings.sharing,
+        "Options": settings.options,
+        "Provenance": settings.provenance,
+        "Config": {
+            "Image": settings.image,
+            "Env": config.env,
+            "Cmd": config.cmd,
+            "Entrypoint": config.entrypoint,
+            "WorkingDir": config.working_dir.as_deref().unwrap_or(""),
+            "User": config.user.as_deref().unwrap_or(""),
+            "Volumes": set(&config.volumes),
+            "ExposedPorts": set(&config.exposed_ports),
+            "Labels": config.labels,
+            "StopSignal": config.stop_signal,
+        },
+    }))
+}

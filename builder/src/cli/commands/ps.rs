@@ -1,0 +1,216 @@
+//! `coracle ps`: the containers there are.
+
+use std::{collections::HashMap, fs, os::unix::fs::MetadataExt as _, path::Path};
+
+use anyhow::bail;
+
+use crate::{
+    cli::{
+        args::PsArgs,
+        report, source,
+        table::{Listing, ago, rfc3339, size},
+    },
+    source::{Reference, open_store},
+    store::containers::{Container, RunRecord, Settings, Sharing, State},
+};
+
+const FIELDS: [(&str, &str); 14] = [
+    ("ID", "CONTAINER ID"),
+    ("Image", "IMAGE"),
+    ("Command", "COMMAND"),
+    ("RunningFor", "CREATED"),
+    ("Status", "STATUS"),
+    ("State", "STATE"),
+    ("Protected", "P"),
+    ("Mode", "MODE"),
+    ("Platform", "PLATFORM"),
+    ("Size", "SIZE"),
+    ("Ports", "PORTS"),
+    ("CreatedAt", "CREATED AT"),
+    ("Labels", "LABELS"),
+    ("Names", "NAMES"),
+];
+
+/// Lists containers. Damaged ones are told of on standard error, and do not hide the others.
+pub(super) fn run(args: &PsArgs, quiet: bool) -> anyhow::Result<()> {
+    let store = open_store(&source::bare(quiet)?)?;
+    let filters = args.filter.iter().map(|given| Filter::parse(given)).collect::<anyhow::Result<Vec<_>>>()?;
+    let mut shown = vec!["ID", "Image", "Command", "RunningFor", "Status", "Protected"];
+    shown.extend(args.mode.then_some("Mode"));
+    shown.extend(args.platform.then_some("Platform"));
+    shown.extend(args.size.then_some("Size"));
+    shown.push("Names");
+    let mut listing = Listing::new(&FIELDS, &shown);
+    let mut names = store.containers().names()?;
+    let wants_size = args.size || args.list.format.as_deref().is_some_and(|format| format.contains(".Size"));
+    let mut lines = Vec::new();
+    for container in store.containers().list()? {
+        let (settings, state) = match container.settings().and_then(|settings| Ok((settings, container.state()?))) {
+            Ok(known) => known,
+            // Removed meanwhile.
+            Err(_) if !container.directory().exists() => continue,
+            Err(error) => {
+                report::note(false, &report::line(&error.into()).replacen("coracle: ", "", 1));
+                continue;
+            }
+        };
+        let names = names.remove(container.id()).unwrap_or_default();
+        let line = Line { container, settings, state, names };
+        if (!args.running || matches!(line.state, State::Running(_)))
+            && filters.iter().all(|filter| filter.takes(&line))
+        {
+            lines.push(line);
+        }
+    }
+    // The newest first, as Docker has it.
+    lines.sort_by(|a, b| (b.settings.created, b.container.id()).cmp(&(a.settings.created, a.container.id())));
+    for line in lines {
+        let bytes = if wants_size { line.size() } else { String::new() };
+        listing.row(line.values(args.list.no_trunc, bytes));
+    }
+    listing.print(&args.list, quiet)
+}
+
+struct Line {
+    container: Container,
+    settings: Settings,
+    state: State,
+    names: Vec<String>,
+}
+
+impl Line {
+    fn values(&self, whole: bool, size: String) -> Vec<String> {
+        let Self { container, settings, state, names } = self;
+        let config = &settings.config;
+        let now = crate::store::now();
+        let words = match state {
+            State::Running(runs) => runs.first().map(|run| run.command.clone()),
+            State::Exited(run) => Some(run.command.clone()),
+            State::Created => None,
+        };
+        let words = words.unwrap_or_else(|| config.entrypoint.iter().chain(&config.cmd).flatten().cloned().collect());
+        let command = cut(&words.join(" "), whole, 20);
+        vec![
+            if whole { container.id() } else { container.short_id() }.to_owned(),
+            settings.image.clone(),
+            format!("\"{command}\""),
+            ago(settings.created, now),
+            status(state, now),
+            word(state).to_owned(),
+            if settings.protected { "P" } else { "" }.to_owned(),
+            settings.engine.clone().unwrap_or_else(|| "auto".to_owned()),
+            [config.os.as_str(), &config.architecture].join("/")
+                + &config.variant.as_ref().map(|v| format!("/{v}")).unwrap_or_default(),
+            size,
+            config.exposed_ports.join(", "),
+            rfc3339(settings.created),
+            config.labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(","),
+            names.join(","),
+        ]
+    }
+
+    /// What the tree takes by itself, and what it would take without what it shares.
+    fn size(&self) -> String {
+        let (own, all) = disk_use(&self.container.root());
+        let note =
+            if self.settings.sharing == Sharing::Copy { String::new() } else { format!(" (virtual {})", size(all)) };
+        size(own) + &note
+    }
+}
+
+/// The word that Docker has for a state.
+pub(super) fn word(state: &State) -> &'static str {
+    match state {
+        State::Created => "created",
+        State::Running(_) => "running",
+        State::Exited(_) => "exited",
+    }
+}
+
+fn status(state: &State, now: u64) -> String {
+    match state {
+        State::Created => "Created".to_owned(),
+        State::Running(runs) => match runs.first() {
+            Some(run) => format!("Up {}", ago(run.began, now).trim_end_matches(" ago")),
+            None => "Up (on another node)".to_owned(),
+        },
+        State::Exited(RunRecord { status, ended, began, .. }) => {
+            let when = ago(ended.unwrap_or(*began), now);
+            match status {
+                Some(status) => format!("Exited ({status}) {when}"),
+                None => format!("Exited {when}"),
+            }
+        }
+    }
+}
+
+fn cut(text: &str, whole: bool, most: usize) -> String {
+    if whole || text.chars().count() <= most {
+        return text.to_owned();
+    }
+    text.chars().take(most - 1).chain(['…']).collect()
+}
+
+/// Bytes on disk of a tree: of inodes that have no name outside it, and of all.
+pub(super) fn disk_use(root: &Path) -> (u64, u64) {
+    let (mut own, mut all) = (0, 0);
+    // Inodes with several names: names seen, names there are, bytes.
+    let mut several: HashMap<(u64, u64), (u64, u64, u64)> = HashMap::new();
+    let mut open = vec![root.to_owned()];
+    while let Some(directory) = open.pop() {
+        // What a guest has closed takes what the directory itself takes.
+        for entry in fs::read_dir(&directory).into_iter().flatten().filter_map(Result::ok) {
+            let Ok(meta) = entry.metadata() else { continue };
+            let bytes = meta.blocks() * 512;
+            if meta.is_dir() {
+                open.push(entry.path());
+            } else if meta.nlink() > 1 {
+                several.entry((meta.dev(), meta.ino())).or_insert((0, meta.nlink(), bytes)).0 += 1;
+                continue;
+            }
+            own += bytes;
+            all += bytes;
+        }
+    }
+    for (seen, links, bytes) in several.into_values() {
+        all += bytes;
+        own += if seen == links { bytes } else { 0 };
+    }
+    (own, all)
+}
+
+enum Filter {
+    Name(String),
+    Id(String),
+    Image(String),
+    State(String),
+}
+
+impl Filter {
+    fn parse(given: &str) -> anyhow::Result<Self> {
+        let Some((key, value)) = given.split_once('=') else { bail!("--filter {given}: write KEY=VALUE") };
+        let value = value.to_owned();
+        Ok(match key {
+            "name" => Self::Name(value),
+            "id" => Self::Id(value),
+            "ancestor" => Self::Image(value),
+            "status" if ["created", "running", "exited"].contains(&value.as_str()) => Self::State(value),
+            "status" => bail!("--filter {given}: a container is created, running or exited"),
+            _ => bail!("--filter {given}: there are name, id, ancestor and status"),
+        })
+    }
+
+    fn takes(&self, line: &Line) -> bool {
+        match self {
+            Self::Name(part) => line.names.iter().any(|name| name.contains(part)),
+            Self::Id(start) => line.container.id().starts_with(start.as_str()),
+            Self::Image(image) => {
+                let same = |a: &str, b: &str| {
+                    a.parse::<Reference>().ok().is_some_and(|a| b.parse().is_ok_and(|b: Reference| a == b))
+                };
+                line.settings.image == *image || same(&line.settings.image, image)
+            }
+            Self::State(wanted) => word(&line.state) == wanted,
+        }
+    }
+}

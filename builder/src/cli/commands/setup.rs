@@ -1,0 +1,106 @@
+//! `coracle setup`: a container's engine, and repairs of its tree.
+
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
+    path::Path,
+};
+
+use anyhow::{Context as _, bail};
+
+use crate::{
+    cli::{args::SetupArgs, print, report, source},
+    source::open_store,
+};
+
+/// Engines, and udocker's names of execution modes, lower case.
+const ENGINES: [&str; 18] = [
+    "auto",
+    "namespaces",
+    "trap",
+    "preload",
+    "ptrace",
+    "apptainer",
+    "userns",
+    "p1",
+    "p2",
+    "r1",
+    "r2",
+    "r3",
+    "f1",
+    "f2",
+    "f3",
+    "f4",
+    "s1",
+    "singularity",
+];
+
+/// Changes what is asked for; prints the engine if nothing is.
+pub(super) fn run(args: &SetupArgs, quiet: bool) -> anyhow::Result<()> {
+    let store = open_store(&source::bare(quiet)?)?;
+    let container = store.containers().resolve(&args.container)?;
+    if let Some(engine) = &args.execmode {
+        let lower = engine.to_ascii_lowercase();
+        if !ENGINES.contains(&lower.as_str()) {
+            bail!("--execmode {engine}: there is no such engine: choose one of {}", ENGINES.join(" "));
+        }
+        container.change(|settings| settings.engine = (lower != "auto").then(|| engine.clone()))?;
+    }
+    if args.nvidia {
+        container.change(|settings| {
+            if !settings.options.is_object() {
+                settings.options = serde_json::json!({});
+            }
+            settings.options["nvidia"] = true.into();
+        })?;
+    }
+    if args.purge {
+        if container.is_running()? {
+            bail!("container {} is running: its records are in use: stop it first", args.container);
+        }
+        for (path, _) in container.run_files()? {
+            fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+        }
+        let logs = container.directory().join("logs");
+        crate::store::containers::remove_tree(&logs)?;
+    }
+    if args.fixperm {
+        let _changing = container.lock()?;
+        let changed = open_up(&container.root())?;
+        report::note(quiet, &format!("{changed} files and directories were opened to their owner"));
+    }
+    if args.execmode.is_none() && !args.nvidia && !args.purge && !args.fixperm {
+        let settings = container.settings()?;
+        let options = &settings.options;
+        let nvidia = if options["nvidia"] == true { ", with the host's NVIDIA driver" } else { "" };
+        return print::line(&format!("engine: {}{nvidia}", settings.engine.as_deref().unwrap_or("auto")));
+    }
+    Ok(())
+}
+
+/// Lets the owner read and write all that is his, and enter every directory; how many modes were changed.
+pub(super) fn open_up(root: &Path) -> anyhow::Result<u64> {
+    let mut changed = 0;
+    let mut open = vec![root.to_owned()];
+    while let Some(directory) = open.pop() {
+        let entries = fs::read_dir(&directory).with_context(|| format!("cannot read {}", directory.display()))?;
+        for entry in entries {
+            let path = entry.with_context(|| format!("cannot read {}", directory.display()))?.path();
+            let meta = fs::symlink_metadata(&path).with_context(|| format!("cannot look at {}", path.display()))?;
+            if meta.is_symlink() {
+                continue;
+            }
+            let needed = if meta.is_dir() { 0o700 } else { 0o600 };
+            if meta.mode() & needed != needed {
+                let mode = fs::Permissions::from_mode((meta.mode() & 0o7777) | needed);
+                fs::set_permissions(&path, mode)
+                    .with_context(|| format!("cannot change the mode of {}", path.display()))?;
+                changed += 1;
+            }
+            if meta.is_dir() {
+                open.push(path);
+            }
+        }
+    }
+    Ok(changed)
+}
