@@ -189,6 +189,7 @@ impl Start<'_> {
             bundle: self.bundle.path(),
             root: &cached.root,
             names: Some(&cached.names),
+            truths: Some(&cached.truths),
             shared,
             places: &launch::places(self.options, self.caller),
         })?)

@@ -23,6 +23,10 @@ pub struct LaunchSpec {
     /// maps it where the guest cannot change the tree, and walks where there is none or it is damaged.
     #[serde(default)]
     pub names: Option<PathBuf>,
+    /// What the image says of the tree's files and the disk does not (`coracle_view::truths`), if somebody wrote it: true
+    /// modes and owners, for an engine that shows them to a guest with a view of its own.
+    #[serde(default)]
+    pub truths: Option<PathBuf>,
     /// May the guest change the tree, and where do its changes go.
     pub access: Access,
     /// Host directory of this run's own: mount points, generated files; exists, is writable, is removed by the launcher.

@@ -5,11 +5,13 @@ use core::ffi::CStr;
 use coracle_paths::Found;
 
 use crate::{
-    After, Call, Errno, Guest, Rules, Scratch,
-    errno::EPERM,
+    After, Call, Errno, Guest, Lent, Rules, Scratch,
+    cow::Cow,
+    errno::{EOPNOTSUPP, EPERM},
     leave::Layout,
     meaning::{
-        AT_EMPTY_PATH, CLONE_NEWNS, CLONE_NEWUSER, Dir, Intent, Last, Meaning, O_CREAT, Outside, PathArg, Row, Special,
+        AT_EMPTY_PATH, CLONE_NEWNS, CLONE_NEWUSER, Dir, FILE_FLAGS, Intent, Last, Meaning, O_CREAT, Outside, PathArg,
+        Row, Special,
     },
     openat2, pairs,
     permit::{permit, permit_descriptor},
@@ -60,10 +62,12 @@ pub fn enter<G: Guest>(rules: &Rules<'_>, guest: &G, call: &mut Call, scratch: &
     verdict.unwrap_or_else(|errno| Verdict::Answer(-i64::from(errno.0)))
 }
 
+const STATX_MTIME: u64 = 0x40;
+
 fn enter_paths<G: Guest>(
     rules: &Rules<'_>,
     guest: &G,
-    call: &Call,
+    call: &mut Call,
     row: &Row,
     args: &[PathArg],
     scratch: &mut Scratch,
@@ -78,14 +82,14 @@ fn enter_paths<G: Guest>(
         if call.arg(arg.arg) == 0 && may_be_null(row) {
             // The descriptor itself is meant.
             outside = Outside::No;
-            pretended |= descriptor_itself(rules, guest, call, arg, text, base)?;
+            pretended |= descriptor_itself(rules, guest, call, (row, arg), &mut lent[at], (text, base))?;
             continue;
         }
         let len = guest.read_string(call.arg(arg.arg), path)?;
         let path = &path[..len];
         if path.is_empty() && takes_empty(call, arg) {
             outside = Outside::No;
-            pretended |= descriptor_itself(rules, guest, call, arg, text, base)?;
+            pretended |= descriptor_itself(rules, guest, call, (row, arg), &mut lent[at], (text, base))?;
             continue;
         }
         let Some(place) = translate(rules, guest, call, arg, path, (buffers, base, text))? else {
@@ -108,11 +112,20 @@ fn enter_paths<G: Guest>(
             pretended = true;
         }
         lent[at].set_place(guest, arg.arg, &place)?;
+        if let Some(cow) = Cow::of(rules, guest, row)
+            && let Some(len) = cow.protect(call, (arg, &place), lent[at].bytes(), (text, base))?
+        {
+            lent[at].set(arg.arg, &text[..len])?;
+        }
     }
     if pretended {
         return Ok(Verdict::Answer(0));
     }
-    let after = if rules.identity.pretends() { After::owner(row.name, call) } else { After::Nothing };
+    if rules.marks.is_some() && row.name == "statx" {
+        // By which a file is known; newer kernels tell it only if it is asked for.
+        call.args[3] |= STATX_MTIME;
+    }
+    let after = if rules.shows_files() { After::owner(row.name, call) } else { After::Nothing };
     if outside == Outside::No && after == After::Nothing && scratch.lent.iter().all(|lent| lent.bytes().is_empty()) {
         return Ok(Verdict::Pass);
     }
@@ -145,24 +158,69 @@ fn takes_empty(call: &Call, arg: &PathArg) -> bool {
 fn descriptor_itself<G: Guest>(
     rules: &Rules<'_>,
     guest: &G,
-    call: &Call,
-    arg: &PathArg,
-    text: &mut [u8],
-    place: &mut [u8],
+    call: &mut Call,
+    (row, arg): (&Row, &PathArg),
+    lent: &mut Lent,
+    (text, place): (&mut [u8], &mut [u8]),
 ) -> Result<bool, Errno> {
     let descriptor = match arg.dir {
         Dir::Fd(dir) => Some(call.int(dir)).filter(|fd| *fd >= 0),
         Dir::Cwd => None,
     };
-    match arg.intent {
-        Intent::Attribute => permit_descriptor(rules, guest, descriptor, text, place)?,
-        Intent::Owner => {
-            permit_descriptor(rules, guest, descriptor, text, place)?;
-            return Ok(rules.identity.pretends());
-        }
-        _ => {}
+    if !matches!(arg.intent, Intent::Attribute | Intent::Owner) {
+        return Ok(false);
+    }
+    permit_descriptor(rules, guest, descriptor, text, place)?;
+    if arg.intent == Intent::Owner && rules.identity.pretends() {
+        return Ok(true);
+    }
+    if let Some(cow) = Cow::of(rules, guest, row)
+        && let Some(descriptor) = descriptor
+        && let Some(len) = cow.protect_descriptor(call, arg, descriptor, (text, place))?
+    {
+        lent.set(arg.arg, &text[..len])?;
     }
     Ok(false)
+}
+
+/// A call that changes attributes through its first argument, a descriptor that may have been opened for reading only.
+fn enter_descriptor<G: Guest>(
+    rules: &Rules<'_>,
+    guest: &G,
+    call: &mut Call,
+    scratch: &mut Scratch,
+) -> Result<Verdict, Errno> {
+    const FILE: PathArg = PathArg { dir: Dir::Fd(0), arg: 0, last: Last::Follow, intent: Intent::Attribute };
+    let Scratch { base, text, lent, .. } = scratch;
+    let descriptor = call.int(0);
+    permit_descriptor(rules, guest, Some(descriptor), text, base)?;
+    if let Some(row) = table::row_of(call.abi, call.number)
+        && let Some(cow) = Cow::of(rules, guest, row)
+        && let Some(len) = cow.protect_descriptor(call, &FILE, descriptor, (text, base))?
+    {
+        lent[0].set(0, &text[..len])?;
+        return Ok(Verdict::Make { after: After::Nothing, outside: Outside::No });
+    }
+    Ok(Verdict::Pass)
+}
+
+/// ioctl(2) that changes flags of a file, for which any descriptor will do.
+fn enter_file_flags<G: Guest>(
+    rules: &Rules<'_>,
+    guest: &G,
+    call: &Call,
+    scratch: &mut Scratch,
+) -> Result<Verdict, Errno> {
+    if !FILE_FLAGS.iter().any(|request| u64::from(*request) == call.arg(1) & 0xffff_ffff) {
+        return Ok(Verdict::Pass);
+    }
+    let descriptor = call.int(0);
+    permit_descriptor(rules, guest, Some(descriptor), &mut scratch.text, &mut scratch.base)?;
+    let shared = table::row_of(call.abi, call.number)
+        .and_then(|row| Cow::of(rules, guest, row))
+        .is_some_and(|cow| cow.is_shared(descriptor));
+    // A copy would not be behind this descriptor. Most file systems have no such flags, and programs can do without.
+    if shared { Err(EOPNOTSUPP) } else { Ok(Verdict::Pass) }
 }
 
 fn enter_special<G: Guest>(
@@ -179,14 +237,12 @@ fn enter_special<G: Guest>(
         Special::Readlinkat => places::readlink(rules, guest, call, 1, scratch),
         Special::Getcwd => places::getcwd(rules, guest, call, scratch),
         Special::Chroot => places::chroot(rules, guest, call, scratch),
-        Special::DescriptorAttribute => {
+        Special::DescriptorOwner if rules.identity.pretends() => {
             permit_descriptor(rules, guest, Some(call.int(0)), &mut scratch.text, &mut scratch.base)?;
-            Ok(Verdict::Pass)
+            Ok(Verdict::Answer(0))
         }
-        Special::DescriptorOwner => {
-            permit_descriptor(rules, guest, Some(call.int(0)), &mut scratch.text, &mut scratch.base)?;
-            Ok(if rules.identity.pretends() { Verdict::Answer(0) } else { Verdict::Pass })
-        }
+        Special::DescriptorAttribute | Special::DescriptorOwner => enter_descriptor(rules, guest, call, scratch),
+        Special::FileFlags => enter_file_flags(rules, guest, call, scratch),
         Special::Execve => enter_exec(rules, guest, call, 0, scratch),
         Special::Execveat => enter_exec(rules, guest, call, 1, scratch),
         Special::Bind => sockets::give_address(rules, guest, call, [1, 2], Gives::Own, scratch),

@@ -26,6 +26,8 @@ pub const EISDIR: Errno = Errno(21);
 pub const EROFS: Errno = Errno(30);
 /// Result too large.
 pub const ERANGE: Errno = Errno(34);
+/// Not on this file system.
+pub const EOPNOTSUPP: Errno = Errno(95);
 /// No such call.
 pub const ENOSYS: Errno = Errno(38);
 /// Directory not empty.

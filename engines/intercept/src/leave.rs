@@ -3,7 +3,7 @@
 use coracle_paths::PATH_MAX;
 
 use crate::{
-    Call, Guest, Outside, Rules, Scratch,
+    Call, Guest, Outside, Rules, Scratch, cow,
     sockets::{self, Whose},
 };
 
@@ -99,7 +99,10 @@ pub fn leave<G: Guest>(
             let sent = u32::try_from(result).unwrap_or(u32::MAX);
             return guest.write(result_at, &sent.to_ne_bytes()).map_or_else(|errno| -i64::from(errno.0), |()| 1);
         }
-        After::Owner { at, layout } => show_owner(rules, guest, at, layout),
+        After::Owner { at, layout } => {
+            cow::show_at(rules, guest, at, layout);
+            show_owner(rules, guest, at, layout);
+        }
         After::NodeName { at } => show_node_name(rules, guest, at),
     }
     result
@@ -126,6 +129,7 @@ fn show_ids(rules: &Rules<'_>, ids: &mut [u8]) {
 impl Rules<'_> {
     /// Shows the owner in a structure that a transport filled itself.
     pub fn show_owner(&self, structure: &mut [u8], layout: Layout) {
+        cow::show(self, structure, layout);
         if let Some(ids) = structure.get_mut(layout.owner()..layout.owner() + 8) {
             show_ids(self, ids);
         }

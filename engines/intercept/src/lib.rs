@@ -10,6 +10,7 @@
 
 #![no_std]
 
+mod cow;
 mod enter;
 pub mod errno;
 mod identity;
@@ -26,6 +27,8 @@ pub mod table;
 mod translate;
 
 pub use coracle_paths::Errno;
+pub use coracle_view::{FileId, Mark, Marks};
+pub use cow::File;
 pub use enter::{Verdict, enter};
 pub use identity::Identity;
 pub use leave::{After, Layout, leave, leave_layout};
@@ -53,17 +56,24 @@ pub struct Rules<'a> {
     pub ledger: Option<ledger::Ledger<'a>>,
     /// Ports that the host knows by other numbers.
     pub ports: &'a [Port],
+    /// Which files of its tree are shared, if that is a copy-on-write view; then the transport breaks links.
+    pub marks: Option<Marks<'a>>,
 }
 
 impl Rules<'_> {
+    /// Whether stat(2) tells of some files what the host does not.
+    #[must_use]
+    pub fn shows_files(&self) -> bool {
+        self.identity.pretends() || self.marks.is_some()
+    }
+
     /// Whether calls of this row must be caught at all in this run.
     #[must_use]
     pub fn wants(&self, row: &Row) -> bool {
         use meaning::{Meaning, Special};
         match row.meaning {
-            Meaning::Special(Special::Fstat | Special::Id(_) | Special::Ids(_) | Special::SetIds) => {
-                self.identity.pretends()
-            }
+            Meaning::Special(Special::Fstat) => self.shows_files(),
+            Meaning::Special(Special::Id(_) | Special::Ids(_) | Special::SetIds) => self.identity.pretends(),
             Meaning::Special(Special::Uname) => self.hostname.is_some(),
             _ => true,
         }
@@ -183,4 +193,33 @@ pub trait Guest: Host {
 
     /// The caller's root directory, as a canonical guest path.
     fn root(&self) -> &[u8];
+
+    /// The file at a host path; with `follow` the one that a link leads to.
+    ///
+    /// # Errors
+    /// What stat(2) and lstat(2) say.
+    fn file(&self, host: &CStr, follow: bool) -> Result<File, Errno>;
+
+    /// The file behind a descriptor of the caller's.
+    ///
+    /// # Errors
+    /// `EBADF` for a descriptor that is not open.
+    fn descriptor(&self, descriptor: i32) -> Result<File, Errno>;
+
+    /// Gives the name `host` a copy of its own of the shared file that it means, with these permission bits; the new file,
+    /// or none if the name means another file by now. Only in a run with [`Rules::marks`].
+    ///
+    /// # Errors
+    /// What copying said: `ENOSPC`, `EDQUOT`…
+    fn unshare(&self, host: &CStr, shared: &FileId, mode: u32) -> Result<Option<FileId>, Errno>;
+
+    /// Holds the file that `host` means (a link is not followed) until the call has been made, and writes a path with its NUL
+    /// by which the caller reaches just that file, if it follows links: `/proc/…/fd/N`. Its length counts the NUL.
+    ///
+    /// # Errors
+    /// What open(2) says.
+    fn pin(&self, host: &CStr, path: &mut [u8]) -> Result<(File, usize), Errno>;
+
+    /// Inode number of the file that [`unshare`](Self::unshare) last made of this shared one, in this run.
+    fn successor(&self, shared: &FileId) -> Option<u64>;
 }

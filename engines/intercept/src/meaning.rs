@@ -105,6 +105,7 @@ pub(crate) enum Special {
     Chroot,
     DescriptorAttribute,
     DescriptorOwner,
+    FileFlags,
     Execve,
     Execveat,
     Bind,
@@ -175,6 +176,12 @@ pub(crate) const W_OK: u64 = 2;
 pub(crate) const CLONE_NEWNS: u64 = 0x0002_0000;
 pub(crate) const CLONE_NEWUSER: u64 = 0x1000_0000;
 
+/// Requests of ioctl(2) by which a file's owner changes what is known of it, through whatever descriptor
+/// (`ioctl_iflags(2)`): FS_IOC_SETFLAGS, FS_IOC_FSSETXATTR, FS_IOC_SETVERSION and ext4's own name for that; the first and
+/// the last two of 32 bits as well.
+pub(crate) static FILE_FLAGS: [u32; 7] =
+    [0x4008_6602, 0x401c_5820, 0x4008_7602, 0x4008_6604, 0x4004_6602, 0x4004_7602, 0x4004_6604];
+
 impl Row {
     /// The call's number on this interface.
     #[must_use]
@@ -184,6 +191,12 @@ impl Row {
             Abi::I386 => self.i386,
         };
         (number != NONE).then_some(number)
+    }
+
+    /// An argument that must have one of these values for the call to mean anything here.
+    #[must_use]
+    pub fn needs_one_of(&self) -> Option<(u8, &'static [u32])> {
+        matches!(self.meaning, Meaning::Special(Special::FileFlags)).then_some((1, &FILE_FLAGS))
     }
 
     /// An argument that must not be zero for the call to mean anything here, so that a filter can let most calls pass.

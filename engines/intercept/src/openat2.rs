@@ -7,11 +7,13 @@ use coracle_paths::Bounds;
 
 use crate::{
     Call, Errno, Guest, Outside, Rules, Scratch,
+    cow::Cow,
     enter::Verdict,
     errno::E2BIG,
     leave::After,
     meaning::{Dir, Intent, Last, O_ACCMODE, O_CREAT, O_DIRECTORY, O_NOFOLLOW, O_PATH, O_TMPFILE, O_TRUNC, PathArg},
     permit::permit,
+    table,
     translate::translate_within,
 };
 
@@ -74,6 +76,13 @@ pub(crate) fn enter<G: Guest>(
     };
     permit(rules, guest, &from, arg.intent, &place)?;
     lent[0].set_place(guest, 1, &place)?;
+    if let Some(row) = table::row_of(call.abi, call.number)
+        && let Some(cow) = Cow::of(rules, guest, row)
+        && let Some(len) = cow.protect(&mut from, (&arg, &place), lent[0].bytes(), (&mut *text, &mut *base))?
+    {
+        lent[0].set(1, &text[..len])?;
+        how[..8].copy_from_slice(&from.args[2].to_ne_bytes());
+    }
     // What of the walk the guest forbade has been seen to; the host path is the host's.
     how[16..].copy_from_slice(&(ways & RESOLVE_CACHED).to_ne_bytes());
     lent[1].set(2, &how)?;

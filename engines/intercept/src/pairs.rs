@@ -5,6 +5,7 @@ use coracle_paths::{Ending, Found, Resolved};
 
 use crate::{
     Call, Errno, Guest, Outside, Row, Rules, Scratch,
+    cow::Cow,
     enter::Verdict,
     errno::{EBUSY, EEXIST, EISDIR, ENOTEMPTY, EROFS, EXDEV},
     leave::After,
@@ -46,7 +47,7 @@ impl Seen {
 pub(crate) fn enter<G: Guest>(
     rules: &Rules<'_>,
     guest: &G,
-    call: &Call,
+    call: &mut Call,
     row: &Row,
     (from, to): (&PathArg, &PathArg),
     scratch: &mut Scratch,
@@ -85,7 +86,7 @@ pub(crate) fn enter<G: Guest>(
 fn find<G: Guest>(
     rules: &Rules<'_>,
     guest: &G,
-    call: &Call,
+    call: &mut Call,
     row: &Row,
     (at, arg): (usize, &PathArg),
     scratch: &mut Scratch,
@@ -102,6 +103,11 @@ fn find<G: Guest>(
         permit(rules, guest, call, arg.intent, &place)?;
     }
     lent[at].set_place(guest, arg.arg, &place)?;
+    if let Some(cow) = Cow::of(rules, guest, row)
+        && let Some(len) = cow.protect(call, (arg, &place), lent[at].bytes(), (text, base))?
+    {
+        lent[at].set(arg.arg, &text[..len])?;
+    }
     Ok(Some(Seen::new(rules, &place, row.outside)))
 }
 

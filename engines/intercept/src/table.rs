@@ -107,6 +107,7 @@ pub static TABLE: &[Row] = &[
     row("removexattrat", 466, 466, Paths(&[at(0, 1, Last::NoFollowIf(2, AT_SYMLINK_NOFOLLOW), Intent::Attribute)]), Outside::No),
     row("file_getattr", 468, 468, Paths(&[at(0, 1, Last::NoFollowIf(4, AT_SYMLINK_NOFOLLOW), Intent::Read)]), Outside::No),
     row("file_setattr", 469, 469, Paths(&[at(0, 1, Last::NoFollowIf(4, AT_SYMLINK_NOFOLLOW), Intent::Attribute)]), Outside::No),
+    row("ioctl", 16, 54, Own(Special::FileFlags), Outside::No),
     // Programs.
     row("execve", 59, 11, Own(Special::Execve), Outside::No),
     row("execveat", 322, 358, Own(Special::Execveat), Outside::No),
@@ -196,6 +197,20 @@ pub fn row_of(abi: Abi, number: u64) -> Option<&'static Row> {
     };
     let at = *index.get(usize::try_from(number).ok()?)?;
     TABLE.get(usize::from(at))
+}
+
+/// The call that does by a path, its last link followed, what this one does by a descriptor or not following. Its arguments
+/// are the same, but for the path where the descriptor was.
+pub(crate) fn following(row: &Row) -> Option<&'static Row> {
+    let name = match row.name {
+        "fchmod" => "chmod",
+        "fchown" | "lchown" => "chown",
+        "fchown32" | "lchown32" => "chown32",
+        "fsetxattr" | "lsetxattr" => "setxattr",
+        "fremovexattr" | "lremovexattr" => "removexattr",
+        _ => return None,
+    };
+    TABLE.iter().find(|row| row.name == name)
 }
 
 /// Numbers below this may be in the table.

@@ -21,7 +21,7 @@ const HARMLESS: &str = "
     getdents64 getgroups getgroups32 getitimer getpgid getpgrp getpid getpmsg getppid getpriority getrandom
     getrlimit getrusage getsid getsockopt gettid gettimeofday gtty idle init_module inotify_init inotify_init1
     inotify_rm_watch io_cancel io_destroy io_getevents io_pgetevents io_pgetevents_time64 io_setup io_submit
-    io_uring_enter io_uring_register ioctl ioperm iopl ioprio_get ioprio_set ipc kcmp kexec_file_load kexec_load
+    io_uring_enter io_uring_register ioperm iopl ioprio_get ioprio_set ipc kcmp kexec_file_load kexec_load
     keyctl kill landlock_add_rule landlock_create_ruleset landlock_restrict_self listen lock lookup_dcookie lseek
     lsm_get_self_attr lsm_list_modules lsm_set_self_attr madvise map_shadow_stack mbind membarrier memfd_create
     memfd_secret migrate_pages mincore mlock mlock2 mlockall mmap mmap2 modify_ldt move_pages mprotect mpx

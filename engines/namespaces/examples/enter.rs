@@ -18,6 +18,7 @@ fn main() {
         version: SPEC_VERSION,
         root,
         names: None,
+        truths: None,
         access: Access::ReadOnly,
         scratch,
         argv: Vec::new(),

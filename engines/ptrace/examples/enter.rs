@@ -21,6 +21,7 @@ fn main() -> ExitCode {
         version: SPEC_VERSION,
         root: PathBuf::new(),
         names: None,
+        truths: None,
         access: Access::ReadOnly,
         scratch: scratch.clone(),
         argv: Vec::new(),
@@ -39,6 +40,10 @@ fn main() -> ExitCode {
     for option in args.by_ref() {
         match option.to_str() {
             Some("--") => break,
+            Some(option) if option.starts_with("truths=") => spec.truths = Some(option[7..].into()),
+            Some(option) if option.starts_with("cow=") => {
+                spec.access = Access::CopyOnWrite { changes: option[4..].into() };
+            }
             Some("rw") => spec.access = Access::Direct,
             Some(option) if option.starts_with("ledger=") => spec.ledger = Some(option[7..].into()),
             Some(option) if option.starts_with("user=") => {

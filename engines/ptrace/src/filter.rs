@@ -26,6 +26,8 @@ enum When {
     Always,
     /// If this argument is not zero.
     Given(u8),
+    /// If this argument is one of these values.
+    OneOf(u8, &'static [u32]),
     /// Unless the sixth argument is the loader's mark.
     Unmarked,
 }
@@ -59,7 +61,7 @@ fn section(rules: &Rules<'_>, abi: Abi, mark: u64) -> Code {
             let when = match row.needs_nonzero() {
                 Some(arg) => When::Given(arg),
                 None if row.name == "openat" => When::Unmarked,
-                None => When::Always,
+                None => row.needs_one_of().map_or(When::Always, |(arg, values)| When::OneOf(arg, values)),
             };
             Some((u32::from(row.number(abi)?), when))
         })
@@ -94,6 +96,7 @@ fn leaf(when: When, mark: u64) -> Code {
         When::Always => return vec![trace],
         When::Given(arg) => (arg, 0),
         When::Unmarked => (5, mark),
+        When::OneOf(arg, values) => return one_of(arg, values),
     };
     let at = offset(offset_of!(libc::seccomp_data, args)) + 8 * u32::from(arg);
     #[expect(clippy::cast_possible_truncation, reason = "the two halves of a word, little-endian")]
@@ -106,6 +109,17 @@ fn leaf(when: When, mark: u64) -> Code {
         step(RETURN, libc::SECCOMP_RET_ALLOW),
         trace,
     ]
+}
+
+/// Stops if the lower half of an argument, which is an `int`, has one of these values.
+fn one_of(arg: u8, values: &[u32]) -> Code {
+    let mut code = vec![step(LOAD, offset(offset_of!(libc::seccomp_data, args)) + 8 * u32::from(arg))];
+    for (at, value) in values.iter().enumerate() {
+        code.push(branch(EQUAL, *value, u8::try_from(values.len() - at).unwrap_or(u8::MAX), 0));
+    }
+    code.push(step(RETURN, libc::SECCOMP_RET_ALLOW));
+    code.push(step(RETURN, libc::SECCOMP_RET_TRACE));
+    code
 }
 
 fn step(code: u16, k: u32) -> libc::sock_filter {
@@ -175,6 +189,7 @@ mod tests {
             hostname: None,
             ledger: None,
             ports: &[],
+            marks: None,
         }
     }
 
@@ -189,8 +204,12 @@ mod tests {
                 for number in 0..600 {
                     let row = coracle_intercept::table::row_of(abi, number).filter(|row| rules.wants(row));
                     let number = u32::try_from(number).expect("small");
+                    let mut args = [7; 6];
+                    if let Some((at, values)) = row.and_then(coracle_intercept::Row::needs_one_of) {
+                        args[usize::from(at)] = u64::from(values[values.len() - 1]);
+                    }
                     let expected = if row.is_some() { libc::SECCOMP_RET_TRACE } else { libc::SECCOMP_RET_ALLOW };
-                    assert_eq!(verdict(&code, arch, number, [7; 6]), expected, "{abi:?} {number} {row:?}");
+                    assert_eq!(verdict(&code, arch, number, args), expected, "{abi:?} {number} {row:?}");
                 }
             }
         }
@@ -207,6 +226,8 @@ mod tests {
         assert_eq!(wide(257, [0, 0, 0, 0, 0, MARK ^ 1]), stop);
         assert_eq!(wide(257, [0, 0, 0, 0, 0, MARK ^ 1 << 40]), stop);
         assert_eq!(verdict(&code, AUDIT_ARCH_I386, 295, [0, 0, 0, 0, 0, MARK & 0xffff_ffff]), pass);
+        assert_eq!(wide(16, [1, 0x5401, 0, 0, 0, 0]), pass, "ioctl of a terminal");
+        assert_eq!(wide(16, [1, 0x4008_6602, 0, 0, 0, 0]), stop, "FS_IOC_SETFLAGS");
         assert_eq!(wide(45, [1, 1, 1, 1, 0, 0]), pass, "recvfrom without an address");
         assert_eq!(wide(45, [1, 1, 1, 1, 1 << 32, 0]), stop);
         assert_eq!(wide(X32 | 2, [1; 6]), libc::SECCOMP_RET_ERRNO | 38, "the x32 interface");

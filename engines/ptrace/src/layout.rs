@@ -43,10 +43,10 @@ const LINKS: [(&str, &str); 5] = [
 ];
 
 impl Layout {
-    /// Lays out what the specification asks for.
-    pub(crate) fn new(spec: &LaunchSpec) -> Result<Self, RunError> {
-        let root = fs::canonicalize(&spec.root)
-            .map_err(|error| RunError::step(format!("open the tree {}", spec.root.display()), error))?;
+    /// Lays out what the specification asks for, over the tree at `root`.
+    pub(crate) fn new(spec: &LaunchSpec, root: &Path) -> Result<Self, RunError> {
+        let root = fs::canonicalize(root)
+            .map_err(|error| RunError::step(format!("open the tree {}", root.display()), error))?;
         let read_only = spec.access == Access::ReadOnly;
         let mut layout = Self { root: root.into_os_string().into_vec(), read_only, binds: Vec::new() };
         for system in ["/proc", "/sys"] {
@@ -188,7 +188,7 @@ impl Layout {
             Ok(_) => return Err(errno(Errno::ENOENT)),
             Err(error) => return Err(errno(error)),
         }
-        if spec.access == Access::Direct {
+        if spec.access != Access::ReadOnly {
             // Component by component, so that links on the way are the guest's.
             let mut at = Vec::new();
             for name in cwd[1..].split(|byte| *byte == b'/') {

@@ -8,6 +8,7 @@
 //! and is what is left where filters are missing. The tracer stays until the guest's first process has ended; what that
 //! leaves behind is killed then, and nothing survives the tracer (`PTRACE_O_EXITKILL`).
 
+mod cow;
 mod deep;
 mod filter;
 mod layout;
@@ -36,6 +37,7 @@ use std::{
         ffi::{OsStrExt, OsStringExt},
         fs::MetadataExt,
     },
+    path::Path,
 };
 
 use coracle_api::{
@@ -43,6 +45,7 @@ use coracle_api::{
     exec::Prepared, signals,
 };
 use coracle_intercept::{Identity, Kind, Port, Rules};
+use coracle_view::{Asked, View};
 
 use crate::{layout::Layout, ledger::Mapped, names::Names, start::Child, tracer::Tracer};
 
@@ -74,10 +77,6 @@ impl Engine for Ptrace {
             return Err(Refusal::new("namespaces were asked for (a host name needs one), and a tracer makes none")
                 .advise("leave that out, or use `namespaces`"));
         }
-        if request.writable {
-            return Err(Refusal::new("copy-on-write views are not in this version of the ptrace engine")
-                .advise("use `namespaces`, or a container that may be written to"));
-        }
         probe::probe().map(drop)
     }
 
@@ -89,14 +88,18 @@ impl Engine for Ptrace {
     }
 
     fn run(&self, spec: &LaunchSpec) -> Result<Ended, RunError> {
-        if let Access::CopyOnWrite { .. } = spec.access {
-            return Err(RunError::Refused(Refusal::new("copy-on-write views are not in this version")));
-        }
         let allowed = probe::probe().map_err(RunError::Refused)?;
         let asked = spec.variant.as_deref().is_some_and(|variant| variant.eq_ignore_ascii_case("P2"));
         let every = asked || !allowed.filter;
         let prepared = Prepared::new(&spec.argv, &spec.env)?;
-        let mut layout = Layout::new(spec)?;
+        let view = match &spec.access {
+            Access::CopyOnWrite { changes } => {
+                Some(cow::open(&Asked { tree: &spec.root, truths: spec.truths.as_deref(), changes })?)
+            }
+            Access::ReadOnly | Access::Direct => None,
+        };
+        let root = view.as_ref().map_or(spec.root.as_path(), View::root);
+        let mut layout = Layout::new(spec, root)?;
         let cwd = layout.enter(spec)?;
         let cwd = CString::new(cwd.as_os_str().as_bytes())
             .map_err(|error| RunError::step("enter the working directory", error.into()))?;
@@ -107,14 +110,14 @@ impl Engine for Ptrace {
         // Only a tree that nobody changes is as its table says.
         let shared = spec.names.as_ref().filter(|_| spec.access == Access::ReadOnly);
         let names = shared.and_then(|path| Names::map(path, &spec.root));
-        let view = layout.view(&binds)?;
-        let view = match names.as_ref().and_then(Names::table) {
-            Some(table) => view.with_table(table),
-            None => view,
+        let places = layout.view(&binds)?;
+        let places = match names.as_ref().and_then(Names::table) {
+            Some(table) => places.with_table(table),
+            None => places,
         };
-        let ledger = open_ledger(spec)?;
+        let ledger = open_ledger(spec, root, view.as_ref())?;
         let rules = Rules {
-            view,
+            view: places,
             identity: Identity {
                 uid: identity.uid,
                 gid: identity.gid,
@@ -124,12 +127,13 @@ impl Engine for Ptrace {
             hostname: hostname.as_deref(),
             ledger: ledger.as_ref().and_then(Mapped::ledger),
             ports: &ports,
+            marks: view.as_ref().map(View::marks),
         };
         let step = |what: &'static str| move |error: io::Error| RunError::step(what, error);
         let mark = mark().map_err(step("ask for random numbers"))?;
         let old_order = Host::read().kernel < (4, 8);
-        let mut tracer =
-            Tracer::new(rules, every, old_order, mark).map_err(step("make the memory shared with guests"))?;
+        let mut tracer = Tracer::new(rules, view.as_ref(), every, old_order, mark)
+            .map_err(step("make the memory shared with guests"))?;
         let filter = (!every).then(|| filter::program(&rules, mark));
         let child = Child::fork(&prepared, &cwd, filter.as_deref())?;
         child.seize(!every).map_err(step("trace the guest's first process"))?;
@@ -147,15 +151,18 @@ impl Engine for Ptrace {
 }
 
 /// The ledger of a run that needs one.
-fn open_ledger(spec: &LaunchSpec) -> Result<Option<Mapped>, RunError> {
+fn open_ledger(spec: &LaunchSpec, root: &Path, view: Option<&View>) -> Result<Option<Mapped>, RunError> {
     let step = |what: String| move |error: io::Error| RunError::step(what, error);
-    let tree = || fs::metadata(&spec.root).map(|root| root.dev());
-    match &spec.ledger {
+    let tree = || fs::metadata(root).map(|root| root.dev());
+    let pretends = (spec.identity.uid, spec.identity.gid) != (spec.identity.host_uid, spec.identity.host_gid);
+    // A view keeps its own.
+    let path = spec.ledger.clone().or_else(|| view.filter(|_| pretends).map(View::ledger));
+    match &path {
         Some(path) => {
             let ledger = tree().and_then(|home| Mapped::of_file(path, home));
             ledger.map(Some).map_err(step(format!("use the record of owners {}", path.display())))
         }
-        None if (spec.identity.uid, spec.identity.gid) != (spec.identity.host_uid, spec.identity.host_gid) => {
+        None if pretends => {
             let ledger = tree().and_then(Mapped::nameless);
             ledger.map(Some).map_err(step("make the record of owners".to_owned()))
         }

@@ -57,7 +57,7 @@ fn try_make(
         assert!(size <= ROOM, "a result fits");
         // SAFETY: it was zeroed, and integers of any value are valid bytes.
         let result = unsafe { result.assume_init_mut() };
-        if rules.identity.pretends()
+        if rules.shows_files()
             && let Some(layout) = leave_layout(outside)
         {
             rules.show_owner(result, layout);

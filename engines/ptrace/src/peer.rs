@@ -11,12 +11,13 @@ use std::{
 };
 
 use coracle_intercept::{
-    Ancestor, Errno, Guest, Kind,
-    errno::{ENOSYS, EPERM},
+    Ancestor, Errno, File, FileId, Guest, Kind,
+    errno::{EBADF, ENOSYS, EPERM},
 };
 use coracle_paths::{Caller, Host};
 
 use crate::{
+    cow::{self, CopyOnWrite},
     deep,
     memory::Memory,
     process::{Process, Shared},
@@ -38,6 +39,7 @@ pub(crate) struct Peer<'t> {
     root: Rc<[u8]>,
     pub(crate) memory: Memory,
     pub(crate) tracees: &'t Tracees,
+    pub(crate) cow: &'t CopyOnWrite<'t>,
     pub(crate) aliases: &'t Aliases,
     pub(crate) sockets: &'t RefCell<Sockets>,
 }
@@ -49,9 +51,11 @@ impl<'t> Peer<'t> {
         tracees: &'t Tracees,
         aliases: &'t Aliases,
         sockets: &'t RefCell<Sockets>,
+        cow: &'t CopyOnWrite<'t>,
     ) -> Self {
         let Process { id, root, .. } = &*process.borrow();
-        Self { thread, process: *id, root: Rc::clone(root), memory: Memory { pid: thread }, tracees, aliases, sockets }
+        let (process, root, memory) = (*id, Rc::clone(root), Memory { pid: thread });
+        Self { thread, process, root, memory, tracees, aliases, sockets, cow }
     }
 }
 
@@ -215,6 +219,27 @@ impl Guest for Peer<'_> {
 
     fn socket_kind(&self, descriptor: i32) -> Option<Kind> {
         sockets::kind(self.process, descriptor)
+    }
+
+    fn file(&self, host: &CStr, follow: bool) -> Result<File, Errno> {
+        let how = if follow { 0 } else { libc::AT_SYMLINK_NOFOLLOW };
+        deep::with_short(host, |host| cow::stat(libc::AT_FDCWD, host, how))
+    }
+
+    fn descriptor(&self, descriptor: i32) -> Result<File, Errno> {
+        cow::stat(libc::AT_FDCWD, &self.link_of(Some(descriptor)), 0).map_err(|_| EBADF)
+    }
+
+    fn unshare(&self, host: &CStr, shared: &FileId, mode: u32) -> Result<Option<FileId>, Errno> {
+        self.cow.unshare(host, shared, mode)
+    }
+
+    fn pin(&self, host: &CStr, path: &mut [u8]) -> Result<(File, usize), Errno> {
+        self.cow.pin(host, path)
+    }
+
+    fn successor(&self, shared: &FileId) -> Option<u64> {
+        self.cow.successor(shared)
     }
 
     fn root(&self) -> &[u8] {

@@ -1,6 +1,6 @@
 //! What the tracer knows of each thread of a guest.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, os::fd::OwnedFd};
 
 use coracle_intercept::{After, Call};
 
@@ -51,6 +51,8 @@ pub(crate) struct Held {
     pub(crate) then: Then,
     /// Where its strings are.
     pub(crate) slot: Option<Slot>,
+    /// What its path leads to, if that is a descriptor of ours.
+    pub(crate) _pin: Option<OwnedFd>,
 }
 
 /// What becomes of a held call's result.

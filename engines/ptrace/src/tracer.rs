@@ -11,7 +11,10 @@ use std::{cell::RefCell, collections::hash_map::Entry, ffi::CString, io, os::fd:
 use coracle_api::Ended;
 use coracle_intercept::{Abi, Call, Outside, Rules, Scratch, Verdict, enter, leave};
 
+use coracle_view::View;
+
 use crate::{
+    cow::CopyOnWrite,
     lending::{lend, lend_program},
     loading,
     memory::Memory,
@@ -39,6 +42,7 @@ pub(crate) struct Tracer<'r> {
     tracees: Tracees,
     aliases: Aliases,
     sockets: RefCell<Sockets>,
+    cow: CopyOnWrite<'r>,
     pub(crate) window: Window,
     runners: [(CString, OwnedFd); 2],
     mark: u64,
@@ -57,7 +61,13 @@ pub(crate) struct Outcome {
 }
 
 impl<'r> Tracer<'r> {
-    pub(crate) fn new(rules: Rules<'r>, every: bool, old_order: bool, mark: u64) -> io::Result<Self> {
+    pub(crate) fn new(
+        rules: Rules<'r>,
+        view: Option<&'r View>,
+        every: bool,
+        old_order: bool,
+        mark: u64,
+    ) -> io::Result<Self> {
         let runner = |abi| {
             let file = runner_file(abi)?;
             Ok::<_, io::Error>((path_of(&file)?, file))
@@ -71,6 +81,7 @@ impl<'r> Tracer<'r> {
             tracees: Tracees::new(),
             aliases: Aliases::default(),
             sockets: RefCell::default(),
+            cow: CopyOnWrite::new(view),
             window: Window::new()?,
             runners: [runner(Abi::X86_64)?, runner(Abi::I386)?],
             mark,
@@ -232,18 +243,24 @@ impl<'r> Tracer<'r> {
             self.armed = true;
         }
         let (before, seen_at) = (call, tracee.process.borrow().window);
-        let peer = Peer::new(thread, &tracee.process, &self.tracees, &self.aliases, &self.sockets);
-        match enter(&self.rules, &peer, &mut call, &mut self.scratch) {
+        let peer = Peer::new(thread, &tracee.process, &self.tracees, &self.aliases, &self.sockets, &self.cow);
+        let verdict = enter(&self.rules, &peer, &mut call, &mut self.scratch);
+        let pin = self.cow.take_pin();
+        match verdict {
             Verdict::Pass => self.go_on(thread, 0),
             Verdict::Answer(answer) => self.answer(thread, now, before, answer),
             Verdict::Make { outside, .. } if outside != Outside::No && call.abi == Abi::X86_64 => {
+                let _turn = self.cow.turn();
                 let answer = outside::make(&self.rules, &peer, &call, outside, &self.scratch);
                 self.answer(thread, now, before, answer)
             }
             Verdict::Make { after, .. } => match lend(&mut self.window, seen_at, self.scratch.lent(), &mut call) {
-                Ok(slot) => {
-                    self.hold(thread, now, call, Held { registers: now, call: before, then: Then::Leave(after), slot })
-                }
+                Ok(slot) => self.hold(
+                    thread,
+                    now,
+                    call,
+                    Held { registers: now, call: before, then: Then::Leave(after), slot, _pin: pin },
+                ),
                 Err(errno) => self.answer(thread, now, before, -i64::from(errno.0)),
             },
             Verdict::Execute { argv } => {
@@ -258,7 +275,7 @@ impl<'r> Tracer<'r> {
                     Ok((loading, slot)) => {
                         let slot = Some(slot);
                         let then = Then::Leave(coracle_intercept::After::Nothing);
-                        self.hold(thread, now, call, Held { registers: now, call: before, then, slot })?;
+                        self.hold(thread, now, call, Held { registers: now, call: before, then, slot, _pin: pin })?;
                         if let Some(tracee) = self.tracees.get_mut(&thread)
                             && let Doing::Call(held) = std::mem::replace(&mut tracee.doing, Doing::Nothing)
                         {
@@ -281,7 +298,13 @@ impl<'r> Tracer<'r> {
             && let Some(tracee) = self.tracees.get_mut(&thread)
         {
             // Its end will stop too, and there the kernel may have put an answer of its own.
-            tracee.doing = Doing::Call(Box::new(Held { registers: now, call, then: Then::Answer(answer), slot: None }));
+            tracee.doing = Doing::Call(Box::new(Held {
+                registers: now,
+                call,
+                then: Then::Answer(answer),
+                slot: None,
+                _pin: None,
+            }));
         }
         self.go_on(thread, 0)
     }
@@ -323,7 +346,7 @@ impl<'r> Tracer<'r> {
         let result = match held.then {
             Then::Answer(answer) => answer,
             Then::Leave(after) => {
-                let peer = Peer::new(thread, &process, &self.tracees, &self.aliases, &self.sockets);
+                let peer = Peer::new(thread, &process, &self.tracees, &self.aliases, &self.sockets, &self.cow);
                 let result = self.sockets.borrow_mut().ended(thread, now.result());
                 leave(&self.rules, &peer, &held.call, after, result, &mut self.scratch)
             }

@@ -7,6 +7,7 @@
 //!     marks                  which inodes are shared, and what the image says of them ([`Marks`])
 //!     origin                 which image it was made from
 //!     tmp/                   copies on their way
+//!     ledger                 what an engine records of owners and modes
 //! CHANGES/view.lock          flocked while the view is made, and while a link is broken
 //! CHANGES/.view-…            being made, or left by a maker that was killed: removed by the next
 //! ```
@@ -44,6 +45,6 @@ pub use marks::{FileId, Mark, Marks, NotMarks};
 pub use {
     error::ViewError,
     make::Made,
-    unshare::Unshared,
+    unshare::{Turn, Unshared},
     view::{Asked, View},
 };

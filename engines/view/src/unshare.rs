@@ -1,21 +1,21 @@
 //! Breaking a link: a name that means a shared file gets a copy of its own in place.
 //!
-//! The copy is made under a lock in the view's `tmp`, complete with attributes, and exchanged with the name in one step.
-//! What comes out by that is looked at: if it is not the shared file, somebody gave the name to another file meanwhile, and
-//! the exchange is undone. So a file that a guest puts there is never lost, and a name that it removes stays removed.
+//! The copy is made in the view's `tmp`, complete with attributes, and renamed over the name. An engine that makes its
+//! guest's renames and removals itself makes them under the same lock ([`View::turn`]), so that none comes between the last
+//! look at the name and the rename: no file that a guest puts there is lost, and a name that it removes stays removed.
 
 use std::{
     ffi::CStr,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     sync::{
-        PoisonError,
+        MutexGuard, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
 };
 
 use nix::{
     errno::Errno,
-    fcntl::{AtFlags, OFlag, openat},
+    fcntl::{AtFlags, OFlag, openat, renameat},
     sys::stat::{FileStat, Mode, fchmod, fstat, fstatat, futimens},
     unistd::{UnlinkatFlags, unlinkat},
 };
@@ -50,7 +50,20 @@ impl Drop for Locked<'_> {
     }
 }
 
+/// A turn at changing names, until dropped.
+pub struct Turn<'v> {
+    _lock: Locked<'v>,
+    _turn: MutexGuard<'v, ()>,
+}
+
 impl View {
+    /// Waits until nobody breaks a link, and keeps it so.
+    #[must_use]
+    pub fn turn(&self) -> Turn<'_> {
+        let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        Turn { _lock: Locked::wait(self.lock.as_fd()), _turn: turn }
+    }
+
     /// Gives the name `host` (absolute, no symbolic link at its end) a copy of the shared file that it means, with
     /// permission bits `mode`. Times of its directory stay.
     ///
@@ -60,8 +73,7 @@ impl View {
         let bytes = host.to_bytes_with_nul();
         let slash = bytes.iter().rposition(|byte| *byte == b'/').ok_or(Errno::EINVAL)?;
         let name = CStr::from_bytes_with_nul(&bytes[slash + 1..]).map_err(|_| Errno::EINVAL)?;
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let _locked = Locked::wait(self.lock.as_fd());
+        let _turn = self.turn();
         let parent = open_parent(&bytes[..slash])?;
         let old = match fstatat(&parent, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
             Ok(stat) if is(&stat, shared) => stat,
@@ -130,48 +142,24 @@ impl<'a> Temporary<'a> {
         fstat(&to)
     }
 
-    /// Exchanges the copy with the name; `false` if the name does not mean the shared file.
+    /// Gives the copy the name, if that still means the shared file.
     fn put(&self, parent: &OwnedFd, name: &CStr, shared: &FileId, before: &FileStat) -> Result<bool, Errno> {
-        match self.exchange(parent, name) {
-            Ok(()) => {}
-            Err(Errno::ENOENT) => return Ok(false),
-            // No such call before Linux 3.15, and not on every file system.
-            Err(Errno::ENOSYS | Errno::EINVAL | Errno::EOPNOTSUPP) => {
-                nix::fcntl::renameat(self.dir, self.name.as_str(), parent, name)?;
-                return Ok(true);
-            }
+        match fstatat(parent, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Ok(stat) if is(&stat, shared) => {}
+            Ok(_) | Err(Errno::ENOENT) => return Ok(false),
+            Err(errno) => return Err(errno),
+        }
+        match renameat(self.dir, self.name.as_str(), parent, name) {
             Err(Errno::EACCES | Errno::EPERM) => {
                 // The guest has locked the directory; to the guest, changing a file in it is no change of the directory.
                 let mode = Mode::from_bits_truncate(before.st_mode & 0o7777);
                 fchmod(parent, mode | Mode::S_IWUSR | Mode::S_IXUSR)?;
-                let done = self.exchange(parent, name);
+                let done = renameat(self.dir, self.name.as_str(), parent, name);
                 fchmod(parent, mode)?;
-                done?;
+                done.map(|()| true)
             }
-            Err(errno) => return Err(errno),
+            answer => answer.map(|()| true),
         }
-        let out = fstatat(self.dir, self.name.as_str(), AtFlags::AT_SYMLINK_NOFOLLOW)?;
-        if is(&out, shared) {
-            return Ok(true);
-        }
-        self.exchange(parent, name)?;
-        Ok(false)
-    }
-
-    fn exchange(&self, parent: &OwnedFd, name: &CStr) -> Result<(), Errno> {
-        let own = std::ffi::CString::new(self.name.as_str()).map_err(|_| Errno::EINVAL)?;
-        // SAFETY: both names are NUL-terminated and outlive the call, which writes to no memory of this process.
-        let done = unsafe {
-            libc::syscall(
-                libc::SYS_renameat2,
-                self.dir.as_raw_fd(),
-                own.as_ptr(),
-                parent.as_raw_fd(),
-                name.as_ptr(),
-                libc::RENAME_EXCHANGE,
-            )
-        };
-        Errno::result(done).map(drop)
     }
 }
 

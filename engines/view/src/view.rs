@@ -107,6 +107,12 @@ impl View {
         &self.root
     }
 
+    /// Where an engine may keep what a guest is told of files; it goes with the view.
+    #[must_use]
+    pub fn ledger(&self) -> PathBuf {
+        self.root.with_file_name("ledger")
+    }
+
     /// Which of its inodes are shared.
     #[must_use]
     pub fn marks(&self) -> Marks<'_> {

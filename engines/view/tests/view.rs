@@ -199,6 +199,7 @@ fn of_many_that_break_one_link_one_wins_and_no_new_file_is_lost() {
                 .collect();
             barrier.wait();
             if round % 2 == 0 {
+                let _turn = view.turn();
                 fs::rename(&other, &file).expect("rename");
             }
             breaking.into_iter().map(|thread| thread.join().expect("a thread")).sum()

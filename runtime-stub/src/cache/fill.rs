@@ -9,6 +9,7 @@ use std::{
 
 use coracle_format::{Index, Kind, parse_hex};
 use coracle_paths::table;
+use coracle_view::truths;
 use nix::{
     NixPath,
     errno::Errno,
@@ -231,6 +232,7 @@ impl Filler<'_> {
         if let Some(table) = table(&index) {
             trust::write(dir.as_fd(), trust::NAMES, &table)?;
         }
+        trust::write(dir.as_fd(), trust::TRUTHS, &truths(&index, self.bundle.index_digest()))?;
         trust::write_trust(dir.as_fd(), root.as_fd(), &index, self.boot)?;
         Ok(stats)
     }
@@ -266,6 +268,7 @@ impl Filler<'_> {
             root: dir.join(trust::ROOT),
             index: dir.join(trust::INDEX),
             names: dir.join(trust::NAMES),
+            truths: dir.join(trust::TRUTHS),
             dir,
             lease: lease::make_inherited(lease),
             hit: stats.is_none(),
@@ -288,6 +291,20 @@ fn table(index: &Index) -> Option<Vec<u8>> {
         Some((entry.path.as_slice(), kind))
     });
     table::build(entries).ok()
+}
+
+/// What the index says of modes and owners, and the disk does not.
+fn truths(index: &Index, digest: &coracle_format::Digest) -> Vec<u8> {
+    let files = index.entries.iter().filter_map(|entry| {
+        // Whatever name of a file is met first, it is the same file.
+        let file = match &entry.kind {
+            Kind::File { .. } | Kind::Directory => entry,
+            Kind::HardLink { entry } => index.entries.get(*entry as usize)?,
+            _ => return None,
+        };
+        Some((entry.path.as_slice(), truths::Truth { mode: file.mode, uid: file.uid, gid: file.gid }))
+    });
+    truths::write(digest, files)
 }
 
 /// renameat2(2) as a system call: musl has no function for it.

@@ -7,6 +7,7 @@
 //!         lease                  flocked by every job that uses the tree; a line per start (`lease`)
 //!         index                  the index, decompressed, for engines
 //!         names                  the tree's names as a table, for engines that resolve paths; older trees have none
+//!         truths                 true modes and owners of its files, for engines that make views of it
 //!         root/                  the tree
 //!         trust                  under which boots the tree was found whole (`trust`)
 //!     DIGEST.lock                who unpacks, and how far (`lock`)
@@ -76,6 +77,8 @@ pub struct Cached {
     pub index: PathBuf,
     /// The table of the tree's names (`coracle_paths::table`): `dir/names`, which trees of older versions lack.
     pub names: PathBuf,
+    /// What the image says of modes and owners (`coracle_view::truths`): `dir/truths`, which trees of older versions lack.
+    pub truths: PathBuf,
     /// Keeps the tree from being cleaned up. Inherited over exec: it must stay open until the last process ends.
     pub lease: OwnedFd,
     /// It was there already.

@@ -44,6 +44,8 @@ pub(super) const ROOT: &str = "root";
 pub(super) const INDEX: &str = "index";
 /// The table of the tree's names.
 pub(super) const NAMES: &str = "names";
+/// The list of true modes and owners.
+pub(super) const TRUTHS: &str = "truths";
 
 const HEADER: &str = "coracle-tree 1";
 

@@ -89,6 +89,7 @@ pub fn plan(order: &Order, caller: &Caller) -> Result<Plan, LaunchError> {
         version: SPEC_VERSION,
         root: order.root.clone(),
         names: None,
+        truths: None,
         access: order.access.clone(),
         scratch: made,
         argv,

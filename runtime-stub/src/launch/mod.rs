@@ -58,6 +58,8 @@ pub struct Inputs<'a> {
     pub root: &'a Path,
     /// The tree's table of names, where it would be: an engine sees whether it is there.
     pub names: Option<&'a Path>,
+    /// The list of true modes and owners, where it would be.
+    pub truths: Option<&'a Path>,
     /// Directory shared by all runs of this tree; none in a dry run, which then writes nothing.
     pub shared: Option<&'a Path>,
     /// Where a run's own files may go.
@@ -145,6 +147,7 @@ pub fn plan(inputs: &Inputs) -> Result<Plan, LaunchError> {
         version: SPEC_VERSION,
         root: inputs.root.to_owned(),
         names: inputs.names.map(Path::to_owned),
+        truths: inputs.truths.map(Path::to_owned),
         ledger: None,
         access,
         scratch: own

@@ -60,6 +60,7 @@ impl World {
             bundle: Path::new("/x/app.run"),
             root: &self.dir.path().join("root"),
             names: None,
+            truths: None,
             shared: Some(&self.dir.path().join("made")),
             places: &places,
         })

@@ -125,6 +125,7 @@ pub(crate) fn spec(tree: &Path, argv: &[&str]) -> LaunchSpec {
         version: SPEC_VERSION,
         root: tree.to_owned(),
         names: None,
+        truths: None,
         access: Access::ReadOnly,
         scratch: PathBuf::from("/nonexistent"),
         argv: argv.iter().map(OsString::from).collect(),

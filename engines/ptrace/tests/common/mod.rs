@@ -64,6 +64,7 @@ pub(crate) fn spec(tree: &Tree, argv: &[&str]) -> LaunchSpec {
         version: SPEC_VERSION,
         root: tree.root.clone(),
         names: None,
+        truths: None,
         access: Access::ReadOnly,
         scratch,
         argv: argv.iter().map(OsString::from).collect(),

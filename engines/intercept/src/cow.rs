@@ -1,0 +1,386 @@
+//! Copy-on-write views: whatever would change a file that is shared gets the guest a file of its own first.
+//!
+//! A view is a tree of hard links into a shared tree ([`coracle_view`]); its [`Marks`](coracle_view::Marks) tell shared
+//! inodes, under whatever name they are met. Before a call that may change a file the name is looked at, and if it means a
+//! shared file, the transport puts a copy in its place ([`Guest::unshare`]). The order of errors is the kernel's: what the
+//! file's true mode forbids is not copied, and the kernel refuses it.
+//!
+//! Rules:
+//! - Between the look and the call another thread may give the name to a shared file. What then changes data is stopped by
+//!   the kernel, since shared files have no write bits on disk; what changes attributes, which an owner always may, goes to a
+//!   *pinned* file ([`Guest::pin`]): looked at through a descriptor and reached by it, whatever its name means by then.
+//!   Where shared files do have write bits, or the host's root runs this, data is pinned too.
+//! - A descriptor that was opened for reading before the copy keeps the shared file and shows its content as it was, as
+//!   under overlayfs. A change of attributes through it goes to the file that has its name now.
+//! - A shared file that has no name left in the view cannot be changed: `EROFS`.
+//! - The guest is shown the true mode, the links that the image has, and (if it takes itself for root) the true owner.
+
+use core::ffi::CStr;
+
+use coracle_paths::{Found, PATH_MAX, Resolved};
+use coracle_view::{FileId, Mark, Marks};
+
+use crate::{
+    Call, Errno, Guest, Rules,
+    errno::EROFS,
+    ledger::Inode,
+    meaning::{AT_EMPTY_PATH, Intent, Last, O_ACCMODE, O_NOFOLLOW, O_PATH, O_TMPFILE, O_TRUNC, PathArg, Row, W_OK},
+    table,
+    translate::start_descriptor,
+};
+
+const S_IFMT: u32 = 0o170_000;
+const S_IFREG: u16 = 0o100_000;
+const S_IFLNK: u32 = 0o120_000;
+const OWNER_MAY_WRITE: u16 = 0o200;
+
+/// As often a name may change its meaning while we look; a guest that goes on longer wants it so.
+const TRIES: usize = 16;
+
+/// A file as stat(2) tells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct File {
+    /// Which one.
+    pub id: FileId,
+    /// `st_mode`.
+    pub mode: u32,
+}
+
+/// What a call wants of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wish {
+    Nothing,
+    /// To change its data.
+    Data,
+    /// To change what is known of it.
+    Attribute,
+    /// To give it another name.
+    Name,
+    /// To know, with the mode in this argument, what may be done.
+    Ask(u8),
+}
+
+/// A host path with its NUL, of our own.
+struct Name {
+    bytes: [u8; PATH_MAX],
+}
+
+impl Name {
+    fn new(parts: [&[u8]; 3]) -> Result<Self, Errno> {
+        let mut name = Self { bytes: [0; PATH_MAX] };
+        let mut len = 0;
+        for part in parts {
+            name.bytes.get_mut(len..len + part.len()).ok_or(Errno::ENAMETOOLONG)?.copy_from_slice(part);
+            len += part.len();
+        }
+        if len < PATH_MAX { Ok(name) } else { Err(Errno::ENAMETOOLONG) }
+    }
+
+    fn path(&self) -> &CStr {
+        CStr::from_bytes_until_nul(&self.bytes).unwrap_or(c"")
+    }
+}
+
+/// One call in a run that has a view.
+pub(crate) struct Cow<'a, G> {
+    rules: &'a Rules<'a>,
+    guest: &'a G,
+    row: &'a Row,
+    marks: Marks<'a>,
+}
+
+/// Room for a link's text, and for a guest path.
+pub(crate) type Memory<'m> = (&'m mut [u8], &'m mut [u8]);
+
+impl<'a, G: Guest> Cow<'a, G> {
+    /// None if the guest's tree is no view.
+    pub(crate) fn of(rules: &'a Rules<'a>, guest: &'a G, row: &'a Row) -> Option<Self> {
+        rules.marks.map(|marks| Self { rules, guest, row, marks })
+    }
+
+    /// Sees to it that the call harms no shared file. `given` is its host path as the kernel would get it. `Some(len)` says
+    /// that the path is to be `text[..len]` instead, with its NUL; the call's flags then fit that.
+    ///
+    /// # Errors
+    /// What copying the file said, and [`EROFS`].
+    pub(crate) fn protect(
+        &self,
+        call: &mut Call,
+        (arg, place): (&PathArg, &Resolved<'_>),
+        given: &[u8],
+        memory: Memory<'_>,
+    ) -> Result<Option<usize>, Errno> {
+        let wish = self.wish(call, arg);
+        if wish == Wish::Nothing || place.found == Found::Missing {
+            return Ok(None);
+        }
+        let given = given.strip_suffix(b"\0").unwrap_or(given);
+        let mut link = [0; 48];
+        let name = if given.first() == Some(&b'/') {
+            Name::new([given, b"", b""])?
+        } else {
+            // Below a directory that only the guest can name.
+            let len = self.guest.link(start_descriptor(call, arg.dir), &mut link);
+            Name::new([&link[..len], b"/", given])?
+        };
+        let follow = place.magic.is_some();
+        // What is not there, or cannot be seen, is the kernel's to refuse.
+        let Ok(file) = self.guest.file(name.path(), follow) else { return Ok(None) };
+        let mark = self.marks.find(&file.id);
+        if let Wish::Ask(at) = wish {
+            if mark.is_some_and(|mark| self.may_write(mark)) {
+                // Asked without it: the kernel would look at the mode on disk.
+                call.args[usize::from(at)] &= !W_OK;
+            }
+            return Ok(None);
+        }
+        let pinned = place.bind.is_none()
+            && match wish {
+                Wish::Attribute => file.mode & S_IFMT != S_IFLNK,
+                Wish::Data => self.rules.identity.host_uid == 0 || self.marks.writable_on_disk(),
+                _ => false,
+            };
+        let Some(mark) = mark else {
+            return if pinned { self.pin(call, arg, &name, memory.0).map(Some) } else { Ok(None) };
+        };
+        if self.is_refused(wish, mark) {
+            return Ok(None);
+        }
+        if follow {
+            let len = self.guest.readlink(name.path(), memory.0)?;
+            let (name, text) = self.name_of(&file.id, len, memory)?;
+            self.unshare(&name, &file.id, mark)?;
+            return self.pin(call, arg, &name, text).map(Some);
+        }
+        if place.bind.is_some() {
+            // The shared tree itself, through a bind of the user's.
+            return Err(EROFS);
+        }
+        self.unshare(&name, &file.id, mark)?;
+        if pinned { self.pin(call, arg, &name, memory.0).map(Some) } else { Ok(None) }
+    }
+
+    /// The same for a call that changes attributes of the file behind a descriptor: they are changed of the file that has its
+    /// name.
+    ///
+    /// # Errors
+    /// As [`Cow::protect`].
+    pub(crate) fn protect_descriptor(
+        &self,
+        call: &mut Call,
+        arg: &PathArg,
+        descriptor: i32,
+        memory: Memory<'_>,
+    ) -> Result<Option<usize>, Errno> {
+        let Ok(file) = self.guest.descriptor(descriptor) else { return Ok(None) };
+        let Some(mark) = self.marks.find(&file.id) else { return Ok(None) };
+        if self.is_refused(Wish::Attribute, mark) {
+            return Ok(None);
+        }
+        let len = self.guest.place(Some(descriptor), memory.0).map_err(|_| EROFS)?;
+        let (name, text) = self.name_of(&file.id, len, memory)?;
+        self.unshare(&name, &file.id, mark)?;
+        self.pin(call, arg, &name, text).map(Some)
+    }
+
+    /// Whether the file behind a descriptor is shared.
+    pub(crate) fn is_shared(&self, descriptor: i32) -> bool {
+        self.guest.descriptor(descriptor).is_ok_and(|file| self.marks.find(&file.id).is_some())
+    }
+
+    fn wish(&self, call: &Call, arg: &PathArg) -> Wish {
+        match arg.intent {
+            Intent::Open(flags) => {
+                let flags = call.arg(flags);
+                let writes = flags & (O_ACCMODE | O_TRUNC) != 0 && flags & O_TMPFILE == 0;
+                if writes && flags & O_PATH == 0 { Wish::Data } else { Wish::Nothing }
+            }
+            Intent::Write | Intent::Size => Wish::Data,
+            // Of an owner only what is told is changed then.
+            Intent::Owner if self.rules.identity.pretends() => Wish::Nothing,
+            Intent::Attribute | Intent::Owner => Wish::Attribute,
+            Intent::Read if self.row.name.starts_with("link") => Wish::Name,
+            Intent::Access(mode) if call.arg(mode) & W_OK != 0 => Wish::Ask(mode),
+            _ => Wish::Nothing,
+        }
+    }
+
+    /// Whether the guest may write to a file by its true mode: the host's owner of all files is the guest's user.
+    fn may_write(&self, mark: Mark) -> bool {
+        let identity = &self.rules.identity;
+        mark.mode & OWNER_MAY_WRITE != 0 || identity.uid == 0 || identity.host_uid == 0
+    }
+
+    /// Whether the kernel will refuse the call by the file's mode, on disk as in truth.
+    fn is_refused(&self, wish: Wish, mark: Mark) -> bool {
+        (wish == Wish::Data || self.row.name.contains("xattr")) && !self.may_write(mark)
+    }
+
+    /// The name in the tree of a file that the kernel calls `text[..len]`, and the text's memory.
+    fn name_of<'m>(&self, file: &FileId, len: usize, (text, guest): Memory<'m>) -> Result<(Name, &'m mut [u8]), Errno> {
+        let host = text.get(..len).ok_or(Errno::ENAMETOOLONG)?;
+        let found = self.rules.view.to_guest(host, guest).ok_or(EROFS)?;
+        if found.bind.is_some() {
+            return Err(EROFS);
+        }
+        // What a copy took the name of has none any more.
+        let host = if found.deleted { &host[..len - coracle_paths::DELETED.len()] } else { host };
+        let name = Name::new([host, b"", b""])?;
+        let now = self.guest.file(name.path(), false).map_err(|_| EROFS)?;
+        let same = now.id == *file || self.guest.successor(file) == Some(now.id.inode);
+        if same { Ok((name, text)) } else { Err(EROFS) }
+    }
+
+    /// Breaks the link of a name that means a shared file, until it means none.
+    fn unshare(&self, name: &Name, file: &FileId, mark: Mark) -> Result<(), Errno> {
+        let (mut file, mut mark) = (*file, mark);
+        for _ in 0..TRIES {
+            // Who takes itself for root opens whatever it likes, so the mode on disk must not stand in its way.
+            let root = self.rules.identity.pretends() && self.rules.identity.uid == 0;
+            let mode = u32::from(mark.mode) | if root { 0o600 } else { 0 };
+            if let Some(new) = self.guest.unshare(name.path(), &file, mode & 0o1777)? {
+                self.carry(&file, &new, mark);
+            }
+            // Renamed meanwhile, perhaps, or removed.
+            let Ok(now) = self.guest.file(name.path(), false) else { return Ok(()) };
+            let Some(other) = self.marks.find(&now.id) else { return Ok(()) };
+            (file, mark) = (now.id, other);
+        }
+        Err(EROFS)
+    }
+
+    /// What the guest was told of the shared file holds for its copy.
+    fn carry(&self, old: &FileId, new: &FileId, mark: Mark) {
+        let Some(ledger) = self.rules.ledger else { return };
+        let inode = |file: &FileId| Inode { device: file.device, number: file.inode };
+        let mut entry = ledger.get(inode(old)).unwrap_or_default();
+        entry.shared = false;
+        entry.owner = entry.owner.or(mark.owner);
+        entry.mode = entry.mode.or(Some(S_IFREG | mark.mode & 0o7777));
+        // A full ledger forgets an owner; the file is right.
+        let _ = ledger.put(inode(new), &entry);
+    }
+
+    /// Pins the file that a name means, once that is not shared, and changes the call so that it follows the pin's path,
+    /// whose length with its NUL is returned.
+    fn pin(&self, call: &mut Call, arg: &PathArg, name: &Name, text: &mut [u8]) -> Result<usize, Errno> {
+        for _ in 0..TRIES {
+            let (file, len) = self.guest.pin(name.path(), text)?;
+            let Some(mark) = self.marks.find(&file.id) else {
+                self.follow(call, arg);
+                return Ok(len);
+            };
+            self.unshare(name, &file.id, mark)?;
+        }
+        Err(EROFS)
+    }
+
+    /// Changes a call that would not follow its path's last link into one that does.
+    fn follow(&self, call: &mut Call, arg: &PathArg) {
+        match arg.last {
+            Last::NoFollowIf(at, flag) => call.args[usize::from(at)] &= !(flag | AT_EMPTY_PATH),
+            Last::Open(at) => call.args[usize::from(at)] &= !O_NOFOLLOW,
+            _ => {}
+        }
+        if let Some(number) = table::following(self.row).and_then(|row| row.number(call.abi)) {
+            call.number = u64::from(number);
+        }
+    }
+}
+
+/// Shows a structure that the kernel has written to the guest.
+pub(crate) fn show_at<G: Guest>(rules: &Rules<'_>, guest: &G, at: u64, layout: crate::Layout) {
+    /// Of a `struct statx`, up to the device's number; the others are shorter.
+    const LARGEST: usize = 144;
+    if rules.marks.is_none() {
+        return;
+    }
+    let mut structure = [0; LARGEST];
+    let size = if layout == crate::Layout::Stat64 { 96 } else { LARGEST };
+    let structure = &mut structure[..size];
+    if guest.read(at, structure).is_ok() && show(rules, structure, layout) {
+        let _ = guest.write(at, structure);
+    }
+}
+
+/// Shows a stat structure's file as the image has it; `true` if that changed anything.
+pub(crate) fn show(rules: &Rules<'_>, structure: &mut [u8], layout: crate::Layout) -> bool {
+    let Some(marks) = rules.marks else { return false };
+    let fields = Fields::of(layout);
+    let Some(file) = fields.file(structure) else { return false };
+    let Some(mark) = marks.find(&file) else { return false };
+    let mut put = |at: usize, size: usize, value: u64| {
+        if let Some(place) = structure.get_mut(at..at + size) {
+            place.copy_from_slice(&value.to_le_bytes()[..size]);
+        }
+    };
+    put(fields.mode.0, 2, u64::from(S_IFREG | mark.mode & 0o7777));
+    put(fields.links.0, fields.links.1, u64::from(mark.links));
+    if rules.identity.pretends()
+        && let Some((uid, gid)) = mark.owner
+    {
+        put(layout.owner(), 4, u64::from(uid));
+        put(layout.owner() + 4, 4, u64::from(gid));
+    }
+    true
+}
+
+/// Where a structure has what, and how many bytes of it.
+struct Fields {
+    device: (usize, usize),
+    inode: (usize, usize),
+    mode: (usize, usize),
+    links: (usize, usize),
+    seconds: (usize, usize),
+    nanoseconds: usize,
+}
+
+impl Fields {
+    fn of(layout: crate::Layout) -> Self {
+        match layout {
+            crate::Layout::Stat => {
+                Self { device: (0, 8), inode: (8, 8), mode: (24, 4), links: (16, 8), seconds: (88, 8), nanoseconds: 96 }
+            }
+            crate::Layout::Stat64 => Self {
+                device: (0, 8),
+                inode: (88, 8),
+                mode: (16, 4),
+                links: (20, 4),
+                seconds: (72, 4),
+                nanoseconds: 76,
+            },
+            // Its device is two numbers: see `file`.
+            crate::Layout::Statx => Self {
+                device: (136, 8),
+                inode: (32, 8),
+                mode: (28, 2),
+                links: (16, 4),
+                seconds: (112, 8),
+                nanoseconds: 120,
+            },
+        }
+    }
+
+    /// Which file a structure is about.
+    #[expect(clippy::cast_possible_truncation, reason = "halves of words")]
+    fn file(&self, structure: &[u8]) -> Option<FileId> {
+        let number = |(at, size): (usize, usize)| {
+            let mut bytes = [0; 8];
+            bytes[..size].copy_from_slice(structure.get(at..at + size)?);
+            Some(u64::from_le_bytes(bytes))
+        };
+        let device = match self.device {
+            (136, _) => {
+                let (major, minor) = (number((136, 4))?, number((140, 4))?);
+                // As makedev(3) joins them.
+                (minor & 0xff) | (major & 0xfff) << 8 | (minor & !0xff) << 12 | (major & !0xfff) << 32
+            }
+            other => number(other)?,
+        };
+        let seconds = number(self.seconds)?;
+        let seconds =
+            if self.seconds.1 == 4 { i64::from((seconds as u32).cast_signed()) } else { seconds.cast_signed() };
+        let nanoseconds = number((self.nanoseconds, 4))? as u32;
+        Some(FileId { device, inode: number(self.inode)?, mtime: (seconds, nanoseconds) })
+    }
+}

@@ -1,0 +1,101 @@
+//! The tracer's part in copy-on-write: it breaks links, and holds files for calls that must reach just them.
+
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    ffi::CStr,
+    io::Write,
+    mem::MaybeUninit,
+    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+};
+
+use coracle_api::RunError;
+use coracle_intercept::{Errno, File, FileId};
+use coracle_view::{Asked, Turn, Unshared, View, ViewError};
+
+use crate::peer::last_errno;
+
+/// The view of a run, if its guest has one, and what became of its files in this run.
+#[derive(Debug, Default)]
+pub(crate) struct CopyOnWrite<'v> {
+    view: Option<&'v View>,
+    /// What the call at hand is to reach, until [`take_pin`](Self::take_pin).
+    pin: RefCell<Option<OwnedFd>>,
+    /// Shared inode to the number of its last copy.
+    copies: RefCell<HashMap<u64, u64>>,
+}
+
+impl<'v> CopyOnWrite<'v> {
+    pub(crate) fn new(view: Option<&'v View>) -> Self {
+        Self { view, ..Self::default() }
+    }
+
+    /// The descriptor behind a path that [`pin`](Self::pin) wrote: to be held until the call has been made.
+    pub(crate) fn take_pin(&self) -> Option<OwnedFd> {
+        self.pin.take()
+    }
+
+    /// Keeps names as they are while a call that changes some is made.
+    pub(crate) fn turn(&self) -> Option<Turn<'v>> {
+        self.view.map(View::turn)
+    }
+
+    pub(crate) fn unshare(&self, host: &CStr, shared: &FileId, mode: u32) -> Result<Option<FileId>, Errno> {
+        let view = self.view.ok_or(Errno::EINVAL)?;
+        match view.unshare(host, shared, mode) {
+            Ok(Unshared::Copied(new)) => {
+                self.copies.borrow_mut().insert(shared.inode, new.inode);
+                Ok(Some(new))
+            }
+            Ok(Unshared::Meanwhile) => Ok(None),
+            Err(errno) => Err(Errno(u16::try_from(errno as i32).unwrap_or(5))),
+        }
+    }
+
+    pub(crate) fn successor(&self, shared: &FileId) -> Option<u64> {
+        self.copies.borrow().get(&shared.inode).copied()
+    }
+
+    pub(crate) fn pin(&self, host: &CStr, path: &mut [u8]) -> Result<(File, usize), Errno> {
+        // SAFETY: a NUL-terminated path.
+        let fd = unsafe { libc::open(host.as_ptr(), libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC) };
+        if fd < 0 {
+            return Err(last_errno());
+        }
+        // SAFETY: the kernel just made this descriptor, and nobody else owns it.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        let file = stat(fd.as_raw_fd(), c"", libc::AT_EMPTY_PATH)?;
+        let size = path.len();
+        let mut rest = &mut *path;
+        write!(rest, "/proc/{}/fd/{}\0", std::process::id(), fd.as_raw_fd()).map_err(|_| Errno::ENAMETOOLONG)?;
+        let len = size - rest.len();
+        self.pin.replace(Some(fd));
+        Ok((file, len))
+    }
+}
+
+/// What fstatat(2) says.
+pub(crate) fn stat(dir: i32, path: &CStr, flags: i32) -> Result<File, Errno> {
+    let mut stat = MaybeUninit::<libc::stat>::uninit();
+    // SAFETY: a NUL-terminated path; fstatat writes one struct stat, which is read only when it succeeded.
+    let stat = unsafe {
+        if libc::fstatat(dir, path.as_ptr(), stat.as_mut_ptr(), flags) != 0 {
+            return Err(last_errno());
+        }
+        stat.assume_init()
+    };
+    let nanoseconds = u32::try_from(stat.st_mtime_nsec).unwrap_or(0);
+    let id = FileId { device: stat.st_dev, inode: stat.st_ino, mtime: (stat.st_mtime, nanoseconds) };
+    Ok(File { id, mode: stat.st_mode })
+}
+
+/// Opens the run's view, and makes it if there is none.
+pub(crate) fn open(asked: &Asked<'_>) -> Result<View, RunError> {
+    View::open(asked).map_err(|error| {
+        let source = match &error {
+            ViewError::Step { errno, .. } => std::io::Error::from(*errno),
+            _ => std::io::ErrorKind::InvalidInput.into(),
+        };
+        RunError::Step { what: format!("make a copy-on-write view: {error}"), source, advice: None }
+    })
+}
