@@ -4,12 +4,18 @@ use coracle_paths::Errno;
 
 /// Operation not permitted.
 pub const EPERM: Errno = Errno(1);
+/// No such process.
+pub const ESRCH: Errno = Errno(3);
+/// Input or output failed.
+pub const EIO: Errno = Errno(5);
 /// Argument list too long.
 pub const E2BIG: Errno = Errno(7);
 /// Not a program.
 pub const ENOEXEC: Errno = Errno(8);
 /// Bad descriptor.
 pub const EBADF: Errno = Errno(9);
+/// No child to wait for.
+pub const ECHILD: Errno = Errno(10);
 /// Out of memory.
 pub const ENOMEM: Errno = Errno(12);
 /// Bad address.

@@ -7,6 +7,8 @@ use std::{io, mem::offset_of};
 
 use coracle_intercept::{Abi, Rules, table::TABLE};
 
+use crate::nested::{FILTER_MARK, ptrace_number};
+
 const AUDIT_ARCH_X86_64: u32 = 0xc000_003e;
 const AUDIT_ARCH_I386: u32 = 0x4000_0003;
 /// Numbers from here on are the x32 interface, which no table of ours knows.
@@ -65,6 +67,7 @@ fn section(rules: &Rules<'_>, abi: Abi, mark: u64) -> Code {
             };
             Some((u32::from(row.number(abi)?), when))
         })
+        .chain([(ptrace_number(abi), When::Always)])
         .collect();
     calls.sort_unstable_by_key(|call| call.0);
     tree(&calls, mark)
@@ -91,7 +94,7 @@ fn tree(calls: &[(u32, When)], mark: u64) -> Code {
 }
 
 fn leaf(when: When, mark: u64) -> Code {
-    let trace = step(RETURN, libc::SECCOMP_RET_TRACE);
+    let trace = step(RETURN, libc::SECCOMP_RET_TRACE | FILTER_MARK);
     let (arg, value) = match when {
         When::Always => return vec![trace],
         When::Given(arg) => (arg, 0),
@@ -159,6 +162,8 @@ mod tests {
 
     use super::*;
 
+    const STOP: u32 = libc::SECCOMP_RET_TRACE | FILTER_MARK;
+
     /// What the kernel's interpreter does with the instructions that are used here.
     fn verdict(code: &[libc::sock_filter], arch: u32, number: u32, args: [u64; 6]) -> u32 {
         let data = libc::seccomp_data { nr: number.cast_signed(), arch, instruction_pointer: 0, args };
@@ -208,7 +213,8 @@ mod tests {
                     if let Some((at, values)) = row.and_then(coracle_intercept::Row::needs_one_of) {
                         args[usize::from(at)] = u64::from(values[values.len() - 1]);
                     }
-                    let expected = if row.is_some() { libc::SECCOMP_RET_TRACE } else { libc::SECCOMP_RET_ALLOW };
+                    let stops = row.is_some() || number == ptrace_number(abi);
+                    let expected = if stops { STOP } else { libc::SECCOMP_RET_ALLOW };
                     assert_eq!(verdict(&code, arch, number, args), expected, "{abi:?} {number} {row:?}");
                 }
             }
@@ -220,7 +226,7 @@ mod tests {
         const MARK: u64 = 0x1234_5678_9abc_def0;
         let code = program(&rules(1000), MARK);
         let pass = libc::SECCOMP_RET_ALLOW;
-        let stop = libc::SECCOMP_RET_TRACE;
+        let stop = STOP;
         let wide = |number, args| verdict(&code, AUDIT_ARCH_X86_64, number, args);
         assert_eq!(wide(257, [0, 0, 0, 0, 0, MARK]), pass, "the loader's openat");
         assert_eq!(wide(257, [0, 0, 0, 0, 0, MARK ^ 1]), stop);

@@ -17,6 +17,7 @@ mod lending;
 mod loading;
 mod memory;
 mod names;
+mod nested;
 mod outside;
 mod peer;
 mod probe;

@@ -83,6 +83,17 @@ impl Registers {
         }
     }
 
+    /// At a call's end: has the program make the call again. (Both instructions for it are two bytes long.)
+    pub(crate) fn make_call_again(&mut self) {
+        self.0.rax = self.0.orig_rax;
+        self.0.rip = self.0.rip.wrapping_sub(2);
+    }
+
+    /// Shows `number` as the call that is being made.
+    pub(crate) fn show_call(&mut self, number: u64) {
+        self.0.orig_rax = number;
+    }
+
     /// The state in which the kernel starts a program: everything zero but these.
     pub(crate) fn start_program(&mut self, entry: u64, stack: u64) {
         let r = &mut self.0;

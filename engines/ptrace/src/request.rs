@@ -37,6 +37,8 @@ pub(crate) enum Resume {
     Run,
     /// Until it enters or leaves a system call.
     ToSyscall,
+    /// For one instruction.
+    Step,
     /// Stay in its group-stop, but tell of what happens (SIGCONT).
     Listen,
 }
@@ -61,17 +63,30 @@ pub(crate) fn resume(pid: i32, how: Resume, signal: i32) -> Result<(), Gone> {
     let which = match how {
         Resume::Run => libc::PTRACE_CONT,
         Resume::ToSyscall => libc::PTRACE_SYSCALL,
+        Resume::Step => libc::PTRACE_SINGLESTEP,
         Resume::Listen => libc::PTRACE_LISTEN,
     };
     request(which, pid, 0, usize::try_from(signal).unwrap_or(0)).map(drop)
 }
 
+/// Sets the options of a stopped tracee: those of all, and `more`.
+pub(crate) fn set_options(pid: i32, seccomp: bool, more: u32) -> Result<(), Gone> {
+    let options = OPTIONS | if seccomp { libc::PTRACE_O_TRACESECCOMP } else { 0 };
+    let options = usize::try_from(options.unsigned_abs() | more).map_err(|_| Gone)?;
+    request(libc::PTRACE_SETOPTIONS, pid, 0, options).map(drop)
+}
+
 /// What an event stop tells: the new process's id, or the id that a thread had before it executed.
 pub(crate) fn event_message(pid: i32) -> Result<i32, Gone> {
+    event_message_word(pid).and_then(|message| i32::try_from(message).map_err(|_| Gone))
+}
+
+/// What an event stop tells.
+pub(crate) fn event_message_word(pid: i32) -> Result<u64, Gone> {
     let mut message: libc::c_ulong = 0;
     // SAFETY: PTRACE_GETEVENTMSG writes one unsigned long to its data, which `message` is.
     let result = unsafe { libc::ptrace(libc::PTRACE_GETEVENTMSG, pid, 0_usize, &raw mut message) };
-    if result == -1 { Err(Gone) } else { i32::try_from(message).map_err(|_| Gone) }
+    if result == -1 { Err(Gone) } else { Ok(message) }
 }
 
 /// All general registers.

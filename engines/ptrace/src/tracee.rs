@@ -4,7 +4,13 @@ use std::{collections::HashMap, os::fd::OwnedFd};
 
 use coracle_intercept::{After, Call};
 
-use crate::{loading::Loading, process::Shared, registers::Registers, window::Slot};
+use crate::{
+    loading::Loading,
+    nested::{Side, Wanted},
+    process::Shared,
+    registers::Registers,
+    window::Slot,
+};
 
 /// One traced thread.
 #[derive(Debug)]
@@ -13,8 +19,10 @@ pub(crate) struct Tracee {
     pub(crate) process: Shared,
     /// What it is in the middle of.
     pub(crate) doing: Doing,
-    /// With every call stopping: whether the next such stop is a call's end.
+    /// Where calls stop: whether the next such stop is a call's end.
     pub(crate) inside: bool,
+    /// What it is to guests that debug.
+    pub(crate) side: Side,
 }
 
 impl Tracee {
@@ -62,6 +70,8 @@ pub(crate) enum Then {
     Answer(i64),
     /// It was made.
     Leave(After),
+    /// It is a wait of a process that debugs.
+    Wait(Wanted),
 }
 
 /// All tracees, by thread id.

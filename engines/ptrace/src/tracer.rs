@@ -2,11 +2,12 @@
 //!
 //! With the filter (P1) a tracee stops only when it enters a call of the table, at events, and at signals; a second time at
 //! the call's end only if something was changed. Without it (P2) every call stops twice. Rules:
-//! - A stopped tracee is always resumed, exactly once, before the next wait, unless it waits for its parent's word.
+//! - A stopped tracee is always resumed, exactly once, before the next wait, unless it waits for its parent's word, or for
+//!   that of a guest that debugs it (see [`crate::nested`]).
 //! - A request that fails means that the tracee was killed meanwhile ([`Gone`]): the next wait tells.
 //! - Registers that were changed are kept in [`Held`] and come back at the call's end.
 
-use std::{cell::RefCell, collections::hash_map::Entry, ffi::CString, io, os::fd::OwnedFd, rc::Rc};
+use std::{cell::RefCell, collections::hash_map::Entry, ffi::CString, io, os::fd::OwnedFd, ptr, rc::Rc};
 
 use coracle_api::Ended;
 use coracle_intercept::{Abi, Call, Outside, Rules, Scratch, Verdict, enter, leave};
@@ -18,6 +19,7 @@ use crate::{
     lending::{lend, lend_program},
     loading,
     memory::Memory,
+    nested::{Debuggers, Event, Side},
     outside,
     peer::{Aliases, Peer},
     process::Process,
@@ -31,15 +33,17 @@ use crate::{
 
 /// A tracer of one guest and all its children.
 pub(crate) struct Tracer<'r> {
-    rules: Rules<'r>,
+    pub(crate) rules: Rules<'r>,
     /// Every call stops (P2), rather than those of the filter (P1).
-    every: bool,
+    pub(crate) every: bool,
     /// Seccomp stops come before syscall stops (Linux < 4.8).
-    old_order: bool,
+    pub(crate) old_order: bool,
     /// The first execve(2) has been seen: from then on, calls are the guest's.
     armed: bool,
     main: i32,
-    tracees: Tracees,
+    pub(crate) tracees: Tracees,
+    /// Guests that debug others.
+    pub(crate) debuggers: Debuggers,
     aliases: Aliases,
     sockets: RefCell<Sockets>,
     cow: CopyOnWrite<'r>,
@@ -50,6 +54,15 @@ pub(crate) struct Tracer<'r> {
     scratch: Box<Scratch>,
     /// The guest's program was started.
     started: bool,
+}
+
+/// Where a call is caught.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// At its entry, where every call stops: its end stops too.
+    Entry,
+    /// By the filter.
+    Filter,
 }
 
 /// What was learnt when the guest had ended.
@@ -79,6 +92,7 @@ impl<'r> Tracer<'r> {
             armed: !every,
             main: 0,
             tracees: Tracees::new(),
+            debuggers: Debuggers::default(),
             aliases: Aliases::default(),
             sockets: RefCell::default(),
             cow: CopyOnWrite::new(view),
@@ -95,7 +109,8 @@ impl<'r> Tracer<'r> {
     pub(crate) fn adopt(&mut self, main: i32) -> io::Result<()> {
         self.main = main;
         let window = self.window.address();
-        let first = Tracee { process: Process::new(main, window), doing: Doing::Nothing, inside: false };
+        let process = Process::new(main, window);
+        let first = Tracee { process, doing: Doing::Nothing, inside: false, side: Side::default() };
         self.tracees.insert(main, first);
         if self.every {
             // It runs since it was seized: have it stop at calls from now on, before it makes any of the guest's.
@@ -116,8 +131,9 @@ impl<'r> Tracer<'r> {
     pub(crate) fn run(&mut self) -> io::Result<Outcome> {
         let ended = loop {
             let mut status = 0;
-            // SAFETY: waitpid writes one int.
-            let thread = unsafe { libc::waitpid(-1, &raw mut status, libc::__WALL) };
+            let usage = if self.debuggers.are_any() { &raw mut self.debuggers.usage.0 } else { ptr::null_mut() };
+            // SAFETY: wait4 writes one int, and a rusage if it is given one.
+            let thread = unsafe { libc::wait4(-1, &raw mut status, libc::__WALL, usage) };
             if thread < 0 {
                 let error = io::Error::last_os_error();
                 if error.kind() == io::ErrorKind::Interrupted {
@@ -140,7 +156,8 @@ impl<'r> Tracer<'r> {
             let _ = self.stopped(thread, libc::WSTOPSIG(status), status >> 16);
             return None;
         }
-        if let Some(tracee) = self.tracees.remove(&thread) {
+        if let Some(mut tracee) = self.tracees.remove(&thread) {
+            self.ended(thread, tracee.id(), tracee.side.bond.take(), status);
             self.forget(tracee);
             self.sockets.borrow_mut().forget(thread);
         }
@@ -163,15 +180,20 @@ impl<'r> Tracer<'r> {
     }
 
     fn stopped(&mut self, thread: i32, signal: i32, event: i32) -> Result<(), Gone> {
+        if let Some(tracee) = self.tracees.get_mut(&thread) {
+            tracee.side.stopped();
+        }
         match event {
-            libc::PTRACE_EVENT_SECCOMP => self.entered(thread),
+            libc::PTRACE_EVENT_SECCOMP => self.caught(thread),
             libc::PTRACE_EVENT_EXEC => self.executed(thread),
-            libc::PTRACE_EVENT_FORK | libc::PTRACE_EVENT_VFORK | libc::PTRACE_EVENT_CLONE => self.gave_birth(thread),
+            libc::PTRACE_EVENT_FORK | libc::PTRACE_EVENT_VFORK | libc::PTRACE_EVENT_CLONE => {
+                self.gave_birth(thread, Event(event.unsigned_abs()))
+            }
             libc::PTRACE_EVENT_STOP => self.stopped_as_group(thread, signal),
             0 if signal == libc::SIGTRAP | 0x80 => self.at_call(thread),
             0 if signal == libc::SIGTRAP && self.is_loading(thread) => self.loaded(thread),
-            0 => self.go_on(thread, signal),
-            _ => self.go_on(thread, 0),
+            0 => self.signalled(thread, signal),
+            _ => self.passed(thread, Event(event.unsigned_abs())),
         }
     }
 
@@ -180,13 +202,17 @@ impl<'r> Tracer<'r> {
     }
 
     /// Resumes a tracee as what it is doing asks.
-    fn go_on(&mut self, thread: i32, signal: i32) -> Result<(), Gone> {
-        let how = match self.tracees.get(&thread).map(|tracee| &tracee.doing) {
-            Some(Doing::Loading(_)) => Resume::Run,
-            Some(Doing::Call(_) | Doing::Executing(..)) => Resume::ToSyscall,
-            _ if self.every => Resume::ToSyscall,
-            _ => Resume::Run,
+    pub(crate) fn go_on(&mut self, thread: i32, signal: i32) -> Result<(), Gone> {
+        let Some(tracee) = self.tracees.get(&thread) else { return resume(thread, Resume::Run, signal) };
+        let how = match &tracee.doing {
+            Doing::Loading(_) => Resume::Run,
+            Doing::Call(_) | Doing::Executing(..) => Resume::ToSyscall,
+            _ => self.way_on(thread, tracee),
         };
+        if let Some(tracee) = self.tracees.get_mut(&thread) {
+            tracee.inside &= how == Resume::ToSyscall;
+            tracee.side.resumes(thread, self.every);
+        }
         resume(thread, how, signal)
     }
 
@@ -194,46 +220,47 @@ impl<'r> Tracer<'r> {
     fn stopped_as_group(&mut self, thread: i32, signal: i32) -> Result<(), Gone> {
         if let Entry::Vacant(place) = self.tracees.entry(thread) {
             // Its parent's event is still to come.
-            place.insert(Tracee { process: Process::new(thread, 0), doing: Doing::WaitingForParent, inside: false });
+            let (process, side) = (Process::new(thread, 0), Side::default());
+            place.insert(Tracee { process, doing: Doing::WaitingForParent, inside: false, side });
             return Ok(());
         }
-        if matches!(signal, libc::SIGSTOP | libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU) {
-            return resume(thread, Resume::Listen, 0);
-        }
-        self.go_on(thread, 0)
+        self.group_stopped(thread, signal)
     }
 
-    fn gave_birth(&mut self, parent: i32) -> Result<(), Gone> {
+    fn gave_birth(&mut self, parent: i32, event: Event) -> Result<(), Gone> {
         let child = event_message(parent)?;
         if let Some(known) = self.tracees.get(&parent) {
             // SAFETY: tgkill with signal 0 only asks whether the thread is in the process.
             let is_thread = unsafe { libc::syscall(libc::SYS_tgkill, known.id(), child, 0) } == 0;
             let process = if is_thread { Rc::clone(&known.process) } else { known.process.borrow().fork(child) };
-            let newborn = Tracee { process, doing: Doing::Nothing, inside: false };
+            let side = Side::of(parent, self.inherited(parent, child, event));
+            let newborn = Tracee { process, doing: Doing::Nothing, inside: false, side };
             let waited = self.tracees.insert(child, newborn).is_some();
             if waited {
                 // It may have been killed while it waited.
-                let _ = self.go_on(child, 0);
+                let _ = self.group_stopped(child, libc::SIGTRAP);
             }
         }
-        self.go_on(parent, 0)
+        self.bore(parent, child, event)
     }
 
     /// At a call's entry or end.
     fn at_call(&mut self, thread: i32) -> Result<(), Gone> {
         let Some(tracee) = self.tracees.get_mut(&thread) else { return resume(thread, Resume::Run, 0) };
         tracee.inside = !tracee.inside;
-        match (tracee.inside, self.every) {
-            (true, true) => self.entered(thread),
-            (true, false) => self.go_on(thread, 0),
-            (false, _) => self.left(thread),
+        if !tracee.inside {
+            return self.left(thread);
         }
+        if matches!(tracee.doing, Doing::Call(_) | Doing::Executing(..)) {
+            // The filter caught it before (Linux < 4.8).
+            return self.go_on(thread, 0);
+        }
+        if self.shows_entry(thread) { Ok(()) } else { self.entered(thread, Place::Entry) }
     }
 
-    /// A call of the table is being entered.
-    fn entered(&mut self, thread: i32) -> Result<(), Gone> {
+    /// A call of the table, or any, is being entered.
+    pub(crate) fn entered(&mut self, thread: i32, place: Place) -> Result<(), Gone> {
         let now = registers(thread)?;
-        let Some(tracee) = self.tracees.get(&thread) else { return self.go_on(thread, 0) };
         let mut call = Call { abi: now.abi(), number: now.number(), args: now.args() };
         if !self.armed {
             let execve = libc::SYS_execve.cast_unsigned();
@@ -242,17 +269,21 @@ impl<'r> Tracer<'r> {
             }
             self.armed = true;
         }
+        if self.debugging_call(thread, now, &call, place)? {
+            return Ok(());
+        }
+        let Some(tracee) = self.tracees.get(&thread) else { return Ok(()) };
         let (before, seen_at) = (call, tracee.process.borrow().window);
         let peer = Peer::new(thread, &tracee.process, &self.tracees, &self.aliases, &self.sockets, &self.cow);
         let verdict = enter(&self.rules, &peer, &mut call, &mut self.scratch);
         let pin = self.cow.take_pin();
         match verdict {
             Verdict::Pass => self.go_on(thread, 0),
-            Verdict::Answer(answer) => self.answer(thread, now, before, answer),
+            Verdict::Answer(answer) => self.answer(thread, now, before, answer, place),
             Verdict::Make { outside, .. } if outside != Outside::No && call.abi == Abi::X86_64 => {
                 let _turn = self.cow.turn();
                 let answer = outside::make(&self.rules, &peer, &call, outside, &self.scratch);
-                self.answer(thread, now, before, answer)
+                self.answer(thread, now, before, answer, place)
             }
             Verdict::Make { after, .. } => match lend(&mut self.window, seen_at, self.scratch.lent(), &mut call) {
                 Ok(slot) => self.hold(
@@ -261,7 +292,7 @@ impl<'r> Tracer<'r> {
                     call,
                     Held { registers: now, call: before, then: Then::Leave(after), slot, _pin: pin },
                 ),
-                Err(errno) => self.answer(thread, now, before, -i64::from(errno.0)),
+                Err(errno) => self.answer(thread, now, before, -i64::from(errno.0), place),
             },
             Verdict::Execute { argv } => {
                 let loading = loading::prepare(&self.rules, &peer, &call, argv, &mut self.scratch, self.mark);
@@ -283,18 +314,25 @@ impl<'r> Tracer<'r> {
                         }
                         Ok(())
                     }
-                    Err(errno) => self.answer(thread, now, before, -i64::from(errno.0)),
+                    Err(errno) => self.answer(thread, now, before, -i64::from(errno.0), place),
                 }
             }
         }
     }
 
     /// Has the kernel skip the call.
-    fn answer(&mut self, thread: i32, now: Registers, call: Call, answer: i64) -> Result<(), Gone> {
+    pub(crate) fn answer(
+        &mut self,
+        thread: i32,
+        now: Registers,
+        call: Call,
+        answer: i64,
+        place: Place,
+    ) -> Result<(), Gone> {
         let mut skipping = now;
         skipping.skip_with(answer);
         set_registers(thread, &skipping)?;
-        if self.every
+        if (place == Place::Entry || self.stops_at_calls(thread))
             && let Some(tracee) = self.tracees.get_mut(&thread)
         {
             // Its end will stop too, and there the kernel may have put an answer of its own.
@@ -310,7 +348,7 @@ impl<'r> Tracer<'r> {
     }
 
     /// Has the kernel make the changed call, and stop at its end.
-    fn hold(&mut self, thread: i32, now: Registers, call: Call, held: Held) -> Result<(), Gone> {
+    pub(crate) fn hold(&mut self, thread: i32, now: Registers, call: Call, held: Held) -> Result<(), Gone> {
         let mut changed = now;
         changed.set_call(call.number, call.args);
         if set_registers(thread, &changed).is_err() {
@@ -322,7 +360,7 @@ impl<'r> Tracer<'r> {
         if let Some(tracee) = self.tracees.get_mut(&thread) {
             tracee.doing = Doing::Call(Box::new(held));
             // With the old order the stop at the call's entry is still to come.
-            tracee.inside = self.every || !self.old_order;
+            tracee.inside |= self.every || !self.old_order;
         }
         resume(thread, Resume::ToSyscall, 0)
     }
@@ -336,25 +374,26 @@ impl<'r> Tracer<'r> {
             Doing::Call(held) | Doing::Executing(held, _) => held,
             other => {
                 tracee.doing = other;
-                return self.go_on(thread, 0);
+                return self.call_ended(thread);
             }
         };
         if let Some(slot) = held.slot {
             self.window.release(slot);
         }
         let now = registers(thread)?;
-        let result = match held.then {
-            Then::Answer(answer) => answer,
+        let result = match &held.then {
+            Then::Wait(wanted) => return self.waited(thread, &held, wanted, now),
+            Then::Answer(answer) => *answer,
             Then::Leave(after) => {
                 let peer = Peer::new(thread, &process, &self.tracees, &self.aliases, &self.sockets, &self.cow);
                 let result = self.sockets.borrow_mut().ended(thread, now.result());
-                leave(&self.rules, &peer, &held.call, after, result, &mut self.scratch)
+                leave(&self.rules, &peer, &held.call, *after, result, &mut self.scratch)
             }
         };
         let mut restored = held.registers;
         restored.set_result(result);
         set_registers(thread, &restored)?;
-        self.go_on(thread, 0)
+        self.call_ended(thread)
     }
 
     /// execve(2) has succeeded: the process is the runner now, and `process` is its only thread.
@@ -365,6 +404,7 @@ impl<'r> Tracer<'r> {
             && let Some(leader) = self.tracees.insert(process, tracee)
         {
             self.forget(leader);
+            self.renamed(former, process);
         }
         let Some(tracee) = self.tracees.get_mut(&process) else { return self.go_on(process, 0) };
         let Doing::Executing(held, mut loading) = std::mem::replace(&mut tracee.doing, Doing::Nothing) else {
@@ -372,6 +412,9 @@ impl<'r> Tracer<'r> {
         };
         tracee.process.borrow_mut().exe = Rc::clone(&loading.exe);
         tracee.inside = false;
+        if let Some(bond) = &mut tracee.side.bond {
+            bond.message = u64::from(former.unsigned_abs());
+        }
         if let Some(slot) = held.slot {
             self.window.release(slot);
         }
@@ -406,7 +449,7 @@ impl<'r> Tracer<'r> {
         self.started = true;
         now.start_program(started.entry, started.stack);
         set_registers(process, &now)?;
-        self.go_on(process, 0)
+        self.program_begins(process)
     }
 
     /// Kills what is left when the main process has ended, and waits for it, but not for ever.

@@ -24,8 +24,11 @@ const SLOTS: u16 = 512;
 /// One large place for a script's argument list that no slot holds.
 const LARGE: usize = 4 << 20;
 
+/// Offset of a word that is always zero.
+pub(crate) const STILL: usize = SLOT * SLOTS as usize + LARGE;
+
 /// Size of the whole window.
-pub(crate) const SIZE: usize = SLOT * SLOTS as usize + LARGE;
+pub(crate) const SIZE: usize = STILL + 4096;
 
 /// A place in the window, held from a call's entry to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
