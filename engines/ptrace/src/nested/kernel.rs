@@ -105,8 +105,8 @@ pub(crate) fn give(which: u64, pid: i32, address: u64, from: &[u8; ROOM]) -> Res
 /// What arch_prctl(2) would tell the tracee.
 pub(crate) fn arch_base(pid: i32, which: u64) -> Result<u64, Errno> {
     let mut base = 0_u64;
-    // SAFETY: ARCH_GET_FS and ARCH_GET_GS write one word at the address; the caller asks no others.
     assert!(matches!(which, 0x1003 | 0x1004));
+    // SAFETY: ARCH_GET_FS and ARCH_GET_GS, the only ones asked, write one word at the address.
     unsafe { request(ask::ARCH_PRCTL, pid, (&raw mut base) as usize, word(which)?) }?;
     Ok(base)
 }

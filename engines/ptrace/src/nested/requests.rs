@@ -142,8 +142,8 @@ impl Tracer<'_> {
         if let Some(tracee) = self.tracees.get_mut(&pid) {
             tracee.side.bond = Some(Box::new(bond));
         }
-        if self.debuggers.hold(process) && !self.every {
-            // New: its threads run until something happens, and must be made to stop at calls.
+        if self.debuggers.hold(process) {
+            // New: its threads run until something happens, and must be made to stop at calls; or sleep in a wait already.
             let threads: Vec<i32> =
                 self.tracees.iter().filter(|(_, tracee)| tracee.id() == process).map(|(thread, _)| *thread).collect();
             for thread in threads {
