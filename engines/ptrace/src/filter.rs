@@ -20,6 +20,9 @@ const AT_LEAST: u16 = 0x35; // BPF_JMP | BPF_JGE | BPF_K
 const JUMP: u16 = 0x05; // BPF_JMP | BPF_JA
 const RETURN: u16 = 0x06; // BPF_RET | BPF_K
 
+/// What stops a call.
+const STOP: u32 = libc::SECCOMP_RET_TRACE | FILTER_MARK;
+
 type Code = Vec<libc::sock_filter>;
 
 /// Which calls of a number stop.
@@ -94,7 +97,7 @@ fn tree(calls: &[(u32, When)], mark: u64) -> Code {
 }
 
 fn leaf(when: When, mark: u64) -> Code {
-    let trace = step(RETURN, libc::SECCOMP_RET_TRACE | FILTER_MARK);
+    let trace = step(RETURN, STOP);
     let (arg, value) = match when {
         When::Always => return vec![trace],
         When::Given(arg) => (arg, 0),
@@ -121,7 +124,7 @@ fn one_of(arg: u8, values: &[u32]) -> Code {
         code.push(branch(EQUAL, *value, u8::try_from(values.len() - at).unwrap_or(u8::MAX), 0));
     }
     code.push(step(RETURN, libc::SECCOMP_RET_ALLOW));
-    code.push(step(RETURN, libc::SECCOMP_RET_TRACE));
+    code.push(step(RETURN, STOP));
     code
 }
 
@@ -161,8 +164,6 @@ mod tests {
     use coracle_paths::View;
 
     use super::*;
-
-    const STOP: u32 = libc::SECCOMP_RET_TRACE | FILTER_MARK;
 
     /// What the kernel's interpreter does with the instructions that are used here.
     fn verdict(code: &[libc::sock_filter], arch: u32, number: u32, args: [u64; 6]) -> u32 {
