@@ -106,15 +106,6 @@ impl Call {
     }
 }
 
-/// What [`Guest::ancestor`] found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ancestor {
-    /// Length of its host path.
-    pub len: usize,
-    /// How many directories it is above.
-    pub levels: u32,
-}
-
 /// The guest whose call was caught, as the transport reaches it.
 pub trait Guest: Host {
     /// Reads exactly as many bytes as `into` holds.
@@ -141,6 +132,12 @@ pub trait Guest: Host {
     /// What stat(2) and lstat(2) say.
     fn mode(&self, host: &CStr, follow: bool) -> Result<u32, Errno>;
 
+    /// Whether the directory may be searched by the caller.
+    ///
+    /// # Errors
+    /// What access(2) says.
+    fn search(&self, host: &CStr) -> Result<(), Errno>;
+
     /// The text of `/proc/…/cwd`, or with a descriptor of `/proc/…/fd/N`.
     ///
     /// # Errors
@@ -149,13 +146,6 @@ pub trait Guest: Host {
 
     /// Writes the path of that link itself, at most 48 bytes; its length.
     fn link(&self, descriptor: Option<i32>, path: &mut [u8]) -> usize;
-
-    /// The nearest directory above the working directory or a directory's descriptor whose path the kernel can tell, for
-    /// one that is too deep for that: its host path goes to `text`.
-    ///
-    /// # Errors
-    /// `ENOTDIR` where the descriptor is no directory's; what open(2) says.
-    fn ancestor(&self, descriptor: Option<i32>, text: &mut [u8]) -> Result<Ancestor, Errno>;
 
     /// The whole host path of the working directory, which [`place`](Self::place) found too long, written to `text`.
     ///
@@ -193,6 +183,9 @@ pub trait Guest: Host {
 
     /// The caller's root directory, as a canonical guest path.
     fn root(&self) -> &[u8];
+
+    /// Gives its process another root directory, and thereby the children that it will have.
+    fn set_root(&self, root: &[u8]);
 
     /// The file at a host path; with `follow` the one that a link leads to.
     ///

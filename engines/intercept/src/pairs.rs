@@ -10,7 +10,7 @@ use crate::{
     errno::{EBUSY, EEXIST, EISDIR, ENOTEMPTY, EROFS, EXDEV},
     leave::After,
     meaning::{AT_EMPTY_PATH, Intent, PathArg, RENAME_NOREPLACE},
-    permit::{Home, S_IFDIR, S_IFMT, is_mounted, permit},
+    permit::{Home, S_IFDIR, S_IFMT, is_mounted, name_mode, permit, refuse},
     translate::{start_descriptor, translate},
 };
 
@@ -65,8 +65,13 @@ pub(crate) fn enter<G: Guest>(
     }
     let new = find(rules, guest, call, row, (1, to), scratch)?;
     match (&old, &new) {
-        (Some(old), Some(new)) if links && old.bind.is_some_and(|bind| bind != new.home.bind) => return Err(EXDEV),
-        (Some(_), Some(_)) if links => {}
+        (Some(old), Some(new)) if links => {
+            let across = old.bind.is_some_and(|bind| bind != new.home.bind);
+            // What is there already goes first.
+            if across && new.ending == Ending::Name && mode(guest, scratch, 1) == Err(Errno::ENOENT) {
+                return Err(if slash(scratch, 1) { Errno::ENOENT } else { EXDEV });
+            }
+        }
         (Some(old), Some(new)) => permit_rename(guest, row, call, (old, new), scratch)?,
         // Where one is seen by the kernel alone, the kernel judges; no more than what it sees can be at stake.
         (_, Some(new)) if new.home.read_only => return Err(EROFS),
@@ -141,18 +146,22 @@ fn permit_rename<G: Guest>(
     (old, new): (&Seen, &Seen),
     scratch: &Scratch,
 ) -> Result<(), Errno> {
+    let refuse = |errno: Errno| {
+        let paths = scratch.lent.iter().filter_map(crate::Lent::path);
+        paths.map(|path| refuse(guest, path, errno)).find(|found| *found != errno).unwrap_or(errno)
+    };
     if old.home.bind != new.home.bind {
-        return Err(EXDEV);
+        return Err(refuse(EXDEV));
     }
     let keeps = row.name == "renameat2" && call.arg(4) & RENAME_NOREPLACE != 0;
     if old.ending != Ending::Name {
-        return Err(EBUSY);
+        return Err(refuse(EBUSY));
     }
     if new.ending != Ending::Name {
-        return Err(if keeps { EEXIST } else { EBUSY });
+        return Err(refuse(if keeps { EEXIST } else { EBUSY }));
     }
     if old.home.read_only {
-        return Err(EROFS);
+        return Err(refuse(EROFS));
     }
     if !old.mounted && !new.mounted {
         return Ok(());
@@ -169,9 +178,14 @@ fn permit_rename<G: Guest>(
     })
 }
 
+/// Whether what was lent as the path of this number ends in a slash.
+fn slash(scratch: &Scratch, at: usize) -> bool {
+    scratch.lent[at].path().is_some_and(|path| path.to_bytes().ends_with(b"/"))
+}
+
 /// The mode of what was lent as the path of this number.
 fn mode<G: Guest>(guest: &G, scratch: &Scratch, at: usize) -> Result<u32, Errno> {
     // What is reached by the guest's own working directory or descriptor has no host path: the kernel will say.
     let path = scratch.lent[at].path().filter(|path| path.to_bytes().first() == Some(&b'/'));
-    path.map_or(Ok(0), |path| guest.mode(path, false))
+    path.map_or(Ok(0), |path| if at == 0 { guest.mode(path, false) } else { name_mode(guest, path) })
 }

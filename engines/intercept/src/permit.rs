@@ -1,12 +1,15 @@
 //! Read-only places: whether a call may do there what it wants, with the errors in the kernel's order.
 
-use coracle_paths::{Ending, Found, Resolved};
+use core::ffi::CStr;
+
+use coracle_paths::{Ending, Found, PATH_MAX, Resolved};
 
 use crate::{
     Call, Errno, Guest, Rules,
     errno::{EBUSY, EISDIR, ENOTEMPTY, EROFS},
     meaning::{AT_REMOVEDIR, Intent, O_ACCMODE, O_CREAT, O_EXCL, O_PATH, O_TMPFILE, O_TRUNC, W_OK},
     table,
+    translate::{LINK, link_of},
 };
 
 pub(crate) const S_IFMT: u32 = 0o170_000;
@@ -74,7 +77,7 @@ pub(crate) fn permit<G: Guest>(
         },
         // `.`, `..` and `/` are refused whatever is there.
         Intent::Create if place.ending != Ending::Name => Ok(()),
-        Intent::Create => match kind() {
+        Intent::Create => match name_mode(guest, place.host) {
             Err(Errno::ENOENT) if slash && !makes_directory(call) => Err(Errno::ENOENT),
             Err(Errno::ENOENT) => Err(EROFS),
             _ => Ok(()),
@@ -93,7 +96,7 @@ fn permit_remove<G: Guest>(rules: &Rules<'_>, guest: &G, call: &Call, place: &Re
         return Ok(());
     }
     if Home::of(rules, place).read_only {
-        return Err(EROFS);
+        return Err(refuse(guest, place.host, EROFS));
     }
     if place.at_base || !is_mounted(rules, place) {
         return Ok(());
@@ -105,6 +108,37 @@ fn permit_remove<G: Guest>(rules: &Rules<'_>, guest: &G, call: &Call, place: &Re
         (true, true) if !place.mount_point => ENOTEMPTY,
         _ => EBUSY,
     })
+}
+
+/// The mode of what has the name itself, whatever slashes follow it.
+pub(crate) fn name_mode<G: Guest>(guest: &G, host: &CStr) -> Result<u32, Errno> {
+    let path = host.to_bytes();
+    let len = path.len() - path.iter().rev().take_while(|byte| **byte == b'/').count();
+    if len == path.len() || len == 0 || len >= PATH_MAX {
+        return guest.mode(host, false);
+    }
+    let mut name = [0; PATH_MAX];
+    name[..len].copy_from_slice(&path[..len]);
+    guest.mode(CStr::from_bytes_until_nul(&name).unwrap_or(c"/"), false)
+}
+
+/// `errno`, unless the name is in no directory, or in one that cannot be searched: the kernel finds that first, and the walk
+/// leaves it to the kernel.
+pub(crate) fn refuse<G: Guest>(guest: &G, host: &CStr, errno: Errno) -> Errno {
+    let path = host.to_bytes();
+    let name_end = path.len() - path.iter().rev().take_while(|byte| **byte == b'/').count();
+    let name_start = path[..name_end].iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
+    let mut dir = [0; PATH_MAX];
+    if name_start == 0 || name_start + 1 >= PATH_MAX {
+        return errno;
+    }
+    dir[..name_start].copy_from_slice(&path[..name_start]);
+    dir[name_start] = b'.';
+    let dir = CStr::from_bytes_until_nul(&dir).unwrap_or(c"/");
+    match guest.mode(dir, false) {
+        Err(found @ (Errno::ENOTDIR | Errno::EACCES)) => found,
+        _ => errno,
+    }
 }
 
 fn makes_directory(call: &Call) -> bool {
@@ -136,7 +170,7 @@ pub(crate) fn permit_open(flags: u64, slash: bool, kind: impl Fn() -> Result<u32
         // EEXIST, EISDIR and ELOOP are the kernel's to say.
         Ok(_) if flags & O_CREAT != 0 && flags & O_EXCL != 0 => Ok(()),
         Ok(S_IFDIR) if temporary => Err(EROFS),
-        Ok(S_IFREG) if writes => Err(EROFS),
+        Ok(S_IFREG) if writes && !temporary => Err(EROFS),
         Ok(_) => Ok(()),
         Err(Errno::ENOENT) if flags & O_CREAT != 0 => Err(EROFS),
         Err(_) => Ok(()),
@@ -155,7 +189,7 @@ pub(crate) fn permit_descriptor<G: Guest>(
     let len = match guest.place(descriptor, text) {
         Ok(len) => len,
         // Of a directory too deep to have a path, one above it tells.
-        Err(Errno::ENAMETOOLONG) => match guest.ancestor(descriptor, text) {
+        Err(Errno::ENAMETOOLONG) => match guest.ancestor(link_of(guest, descriptor, &mut [0; LINK]), text) {
             Ok(above) => above.len,
             Err(_) => return Ok(()),
         },

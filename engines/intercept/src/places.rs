@@ -1,6 +1,6 @@
 //! Where a guest is: getcwd, readlink, chroot.
 
-use coracle_paths::{DELETED, Link, PATH_MAX};
+use coracle_paths::{DELETED, Link, Magic, PATH_MAX};
 
 use crate::{
     Call, Errno, Guest, Rules, Scratch,
@@ -8,6 +8,7 @@ use crate::{
     errno::{EPERM, ERANGE},
     leave::After,
     meaning::{Dir, Intent, Last, Outside, PathArg},
+    permit::{S_IFDIR, S_IFMT},
     translate::{is_named, translate},
 };
 
@@ -29,20 +30,24 @@ pub(crate) fn getcwd<G: Guest>(
     let place = rules.view.to_guest_as(host, false, &mut base[..PATH_MAX - 1]).filter(|_| !deleted);
     // A directory outside the view, or one that was removed, has no name.
     let place = place.ok_or(if long { Errno::ENAMETOOLONG } else { Errno::ENOENT })?;
-    let root = guest.root();
-    let mut name = &base[..place.len];
-    if root != b"/" {
-        name = name.strip_prefix(root).ok_or(Errno::ENOENT)?;
+    let mut name = below_root(guest.root(), &base[..place.len]);
+    if let Err(whole) = name {
+        // As the kernel says it of a directory that chroot(2) has left behind.
+        let len = UNREACHABLE.len() + whole.len();
+        text.get_mut(..len).ok_or(Errno::ENAMETOOLONG)?[..UNREACHABLE.len()].copy_from_slice(UNREACHABLE);
+        text[UNREACHABLE.len()..len].copy_from_slice(whole);
+        name = Ok(&text[..len]);
     }
+    let name = name.unwrap_or_default();
     let size = usize::try_from(call.arg(1)).unwrap_or(usize::MAX);
     if name.len() + 1 > size {
         return Err(ERANGE);
     }
-    let len = name.len();
-    let start = place.len - len;
-    base[place.len] = 0;
-    guest.write(call.arg(0), &base[start..=place.len])?;
-    Ok(Verdict::Answer(i64::try_from(len + 1).unwrap_or(0)))
+    let mut answer = [0; PATH_MAX];
+    let answer = answer.get_mut(..=name.len()).ok_or(Errno::ENAMETOOLONG)?;
+    answer[..name.len()].copy_from_slice(name);
+    guest.write(call.arg(0), answer)?;
+    Ok(Verdict::Answer(i64::try_from(answer.len()).unwrap_or(0)))
 }
 
 /// readlink(2) and readlinkat(2): `arg` is the path's argument, buffer and size are the next.
@@ -75,14 +80,17 @@ pub(crate) fn readlink<G: Guest>(
         &text[..len.min(text.len())]
     };
     if let Some(magic) = magic.filter(|magic| magic.shows_host_path()) {
-        if magic.link == Link::Exe
-            && let Some(len) = guest.exe_of(magic.pid, base)
-        {
-            answer = &base[..len];
+        let told = match magic.link {
+            Link::Exe => guest.exe_of(magic.pid, base),
+            Link::Root => guest.root_of(magic.pid, base),
+            _ => None,
+        };
+        if let Some(len) = told {
+            answer = shown(guest.root(), &base[..len]);
         } else if answer.first() == Some(&b'/')
             && let Some(place) = rules.view.to_guest(answer, base)
         {
-            answer = &base[..place.len];
+            answer = shown(guest.root(), &base[..place.len]);
         }
     }
     let answer = &answer[..answer.len().min(room)];
@@ -90,7 +98,7 @@ pub(crate) fn readlink<G: Guest>(
     Ok(Verdict::Answer(i64::try_from(answer.len()).unwrap_or(0)))
 }
 
-/// chroot(2): to where one is already; nobody may go deeper yet.
+/// chroot(2): root may go to any directory, and `..` ends there from then on.
 pub(crate) fn chroot<G: Guest>(
     rules: &Rules<'_>,
     guest: &G,
@@ -101,6 +109,48 @@ pub(crate) fn chroot<G: Guest>(
     let words = PathArg { dir: Dir::Cwd, arg: 0, last: Last::Follow, intent: Intent::Read };
     let len = guest.read_string(call.arg(0), path)?;
     let place = translate(rules, guest, call, &words, &path[..len], (buffers, base, text))?.ok_or(EPERM)?;
-    guest.mode(place.host, false)?;
-    if rules.identity.uid == 0 && matches!(place.guest, b"/" | b"") { Ok(Verdict::Answer(0)) } else { Err(EPERM) }
+    if place.at_base {
+        return Err(Errno::ENOENT);
+    }
+    let mode = guest.mode(place.host, true)?;
+    if mode & S_IFMT != S_IFDIR {
+        return Err(Errno::ENOTDIR);
+    }
+    if rules.identity.uid != 0 {
+        // Whoever may not search the directory is told that first.
+        guest.search(place.host)?;
+        return Err(EPERM);
+    }
+    if place.deep {
+        return Err(Errno::ENAMETOOLONG);
+    }
+    if place.magic.is_some_and(Magic::shows_host_path) {
+        // An open directory, by its link in `/proc`.
+        let len = guest.readlink(place.host, text)?;
+        let place = rules.view.to_guest(&text[..len], base).filter(|place| !place.deleted).ok_or(EPERM)?;
+        guest.set_root(&base[..place.len]);
+    } else {
+        guest.set_root(place.guest);
+    }
+    Ok(Verdict::Answer(0))
+}
+
+/// What getcwd(2) puts before a path that the caller's root does not hold.
+const UNREACHABLE: &[u8] = b"(unreachable)";
+
+/// A canonical guest path as seen from a root directory; as it is, if that does not hold it.
+fn below_root<'p>(root: &[u8], path: &'p [u8]) -> Result<&'p [u8], &'p [u8]> {
+    if root == b"/" {
+        return Ok(path);
+    }
+    match path.strip_prefix(root) {
+        Some(b"") => Ok(b"/"),
+        Some(rest) if rest[0] == b'/' => Ok(rest),
+        _ => Err(path),
+    }
+}
+
+/// As `/proc` shows it, which says nothing of what cannot be reached.
+fn shown<'p>(root: &[u8], path: &'p [u8]) -> &'p [u8] {
+    below_root(root, path).unwrap_or_else(|whole| whole)
 }

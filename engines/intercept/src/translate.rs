@@ -209,7 +209,8 @@ pub(crate) fn start<G: Guest>(
     let len = match guest.place(descriptor, text) {
         Ok(len) => len,
         Err(Errno::ENAMETOOLONG) => {
-            let above = guest.ancestor(descriptor, text)?;
+            let mut link = [0; LINK];
+            let above = guest.ancestor(link_of(guest, descriptor, &mut link), text)?;
             let found = rules.view.to_guest_as(&text[..above.len], false, base);
             return Ok(found.map_or(Start::Unseen, |found| Start::Deep { len: found.len, levels: above.levels }));
         }
@@ -231,13 +232,17 @@ pub(crate) fn start<G: Guest>(
 
 /// Whether a text that ends in ` (deleted)` is a name all the same.
 pub(crate) fn is_named<G: Guest>(guest: &G, descriptor: Option<i32>, host: &[u8]) -> bool {
-    let mut link = [0; LINK];
+    guest.leads_to(link_of(guest, descriptor, &mut [0; LINK]), host)
+}
+
+/// The `/proc` link to the working directory, or to what a descriptor holds.
+pub(crate) fn link_of<'l, G: Guest>(guest: &G, descriptor: Option<i32>, link: &'l mut [u8; LINK]) -> &'l CStr {
     guest.link(descriptor, &mut link[..LINK - 1]);
-    CStr::from_bytes_until_nul(&link).is_ok_and(|link| guest.leads_to(link, host))
+    CStr::from_bytes_until_nul(link).unwrap_or(c"/")
 }
 
 /// Room for what [`Guest::link`] writes, and a NUL.
-const LINK: usize = 49;
+pub(crate) const LINK: usize = 49;
 
 /// Translates the path in `path`, which starts at `dir` if it is relative; `None`: leave it as it is.
 pub(crate) fn translate<'s, G: Guest>(

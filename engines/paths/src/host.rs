@@ -13,6 +13,15 @@ pub struct Caller {
     pub tid: u32,
 }
 
+/// What [`Host::ancestor`] found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ancestor {
+    /// Length of its host path.
+    pub len: usize,
+    /// How many directories it is above; at least one.
+    pub levels: u32,
+}
+
 /// The host, as a walk sees it. Tracer, agent, shim and the tests' models each have their own.
 pub trait Host {
     /// readlink(2) of a host path, without its terminating NUL, not following the last component.
@@ -41,6 +50,16 @@ pub trait Host {
     fn leads_to(&self, link: &CStr, name: &[u8]) -> bool {
         let _ = (link, name);
         false
+    }
+
+    /// The nearest directory above the one that `/proc` link `link` leads to whose path the kernel can tell, where
+    /// [`readlink`](Self::readlink) of the link says `ENAMETOOLONG`: its host path goes to `text`.
+    ///
+    /// # Errors
+    /// `ENOTDIR` where the link leads to no directory; what open(2) says.
+    fn ancestor(&self, link: &CStr, text: &mut [u8]) -> Result<Ancestor, Errno> {
+        let _ = (link, text);
+        Err(Errno::ENAMETOOLONG)
     }
 
     /// Whose `/proc/self` is meant.

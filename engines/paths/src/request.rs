@@ -88,6 +88,9 @@ impl Bounds {
     /// Jump out of the base by a magic link: `EXDEV`. That the base is the root is said by [`Request::root`].
     pub const IN_ROOT: Self = Self(16);
 
+    /// The base is a fence.
+    pub(crate) const SCOPED: Self = Self(Self::BENEATH.0 | Self::IN_ROOT.0);
+
     pub(crate) fn any(self, of: Self) -> bool {
         self.0 & of.0 != 0
     }

@@ -67,6 +67,7 @@ pub fn resolve_with<'b, H: Host>(
         hidden: Hidden::default(),
         links: 0,
         known_directory: false,
+        root_known: request.path.first() == Some(&b'/') || manner.bounds.any(Bounds::SCOPED),
     };
     walk.at.pending.clear();
     walk.at.pending.put_before(request.path)?;
@@ -109,6 +110,8 @@ struct Walk<'w, 'b, H> {
     links: u32,
     /// The current place is surely a directory that can be searched.
     known_directory: bool,
+    /// The root directory was needed already, or `..` was: see `check_absolute_link`.
+    root_known: bool,
 }
 
 impl<'b, H: Host> Walk<'_, 'b, H> {
@@ -271,6 +274,10 @@ impl<'b, H: Host> Walk<'_, 'b, H> {
                 self.known_directory = false;
                 Ok(is_last.then_some(End::new(trail, Found::NotLink)))
             }
+            Step::Deep(len, levels) => {
+                self.go_below(len, levels)?;
+                Ok(is_last.then_some(End::new(trail, Found::Directory)))
+            }
             Step::Gone(len) => self.leave_deleted(len, false),
             Step::Kernel(behind) => Ok(Some(End { behind, ..End::new(trail, Found::NotLink) })),
             Step::Stay(found) => Ok(Some(End::new(trail, found))),
@@ -320,6 +327,7 @@ impl<'b, H: Host> Walk<'_, 'b, H> {
     /// Goes to the parent directory; `true` if it was the caller's root, which is its own parent.
     fn go_up(&mut self) -> Result<bool, Errno> {
         self.check_directory()?;
+        self.root_known = true;
         let guest = self.at.guest.as_bytes();
         if guest.is_empty() || guest == trim(self.request.root) {
             self.check_top()?;

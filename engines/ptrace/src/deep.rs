@@ -14,8 +14,8 @@ use std::{
     path::Path,
 };
 
-use coracle_intercept::{Ancestor, Errno};
-use coracle_paths::PATH_MAX;
+use coracle_intercept::Errno;
+use coracle_paths::{Ancestor, PATH_MAX};
 
 use crate::peer::last_errno;
 

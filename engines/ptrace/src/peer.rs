@@ -11,10 +11,10 @@ use std::{
 };
 
 use coracle_intercept::{
-    Ancestor, Errno, File, FileId, Guest, Kind,
+    Errno, File, FileId, Guest, Kind,
     errno::{EBADF, ENOSYS, EPERM},
 };
-use coracle_paths::{Caller, Host};
+use coracle_paths::{Ancestor, Caller, Host};
 
 use crate::{
     cow::{self, CopyOnWrite},
@@ -36,6 +36,7 @@ const MAX_ALIASES: usize = 64;
 pub(crate) struct Peer<'t> {
     pub(crate) thread: i32,
     pub(crate) process: i32,
+    record: Shared,
     root: Rc<[u8]>,
     pub(crate) memory: Memory,
     pub(crate) tracees: &'t Tracees,
@@ -54,8 +55,8 @@ impl<'t> Peer<'t> {
         cow: &'t CopyOnWrite<'t>,
     ) -> Self {
         let Process { id, root, .. } = &*process.borrow();
-        let (process, root, memory) = (*id, Rc::clone(root), Memory { pid: thread });
-        Self { thread, process, root, memory, tracees, aliases, sockets, cow }
+        let (record, process, root, memory) = (Rc::clone(process), *id, Rc::clone(root), Memory { pid: thread });
+        Self { thread, process, record, root, memory, tracees, aliases, sockets, cow }
     }
 }
 
@@ -122,6 +123,10 @@ impl Host for Peer<'_> {
         })
     }
 
+    fn ancestor(&self, link: &CStr, text: &mut [u8]) -> Result<Ancestor, Errno> {
+        deep::ancestor(link, text)
+    }
+
     fn leads_to(&self, link: &CStr, name: &[u8]) -> bool {
         deep::leads_to(link, name)
     }
@@ -173,16 +178,22 @@ impl Guest for Peer<'_> {
         })
     }
 
+    fn search(&self, host: &CStr) -> Result<(), Errno> {
+        deep::with_short(host, |host| {
+            // SAFETY: a NUL-terminated path.
+            match unsafe { libc::faccessat(libc::AT_FDCWD, host.as_ptr(), libc::X_OK, libc::AT_EACCESS) } {
+                0 => Ok(()),
+                _ => Err(last_errno()),
+            }
+        })
+    }
+
     fn place(&self, descriptor: Option<i32>, text: &mut [u8]) -> Result<usize, Errno> {
         self.readlink(&self.link_of(descriptor), text)
     }
 
     fn link(&self, descriptor: Option<i32>, path: &mut [u8]) -> usize {
         copy(self.link_of(descriptor).as_bytes(), path).unwrap_or(0)
-    }
-
-    fn ancestor(&self, descriptor: Option<i32>, text: &mut [u8]) -> Result<Ancestor, Errno> {
-        deep::ancestor(&self.link_of(descriptor), text)
     }
 
     fn whole_place(&self, text: &mut [u8]) -> Result<usize, Errno> {
@@ -244,5 +255,9 @@ impl Guest for Peer<'_> {
 
     fn root(&self) -> &[u8] {
         &self.root
+    }
+
+    fn set_root(&self, root: &[u8]) {
+        self.record.borrow_mut().root = Rc::from(root);
     }
 }

@@ -5,9 +5,6 @@
 use super::{Walk, links::Step};
 use crate::{Bounds, Errno, Host, view::trim};
 
-/// The base is a fence.
-const SCOPED: Bounds = Bounds(Bounds::BENEATH.0 | Bounds::IN_ROOT.0);
-
 impl<H: Host> Walk<'_, '_, H> {
     /// An absolute path begins.
     pub(super) fn check_absolute(&self) -> Result<(), Errno> {
@@ -29,16 +26,18 @@ impl<H: Host> Walk<'_, '_, H> {
             Step::Jump(len) => self.view.holder(trim(&self.at.link[..*len])).0 != self.bind,
             _ => true,
         };
-        if self.bounds.any(SCOPED) || leaves && self.bounds.any(Bounds::NO_XDEV) {
+        if self.bounds.any(Bounds::SCOPED) || leaves && self.bounds.any(Bounds::NO_XDEV) {
             return Err(Errno::EXDEV);
         }
         Ok(())
     }
 
     /// A link's text is absolute.
-    pub(super) fn check_absolute_link(&self) -> Result<(), Errno> {
+    pub(super) fn check_absolute_link(&mut self) -> Result<(), Errno> {
         self.check_absolute()?;
-        let leaves = || self.view.holder(trim(self.request.root)).0 != self.bind;
+        // The kernel compares with a root that it may not have looked up yet, which is no mount then.
+        let known = core::mem::replace(&mut self.root_known, true);
+        let leaves = || !known || self.view.holder(trim(self.request.root)).0 != self.bind;
         if self.bounds.any(Bounds::NO_XDEV) && leaves() { Err(Errno::EXDEV) } else { Ok(()) }
     }
 

@@ -33,12 +33,31 @@ impl Hidden {
 }
 
 impl<H: Host> Walk<'_, '_, H> {
+    /// Goes to the base, which `anchor` leads to.
     pub(super) fn go_to_anchor(&mut self, anchor: Anchor<'_>) -> Result<(), Errno> {
         self.go_to(self.request.base.guest)?;
-        self.at.guest.push(MARK)?;
         self.at.host.set(anchor.host)?;
-        self.hidden = Hidden { levels: anchor.levels, mark: self.at.guest.len(), steps: 0 };
+        self.hide(anchor.levels)
+    }
+
+    /// Follows the current `/proc` link to a directory so many levels below the guest path in the first `len` bytes of
+    /// `at.link`.
+    pub(super) fn go_below(&mut self, len: usize, levels: u32) -> Result<(), Errno> {
+        // Its own path stays the way there.
+        let mut anchor = [0; 64];
+        let host = self.at.host.as_bytes();
+        let way = anchor.get_mut(..host.len()).ok_or(Errno::ENAMETOOLONG)?;
+        way.copy_from_slice(host);
+        self.go_to_link(len)?;
+        self.at.host.set(way)?;
+        self.hide(levels)
+    }
+
+    fn hide(&mut self, levels: u32) -> Result<(), Errno> {
+        self.at.guest.push(MARK)?;
+        self.hidden = Hidden { levels, mark: self.at.guest.len(), steps: 0 };
         self.node = None;
+        self.known_directory = false;
         Ok(())
     }
 
@@ -52,7 +71,11 @@ impl<H: Host> Walk<'_, '_, H> {
         if self.hidden.is_here() {
             self.at.host.append(b"/..")?;
         } else {
-            self.go_to(self.request.base.guest)?;
+            let crate::Buffers { guest, link, .. } = &mut *self.at;
+            guest.pop();
+            let len = guest.len();
+            link.get_mut(..len).ok_or(Errno::ENAMETOOLONG)?.copy_from_slice(guest.as_bytes());
+            self.go_to_link(len)?;
             self.known_directory = true;
         }
         Ok(true)

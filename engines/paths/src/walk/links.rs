@@ -13,6 +13,8 @@ pub(super) enum Step {
     Jump(usize),
     /// A link that leads to a directory that was removed; its former guest path is in `at.link`, this long.
     Gone(usize),
+    /// A link that leads to a directory too deep to have a path: so many levels below the guest path in `at.link`.
+    Deep(usize, u32),
     /// A link that only the kernel can follow, and the bind that what it leads to lies in, if that is known.
     Kernel(Option<Option<usize>>),
 }
@@ -96,6 +98,13 @@ impl<H: Host> Walk<'_, '_, H> {
         let len = match self.outside.readlink(host.as_c_str(), link) {
             Ok(len) => len.min(link.len()),
             Err(Errno::ENOENT) if is_last => return Ok(Step::Stay(Found::Missing)),
+            Err(Errno::ENAMETOOLONG) => {
+                let above = self.outside.ancestor(host.as_c_str(), link)?;
+                let room = pending.room();
+                let known = self.view.to_guest_as(&link[..above.len], false, room).ok_or(Errno::EACCES)?;
+                link.get_mut(..known.len).ok_or(Errno::ENAMETOOLONG)?.copy_from_slice(&room[..known.len]);
+                return Ok(Step::Deep(known.len, above.levels));
+            }
             Err(errno) => return Err(errno),
         };
         let room = pending.room();
