@@ -15,7 +15,7 @@ mod links;
 
 use crate::{
     Anchor, Bounds, Buffers, Ending, Errno, Found, Host, Last, Magic, Manner, PATH_MAX, Request, Resolved, Table, View,
-    buffers::PathBuf,
+    buffers::{NAME_MAX, PathBuf},
     table::{self, Node},
     view::trim,
 };
@@ -130,6 +130,10 @@ impl<'b, H: Host> Walk<'_, 'b, H> {
             }
         } else {
             self.go_to(self.request.base.guest)?;
+            if self.look_up() == Some(Found::File) {
+                // A descriptor of a file.
+                return Err(Errno::ENOTDIR);
+            }
         }
         let mut named = false;
         let mut links = u32::MAX;
@@ -296,6 +300,8 @@ impl<'b, H: Host> Walk<'_, 'b, H> {
             Some(table::Kind::Directory) => Found::Directory,
             Some(table::Kind::Symlink(_)) => Found::Symlink,
             Some(table::Kind::File) => Found::File,
+            // That it is too long is the kernel's to say.
+            None if links::name_of(self.at.guest.as_bytes()).len() > NAME_MAX => Found::Unknown,
             None => Found::Missing,
         })
     }

@@ -132,6 +132,6 @@ impl<H: Host> Walk<'_, '_, H> {
 }
 
 /// The last component of a path.
-fn name_of(path: &[u8]) -> &[u8] {
+pub(super) fn name_of(path: &[u8]) -> &[u8] {
     path.rsplit(|byte| *byte == b'/').next().unwrap_or(path)
 }
