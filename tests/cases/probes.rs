@@ -22,26 +22,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// Engine, probe, the kernel's line, the engine's line, why.
 type Difference = (&'static str, &'static str, &'static str, &'static str, &'static str);
 
-const BY_DESCRIPTOR: &str = "a program executed by descriptor is started through /proc/N/fd";
-
-const KNOWN: &[Difference] = &[
-    (
-        "ptrace",
-        "exec",
-        "told: argv0 a name argc 4 comm exec execfn /dev/fd/3 env none",
-        "told: argv0 a name argc 4 comm 3 execfn /dev/fd/3 env none",
-        BY_DESCRIPTOR,
-    ),
-    ("ptrace", "exec", "/proc/self/exe: /probes/exec", "/proc/self/exe: /proc/N/fd/3", BY_DESCRIPTOR),
-    ("ptrace", "exec", "/proc/self/exe: /probes32/exec", "/proc/self/exe: /proc/N/fd/3", BY_DESCRIPTOR),
-    (
-        "ptrace",
-        "exec",
-        "told: argv0 a name argc 4 comm exec execfn /dev/fd/3/exec env none",
-        "told: argv0 a name argc 4 comm exec execfn exec env none",
-        BY_DESCRIPTOR,
-    ),
-];
+const KNOWN: &[Difference] = &[];
 
 /// Probes of where one mount ends and the next begins. Namespaces are the kernel's own, but they have more mounts than the
 /// chroot that is the measure: a directory that lacks a mount point gets a cover, which is a mount too.

@@ -47,6 +47,8 @@ impl Segment {
     pub const LOAD: u32 = 1;
     /// `PT_INTERP`.
     pub const INTERPRETER: u32 = 3;
+    /// `PT_GNU_STACK`.
+    pub const STACK: u32 = 0x6474_e551;
     /// `PT_PHDR`.
     pub const HEADERS: u32 = 6;
 }

@@ -1,13 +1,12 @@
 //! What happens when a guest enters a system call.
 
-use core::ffi::CStr;
-
 use coracle_paths::Found;
 
 use crate::{
     After, Call, Errno, Guest, Lent, Rules, Scratch,
     cow::Cow,
     errno::{EOPNOTSUPP, EPERM},
+    exec,
     leave::Layout,
     meaning::{
         AT_EMPTY_PATH, CLONE_NEWNS, CLONE_NEWUSER, Dir, FILE_FLAGS, Intent, Last, Meaning, O_CREAT, Outside, PathArg,
@@ -42,6 +41,10 @@ pub enum Verdict {
     Execute {
         /// Which argument is argv; envp is the next.
         argv: u8,
+        /// The descriptor from which it was named.
+        descriptor: Option<i32>,
+        /// The descriptor itself is the program (fexecve).
+        itself: bool,
     },
 }
 
@@ -243,8 +246,8 @@ fn enter_special<G: Guest>(
         }
         Special::DescriptorAttribute | Special::DescriptorOwner => enter_descriptor(rules, guest, call, scratch),
         Special::FileFlags => enter_file_flags(rules, guest, call, scratch),
-        Special::Execve => enter_exec(rules, guest, call, 0, scratch),
-        Special::Execveat => enter_exec(rules, guest, call, 1, scratch),
+        Special::Execve => exec::execute(rules, guest, call, 0, scratch),
+        Special::Execveat => exec::execute(rules, guest, call, 1, scratch),
         Special::Bind => sockets::give_address(rules, guest, call, [1, 2], Gives::Own, scratch),
         Special::Connect => sockets::give_address(rules, guest, call, [1, 2], Gives::Peer, scratch),
         Special::Sendto => sockets::give_address(rules, guest, call, [4, 5], Gives::Peer, scratch),
@@ -267,54 +270,6 @@ fn enter_special<G: Guest>(
         Special::SetIds if rules.identity.uid == 0 => Ok(Verdict::Answer(0)),
         Special::SetIds => Err(EPERM),
     }
-}
-
-/// execve(2) and execveat(2): `arg` is the path's argument.
-fn enter_exec<G: Guest>(
-    rules: &Rules<'_>,
-    guest: &G,
-    call: &Call,
-    arg: u8,
-    scratch: &mut Scratch,
-) -> Result<Verdict, Errno> {
-    let Scratch { buffers, path, base, text, lent } = &mut *scratch;
-    let dir = if arg == 0 { Dir::Cwd } else { Dir::Fd(0) };
-    let last = if arg == 0 { Last::Follow } else { Last::NoFollowIf(4, crate::meaning::AT_SYMLINK_NOFOLLOW) };
-    let words = PathArg { dir, arg, last, intent: Intent::Read };
-    let len = guest.read_string(call.arg(arg), path)?;
-    let name = if len == 0 && takes_empty(call, &words) {
-        // fexecve(3): the open file is the program, by whatever name it has.
-        let len = descriptor_link(call.int(0), path);
-        &path[..len]
-    } else {
-        &path[..len]
-    };
-    let Some(place) = translate(rules, guest, call, &words, name, (buffers, base, text))? else {
-        return Err(Errno::ENOENT);
-    };
-    lent[0].set_place(guest, arg, &place)?;
-    lent[1].set(arg, place.guest)?;
-    Ok(Verdict::Execute { argv: arg + 1 })
-}
-
-/// Writes `/proc/self/fd/N`.
-fn descriptor_link(descriptor: i32, path: &mut [u8]) -> usize {
-    let prefix = b"/proc/self/fd/";
-    path[..prefix.len()].copy_from_slice(prefix);
-    let mut digits = [0; 10];
-    let mut at = digits.len();
-    let mut rest = descriptor.unsigned_abs();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + u8::try_from(rest % 10).unwrap_or(0);
-        rest /= 10;
-        if rest == 0 {
-            break;
-        }
-    }
-    let end = prefix.len() + digits.len() - at;
-    path[prefix.len()..end].copy_from_slice(&digits[at..]);
-    end
 }
 
 /// Its mask is 64 bits wide: two arguments on 32-bit interfaces.
@@ -342,29 +297,6 @@ fn enter_fanotify<G: Guest>(
         return Ok(Verdict::Make { after: After::Nothing, outside: Outside::No });
     }
     Ok(Verdict::Pass)
-}
-
-impl Scratch {
-    /// The guest path of the program that [`Verdict::Execute`] starts.
-    #[must_use]
-    pub fn program(&self) -> &[u8] {
-        self.lent[1].bytes()
-    }
-
-    /// Resolves a guest path that the transport itself found (an interpreter's), relative to the caller's working
-    /// directory; the host path is then the first of [`Scratch::lent`], the guest path [`Scratch::program`].
-    ///
-    /// # Errors
-    /// As the kernel's.
-    pub fn find<G: Guest>(&mut self, rules: &Rules<'_>, guest: &G, name: &[u8]) -> Result<&CStr, Errno> {
-        let Self { buffers, base, text, lent, .. } = self;
-        let call = Call { abi: crate::Abi::X86_64, number: 0, args: [0; 6] };
-        let arg = PathArg { dir: Dir::Cwd, arg: 0, last: Last::Follow, intent: Intent::Read };
-        let place = translate(rules, guest, &call, &arg, name, (buffers, base, text))?.ok_or(Errno::ENOENT)?;
-        lent[0].set_place(guest, 0, &place)?;
-        lent[1].set(0, place.guest)?;
-        lent[0].path().ok_or(Errno::ENOENT)
-    }
 }
 
 impl After {

@@ -13,6 +13,7 @@
 mod cow;
 mod enter;
 pub mod errno;
+mod exec;
 mod identity;
 mod leave;
 pub mod ledger;

@@ -2,31 +2,23 @@
 //!
 //! The kernel takes PT_INTERP and `#!` from the host's file system, so it must never see the guest's program. Instead the
 //! tracee executes a tiny runner (see [`crate::script`]) with the guest's arguments and environment, which the kernel lays
-//! out on the stack as ever; then the runner maps program and interpreter, and the tracer corrects the auxiliary vector
-//! and starts the program. The path of the runner is written with so many slashes that the guest's own path has room in
-//! its place: AT_EXECFN.
+//! out on the stack as ever; then the runner maps program and interpreter, corrects the auxiliary vector and what the kernel
+//! believes of the program's memory, and the tracer starts the program. The path of the runner is written with so many
+//! slashes that the guest's own path has room in its place: AT_EXECFN.
 
-use std::{
-    ffi::CStr,
-    fs::File,
-    os::unix::{ffi::OsStrExt, fs::FileExt},
-    path::Path,
-    rc::Rc,
-};
+use std::{ffi::CStr, rc::Rc};
 
-use coracle_elf::{Elf, Segment};
-use coracle_intercept::{
-    Abi, Call, Errno, Guest, Rules, Scratch,
-    errno::{EFAULT, ELIBBAD, ENOEXEC},
-    program::{self, HEAD, Kind, MAX_SCRIPTS},
-};
+use coracle_elf::Segment;
+use coracle_intercept::{Abi, Errno, errno::ENOEXEC};
 
 use crate::{
     memory::Memory,
-    peer::{Peer, last_errno},
-    script::{Image, ROOM, RowNumber, Script, page_down, page_up, room},
-    window::{self, Window, path_of},
+    script::{Image, MemoryMap, ROOM, RowNumber, Script, StackKind, page_down, page_up, room},
+    stack::Stack,
+    window::{self, Window},
 };
+
+const PAGE: u64 = 4096;
 
 /// A program about to be started.
 #[derive(Debug)]
@@ -34,33 +26,33 @@ pub(crate) struct Loading {
     /// Guest path of the program, for `/proc/PID/exe`.
     pub(crate) exe: Rc<[u8]>,
     pub(crate) abi: Abi,
+    /// What it says of its stack.
+    pub(crate) stack_kind: StackKind,
     /// The path that the guest gave, for AT_EXECFN.
     given: Vec<u8>,
+    /// The name of the process.
+    name: Vec<u8>,
     /// What takes the place of the first argument, if a script is run.
     pub(crate) prefix: Vec<Vec<u8>>,
     program: Image,
     interpreter: Option<Image>,
     script: Script,
-    rows: Option<Rows>,
-    /// Where the kernel left things, known once execve(2) has succeeded.
-    stack: Option<Stack>,
+    /// The signals that the process blocks, if the breakpoint's is among them.
+    pub(crate) mask: Option<u64>,
+    begun: Option<Begun>,
 }
 
-/// Rows whose results say where things are.
+/// What is known once execve(2) has succeeded.
 #[derive(Debug, Clone, Copy)]
-struct Rows {
+struct Begun {
+    /// The program's stack.
+    stack: u64,
+    /// Where the script is.
+    script: u64,
+    /// Rows whose results say where things are.
     window: RowNumber,
     program: Option<RowNumber>,
     interpreter: Option<RowNumber>,
-}
-
-/// The new process's stack.
-#[derive(Debug)]
-struct Stack {
-    pointer: u64,
-    script: u64,
-    vector_at: u64,
-    vector: Vec<(u64, u64)>,
 }
 
 /// Where the program begins.
@@ -71,124 +63,18 @@ pub(crate) struct Started {
     pub(crate) window: u64,
 }
 
-/// Judges the program that `Scratch` holds after [`coracle_intercept::Verdict::Execute`], following `#!` lines.
-pub(crate) fn prepare(
-    rules: &Rules<'_>,
-    peer: &Peer<'_>,
-    call: &Call,
-    argv: u8,
-    scratch: &mut Scratch,
-    mark: u64,
-) -> Result<Loading, Errno> {
-    let mut given = vec![0; coracle_paths::PATH_MAX];
-    let len = peer.read_string(call.arg(argv - 1), &mut given)?;
-    given.truncate(len);
-    if given.is_empty() {
-        given = format!("/dev/fd/{}", call.int(0)).into_bytes();
-    }
-    let mut prefix: Vec<Vec<u8>> = Vec::new();
-    let mut host = scratch.lent()[0].bytes().to_vec();
-    for _ in 0..=MAX_SCRIPTS {
-        let mut head = [0; HEAD];
-        let (file, len) = open(&host, &mut head)?;
-        match program::judge(&head[..len])? {
-            Kind::Elf(elf) => {
-                let exe = Rc::from(scratch.program());
-                let program = read_image(file, host, elf)?;
-                let interpreter = find_interpreter(rules, peer, &program, scratch)?;
-                let abi = if elf.wide { Abi::X86_64 } else { Abi::I386 };
-                let script = Script::new(abi, mark);
-                return Ok(Loading { exe, abi, given, prefix, program, interpreter, script, rows: None, stack: None });
-            }
-            Kind::Script { interpreter, argument } => {
-                // The script takes its own first argument's place, behind its interpreter and the argument of that.
-                let name = prefix.first().cloned().unwrap_or_else(|| given.clone());
-                let mut new = vec![interpreter.to_vec()];
-                new.extend(argument.map(<[u8]>::to_vec));
-                new.push(name);
-                new.extend(prefix.drain(..).skip(1));
-                prefix = new;
-                host = scratch.find(rules, peer, interpreter)?.to_bytes_with_nul().to_vec();
-            }
-        }
-    }
-    Err(Errno::ELOOP)
-}
-
-/// Opens a file that may be executed and reads its head.
-fn open(host: &[u8], head: &mut [u8]) -> Result<(File, usize), Errno> {
-    let path = CStr::from_bytes_with_nul(host).map_err(|_| Errno::ENOENT)?;
-    // SAFETY: a NUL-terminated path; faccessat writes nothing.
-    if unsafe { libc::faccessat(libc::AT_FDCWD, path.as_ptr(), libc::X_OK, libc::AT_EACCESS) } != 0 {
-        return Err(last_errno());
-    }
-    let errno = |error: std::io::Error| {
-        Errno(error.raw_os_error().and_then(|error| u16::try_from(error).ok()).unwrap_or(ENOEXEC.0))
-    };
-    let name = Path::new(std::ffi::OsStr::from_bytes(path.to_bytes()));
-    // What is no regular file might block when opened.
-    if !std::fs::metadata(name).map_err(errno)?.is_file() {
-        return Err(Errno::EACCES);
-    }
-    let file = File::open(name).map_err(errno)?;
-    let mut len = 0;
-    while len < head.len() {
-        match file.read_at(&mut head[len..], len as u64).map_err(errno)? {
-            0 => break,
-            more => len += more,
-        }
-    }
-    Ok((file, len))
-}
-
-fn read_image(file: File, host: Vec<u8>, elf: Elf) -> Result<Image, Errno> {
-    let size = elf.header_size();
-    let mut table = vec![0; size * usize::from(elf.headers)];
-    file.read_exact_at(&mut table, elf.headers_at).map_err(|_| ENOEXEC)?;
-    let segments =
-        table.chunks_exact(size).map(|bytes| elf.segment(bytes).ok_or(ENOEXEC)).collect::<Result<Vec<_>, _>>()?;
-    // What is mapped must be mappable: a header that lies would only harm the guest itself, but let it be refused cleanly.
-    let sound = |segment: &Segment| {
-        segment.kind != Segment::LOAD
-            || (segment.file_size <= segment.memory_size
-                && segment.address.checked_add(segment.memory_size).is_some_and(|end| end < 1 << 47)
-                && segment.address % 4096 == segment.offset % 4096)
-    };
-    if !segments.iter().all(sound) || !segments.iter().any(|segment| segment.kind == Segment::LOAD) {
-        return Err(ENOEXEC);
-    }
-    // A descriptor's name in `/proc` is the caller's, and closed by the time of loading if it is O_CLOEXEC: ours is open.
-    let host =
-        if host.starts_with(b"/proc/") { path_of(&file).map_err(|_| ENOEXEC)?.into_bytes_with_nul() } else { host };
-    Ok(Image { host, file, elf, segments })
-}
-
-fn find_interpreter(
-    rules: &Rules<'_>,
-    peer: &Peer<'_>,
-    program: &Image,
-    scratch: &mut Scratch,
-) -> Result<Option<Image>, Errno> {
-    let Some(segment) = program.segments.iter().find(|segment| segment.kind == Segment::INTERPRETER) else {
-        return Ok(None);
-    };
-    let size = usize::try_from(segment.file_size).map_err(|_| ENOEXEC)?;
-    if !(2..=coracle_paths::PATH_MAX).contains(&size) {
-        return Err(ENOEXEC);
-    }
-    let mut name = vec![0; size];
-    program.file.read_exact_at(&mut name, segment.offset).map_err(|_| ENOEXEC)?;
-    let name = CStr::from_bytes_until_nul(&name).map_err(|_| ENOEXEC)?;
-    let host = scratch.find(rules, peer, name.to_bytes())?.to_bytes_with_nul().to_vec();
-    let mut head = [0; HEAD];
-    let (file, len) = open(&host, &mut head)?;
-    match program::judge(&head[..len]) {
-        Ok(Kind::Elf(elf)) if elf.wide == program.elf.wide && elf.movable => read_image(file, host, elf).map(Some),
-        _ => Err(ELIBBAD),
-    }
-}
-
 impl Loading {
+    pub(crate) fn new(
+        exe: Rc<[u8]>,
+        (abi, stack_kind): (Abi, StackKind),
+        (given, name, prefix): (Vec<u8>, Vec<u8>, Vec<Vec<u8>>),
+        (program, interpreter): (Image, Option<Image>),
+        mark: u64,
+    ) -> Self {
+        let script = Script::new(abi, mark);
+        Self { exe, abi, stack_kind, given, name, prefix, program, interpreter, script, mask: None, begun: None }
+    }
+
     /// The path by which the guest executes the runner: at least as long as the path that it gave.
     pub(crate) fn padded(&self, runner: &CStr) -> Vec<u8> {
         let runner = runner.to_bytes_with_nul();
@@ -206,47 +92,125 @@ impl Loading {
         window: &Window,
         random: u64,
     ) -> Result<u64, Errno> {
-        let (vector_at, vector) = read_vector(memory, self.abi, pointer)?;
-        self.script.set_name(self.given.rsplit(|byte| *byte == b'/').next().unwrap_or_default());
+        let mut stack = Stack::read(memory, self.abi, pointer)?;
+        self.correct(memory, &mut stack)?;
+        self.script.set_name(&self.name);
         let window = self.script.map_shared(&window.path, window::SIZE);
-        let hint = self.hint(random);
+        let hint = self.hint(random, stack.is_at_top());
+        let map = self.script.memory_map(&Self::believed(&self.program, &stack));
         let program = self.script.load(&self.program, hint);
+        if program.is_some() {
+            for (kind, value) in [(libc::AT_PHDR, headers_of(&self.program)), (libc::AT_ENTRY, self.program.elf.entry)]
+            {
+                if let Some(at) = stack.value_at(kind) {
+                    self.script.store(at, value);
+                }
+            }
+            self.script.move_memory_map(&map);
+        }
+        let gap = if stack.is_at_top() { 0 } else { PAGE + page_down((random >> 24) % (32 << 20)) };
+        if self.has_own_heap() {
+            self.script.set_heap(&map, page_up(end_of(&self.program)) + gap, program.is_some());
+        }
         let interpreter = self.interpreter.as_ref().and_then(|image| self.script.load(image, 0));
-        self.rows = Some(Rows { window, program, interpreter });
+        if let Some(at) = stack.value_at(libc::AT_BASE)
+            && interpreter.is_some()
+        {
+            self.script.store(at, 0);
+        }
+        if !self.has_own_heap() {
+            self.script.keep_heap(&map);
+        }
+        self.script.tell_memory_map(&map);
         let script = room(self.abi, instruction);
         if self.script.size() as u64 > ROOM {
             return Err(ENOEXEC);
         }
         memory.write(script, &self.script.write(script))?;
-        self.stack = Some(Stack { pointer, script, vector_at, vector });
+        self.begun = Some(Begun { stack: pointer, script, window, program, interpreter });
         Ok(script)
     }
 
-    /// Where a program that has an interpreter is to lie: below the place where the kernel starts the heap of a process
-    /// like this one, so that the heap can grow.
-    fn hint(&self, random: u64) -> u64 {
-        if !self.program.elf.movable || self.interpreter.is_none() {
+    /// Corrects what the kernel told of the runner; what depends on where the program will lie is added by the script.
+    fn correct(&self, memory: Memory, stack: &mut Stack) -> Result<(), Errno> {
+        let elf = &self.program.elf;
+        for (kind, value) in &mut stack.vector {
+            match *kind {
+                libc::AT_PHDR => *value = headers_of(&self.program),
+                libc::AT_PHENT => *value = elf.header_size() as u64,
+                libc::AT_PHNUM => *value = u64::from(elf.headers),
+                libc::AT_ENTRY => *value = elf.entry,
+                libc::AT_BASE => *value = 0,
+                _ => {}
+            }
+        }
+        let word = usize::try_from(stack.word).unwrap_or(8);
+        let mut bytes = Vec::with_capacity(stack.vector.len() * 16);
+        for (kind, value) in &stack.vector {
+            bytes.extend_from_slice(&kind.to_le_bytes()[..word]);
+            bytes.extend_from_slice(&value.to_le_bytes()[..word]);
+        }
+        memory.write(stack.vector_at, &bytes)?;
+        if let Some(at) = stack.value(libc::AT_EXECFN) {
+            let mut name = self.given.clone();
+            name.push(0);
+            memory.write(at, &name)?;
+        }
+        Ok(())
+    }
+
+    /// What the kernel is to believe of the memory of a program, before it is moved.
+    fn believed(program: &Image, stack: &Stack) -> MemoryMap {
+        let loads = || program.segments.iter().filter(|segment| segment.kind == Segment::LOAD);
+        let code = || loads().filter(|segment| segment.flags & 1 != 0);
+        let file_end = |segment: &Segment| segment.address + segment.file_size;
+        MemoryMap {
+            code: (code().map(|segment| segment.address).min().unwrap_or(0), code().map(file_end).max().unwrap_or(0)),
+            data: (loads().map(|segment| segment.address).max().unwrap_or(0), loads().map(file_end).max().unwrap_or(0)),
+            stack: stack.pointer,
+            arguments: stack.arguments,
+            environment: stack.environment,
+            vector: (stack.vector_at, stack.vector_size()),
+        }
+    }
+
+    /// Whether the heap follows the program, as the kernel has it for all but those that load themselves.
+    fn has_own_heap(&self) -> bool {
+        !self.program.elf.movable || self.interpreter.is_some() || self.alignment() > PAGE
+    }
+
+    /// What the program's addresses must be multiples of.
+    fn alignment(&self) -> u64 {
+        let loads = self.program.segments.iter().filter(|segment| segment.kind == Segment::LOAD);
+        loads.map(|segment| segment.align).filter(|align| align.is_power_of_two()).max().unwrap_or(PAGE).max(PAGE)
+    }
+
+    /// Where a program that does not load itself is to lie: about where the kernel puts such, and below the place where it
+    /// starts the heap of a process like this one, should it refuse to be told another.
+    fn hint(&self, random: u64, fixed: bool) -> u64 {
+        if !self.program.elf.movable || !self.has_own_heap() {
             return 0;
         }
-        let loads = || self.program.segments.iter().filter(|segment| segment.kind == Segment::LOAD);
-        let size = page_up(loads().map(|segment| segment.address + segment.memory_size).max().unwrap_or(0));
-        let align = loads().map(|segment| segment.align).filter(|align| align.is_power_of_two()).max().unwrap_or(4096);
+        let (size, align) = (page_up(end_of(&self.program)), self.alignment());
         let (low, high): (u64, u64) = match self.abi {
             Abi::X86_64 => (0x5500_0000_0000, 0x5555_5555_4000),
             Abi::I386 => (0x5000_0000, 0x5655_5000),
         };
+        if fixed {
+            return high & !(align - 1);
+        }
         let room = high.saturating_sub(low + size + align);
         let at = low + if room == 0 { 0 } else { random % room };
-        page_down(at) & !(align.max(4096) - 1)
+        page_down(at) & !(align - 1)
     }
 
-    /// The script has run: corrects what the kernel told of the runner.
+    /// The script has run: where the program begins.
     pub(crate) fn finish(&mut self, memory: Memory) -> Result<Started, Errno> {
-        let (Some(stack), Some(rows)) = (&mut self.stack, self.rows) else { return Err(ENOEXEC) };
+        let begun = self.begun.ok_or(ENOEXEC)?;
         let word = if self.abi == Abi::X86_64 { 8 } else { 4 };
         let result = |row: RowNumber| {
             let mut bytes = [0; 8];
-            memory.read(stack.script + self.script.result_at(row) as u64, &mut bytes[..word])?;
+            memory.read(begun.script + self.script.result_at(row) as u64, &mut bytes[..word])?;
             Ok(u64::from_le_bytes(bytes))
         };
         let base_of = |image: &Image, row: Option<RowNumber>| {
@@ -255,101 +219,27 @@ impl Loading {
             let start = page_down(start.map(|segment| segment.address).min().unwrap_or(0));
             result(row).map(|at| at.wrapping_sub(start))
         };
-        let window = result(rows.window)?;
-        let program = base_of(&self.program, rows.program)?;
-        let interpreter = match &self.interpreter {
-            Some(image) => Some((base_of(image, rows.interpreter)?, image.elf.entry)),
-            None => None,
+        let entry = match &self.interpreter {
+            Some(image) => image.elf.entry.wrapping_add(base_of(image, begun.interpreter)?),
+            None => self.program.elf.entry.wrapping_add(base_of(&self.program, begun.program)?),
         };
-        let entry = self.program.elf.entry.wrapping_add(program);
-        let mut name_at = None;
-        for (kind, value) in &mut stack.vector {
-            match *kind {
-                libc::AT_PHDR => *value = headers_of(&self.program).wrapping_add(program),
-                libc::AT_PHENT => *value = self.program.elf.header_size() as u64,
-                libc::AT_PHNUM => *value = u64::from(self.program.elf.headers),
-                libc::AT_ENTRY => *value = entry,
-                libc::AT_BASE => *value = interpreter.map_or(0, |(base, _)| base),
-                libc::AT_EXECFN => name_at = Some(*value),
-                _ => {}
-            }
-        }
-        let mut bytes = Vec::with_capacity(stack.vector.len() * 16);
-        for (kind, value) in &stack.vector {
-            bytes.extend_from_slice(&kind.to_le_bytes()[..word]);
-            bytes.extend_from_slice(&value.to_le_bytes()[..word]);
-        }
-        memory.write(stack.vector_at, &bytes)?;
-        if let Some(at) = name_at {
-            let mut name = self.given.clone();
-            name.push(0);
-            memory.write(at, &name)?;
-        }
-        let entry = interpreter.map_or(entry, |(base, entry)| base.wrapping_add(entry));
-        Ok(Started { entry, stack: stack.pointer, window })
+        Ok(Started { entry, stack: begun.stack, window: result(begun.window)? })
     }
+}
+
+/// Where a program's memory ends, before moving.
+fn end_of(image: &Image) -> u64 {
+    let loads = image.segments.iter().filter(|segment| segment.kind == Segment::LOAD);
+    loads.map(|segment| segment.address + segment.memory_size).max().unwrap_or(0)
 }
 
 /// Address of the program headers in memory, before moving.
 fn headers_of(image: &Image) -> u64 {
     let at = image.elf.headers_at;
     let find = |kind: u32| image.segments.iter().filter(move |segment| segment.kind == kind);
-    find(Segment::HEADERS)
-        .map(|segment| segment.address)
-        .next()
-        .or_else(|| {
-            find(Segment::LOAD)
-                .find(|segment| (segment.offset..segment.offset + segment.file_size).contains(&at))
-                .map(|segment| segment.address + (at - segment.offset))
-        })
+    find(Segment::LOAD)
+        .find(|segment| (segment.offset..segment.offset + segment.file_size).contains(&at))
+        .map(|segment| segment.address + (at - segment.offset))
+        .or_else(|| find(Segment::HEADERS).map(|segment| segment.address).next())
         .unwrap_or(0)
-}
-
-/// The auxiliary vector, which stands behind arguments and environment.
-fn read_vector(memory: Memory, abi: Abi, stack: u64) -> Result<(u64, Vec<(u64, u64)>), Errno> {
-    let size: u64 = if abi == Abi::X86_64 { 8 } else { 4 };
-    let mut words = Words { memory, size, at: stack, chunk: Vec::new(), used: 0 };
-    // The count, the arguments, a null, the environment, a null.
-    for _ in 0..=words.next()? {
-        words.next()?;
-    }
-    while words.next()? != 0 {}
-    let at = words.at;
-    let mut vector = Vec::new();
-    loop {
-        let pair = (words.next()?, words.next()?);
-        vector.push(pair);
-        if pair.0 == libc::AT_NULL {
-            return Ok((at, vector));
-        }
-    }
-}
-
-/// Words of a tracee's memory, one after the other.
-struct Words {
-    memory: Memory,
-    size: u64,
-    at: u64,
-    chunk: Vec<u8>,
-    used: usize,
-}
-
-impl Words {
-    fn next(&mut self) -> Result<u64, Errno> {
-        let size = usize::try_from(self.size).unwrap_or(8);
-        if self.used + size > self.chunk.len() {
-            self.chunk.resize(4096, 0);
-            let got = self.memory.read_some(self.at, &mut self.chunk)?;
-            self.chunk.truncate(got);
-            self.used = 0;
-            if got < size {
-                return Err(EFAULT);
-            }
-        }
-        let mut word = [0; 8];
-        word[..size].copy_from_slice(&self.chunk[self.used..self.used + size]);
-        self.used += size;
-        self.at += self.size;
-        Ok(u64::from_le_bytes(word))
-    }
 }

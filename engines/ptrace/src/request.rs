@@ -26,6 +26,9 @@ type Number = libc::c_uint;
 #[cfg(target_env = "musl")]
 type Number = libc::c_int;
 
+const GETSIGMASK: Number = 0x420a;
+const SETSIGMASK: Number = 0x420b;
+
 /// The tracee is gone, or refuses: leave it to the next wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Gone;
@@ -102,6 +105,21 @@ pub(crate) fn set_registers(pid: i32, registers: &Registers) -> Result<(), Gone>
     // SAFETY: PTRACE_SETREGS reads one user_regs_struct from its data, which `registers` wraps (repr(transparent)).
     let result =
         unsafe { libc::ptrace(libc::PTRACE_SETREGS, pid, ptr::null::<u8>(), ptr::from_ref::<Registers>(registers)) };
+    if result == -1 { Err(Gone) } else { Ok(()) }
+}
+
+/// The signals that the tracee blocks.
+pub(crate) fn signal_mask(pid: i32) -> Result<u64, Gone> {
+    let mut mask = 0_u64;
+    // SAFETY: PTRACE_GETSIGMASK writes as many bytes to its data as its address says: a kernel's mask is 8 bytes long.
+    let result = unsafe { libc::ptrace(GETSIGMASK, pid, size_of_val(&mask), &raw mut mask) };
+    if result == -1 { Err(Gone) } else { Ok(mask) }
+}
+
+/// Sets the signals that the tracee blocks.
+pub(crate) fn set_signal_mask(pid: i32, mask: u64) -> Result<(), Gone> {
+    // SAFETY: PTRACE_SETSIGMASK reads as many bytes from its data as its address says.
+    let result = unsafe { libc::ptrace(SETSIGMASK, pid, size_of_val(&mask), &raw const mask) };
     if result == -1 { Err(Gone) } else { Ok(()) }
 }
 

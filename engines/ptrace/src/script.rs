@@ -1,12 +1,17 @@
 //! The script by which a new process loads its own program: see [`coracle_sys::script`] for what runs it.
 
-use std::{ffi::CStr, fs::File, io, os::fd::OwnedFd};
+use std::{
+    ffi::{CStr, CString},
+    fs::File,
+    io,
+    os::fd::OwnedFd,
+};
 
 use coracle_elf::{Elf, Segment};
-use coracle_intercept::Abi;
+use coracle_intercept::{Abi, Errno, errno::ENOMEM};
 use coracle_sys::script::{self, row};
 
-use crate::window::memory_file;
+use crate::window::{memory_file, path_of};
 
 const PAGE: u64 = 4096;
 
@@ -18,10 +23,11 @@ struct Numbers {
     map: u64,
     map_unit: u64,
     prctl: u64,
+    brk: u64,
 }
 
-const NUMBERS_64: Numbers = Numbers { openat: 257, close: 3, map: 9, map_unit: 1, prctl: 157 };
-const NUMBERS_32: Numbers = Numbers { openat: 295, close: 6, map: 192, map_unit: PAGE, prctl: 172 };
+const NUMBERS_64: Numbers = Numbers { openat: 257, close: 3, map: 9, map_unit: 1, prctl: 157, brk: 12 };
+const NUMBERS_32: Numbers = Numbers { openat: 295, close: 6, map: 192, map_unit: PAGE, prctl: 172, brk: 45 };
 
 /// An argument of a row.
 #[derive(Debug, Clone, Copy)]
@@ -50,6 +56,39 @@ pub(crate) struct Image {
     pub(crate) elf: Elf,
     pub(crate) segments: Vec<Segment>,
 }
+
+/// What a program says of its stack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StackKind {
+    /// Nothing: the kernel decides, by architecture.
+    Unsaid,
+    Plain,
+    Executable,
+}
+
+/// What the kernel believes of a process's memory: pairs of beginning and end.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct MemoryMap {
+    pub(crate) code: (u64, u64),
+    pub(crate) data: (u64, u64),
+    pub(crate) stack: u64,
+    pub(crate) arguments: (u64, u64),
+    pub(crate) environment: (u64, u64),
+    /// The auxiliary vector: where, and how many bytes.
+    pub(crate) vector: (u64, u64),
+}
+
+/// A `struct prctl_mm_map` among the script's strings.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct MapPlace {
+    at: u64,
+    map: MemoryMap,
+}
+
+/// Bytes of `struct prctl_mm_map`, on every interface.
+const MAP_SIZE: u64 = 104;
+/// Where the heap's beginning and end are in it.
+const HEAP_AT: [u64; 2] = [32, 40];
 
 /// A row whose result is wanted.
 #[derive(Debug, Clone, Copy)]
@@ -88,6 +127,85 @@ impl Script {
         let name = u64::try_from(libc::PR_SET_NAME).unwrap_or(0);
         let zero = Word::Is(0);
         self.rows.push((row::CALL | row::MAY_FAIL, prctl, [Word::Is(name), text, zero, zero, zero, zero], 0));
+    }
+
+    /// Stores a value, with the base of what was mapped last added, at an address.
+    pub(crate) fn store(&mut self, at: u64, value: u64) {
+        self.store_at(Word::Is(at), value);
+    }
+
+    fn store_at(&mut self, at: Word, value: u64) {
+        let zero = Word::Is(0);
+        self.rows.push((row::STORE, 0, [at, Word::Is(value), zero, zero, zero, zero], 0));
+    }
+
+    /// Writes down what the kernel is to believe of the process's memory; see prctl(2), PR_SET_MM_MAP.
+    pub(crate) fn memory_map(&mut self, map: &MemoryMap) -> MapPlace {
+        let mut bytes = Vec::new();
+        let MemoryMap { code, data, stack, arguments, environment, vector } = *map;
+        for word in [
+            code.0,
+            code.1,
+            data.0,
+            data.1,
+            0,
+            0,
+            stack,
+            arguments.0,
+            arguments.1,
+            environment.0,
+            environment.1,
+            vector.0,
+        ] {
+            bytes.extend_from_slice(&word.to_le_bytes());
+        }
+        bytes.extend_from_slice(&u32::try_from(vector.1).unwrap_or(0).to_le_bytes());
+        // The file stays what it is: to change that needs a capability.
+        bytes.extend_from_slice(&u32::MAX.to_le_bytes());
+        let at = self.strings.len() as u64;
+        self.strings.extend_from_slice(&bytes);
+        MapPlace { at, map: *map }
+    }
+
+    /// The program was moved: so are its code and data.
+    pub(crate) fn move_memory_map(&mut self, place: &MapPlace) {
+        let MemoryMap { code, data, .. } = place.map;
+        for (at, value) in [(0, code.0), (8, code.1), (16, data.0), (24, data.1)] {
+            self.store_at(Word::String(place.at + at), value);
+        }
+    }
+
+    /// The heap begins at this address, to which the base of the program is added if that was moved.
+    pub(crate) fn set_heap(&mut self, place: &MapPlace, heap: u64, moved: bool) {
+        for at in HEAP_AT {
+            if moved {
+                self.store_at(Word::String(place.at + at), heap);
+            } else {
+                let at = usize::try_from(place.at + at).unwrap_or(usize::MAX);
+                if let Some(field) = self.strings.get_mut(at..at + 8) {
+                    field.copy_from_slice(&heap.to_le_bytes());
+                }
+            }
+        }
+    }
+
+    /// The heap stays where the kernel has it.
+    pub(crate) fn keep_heap(&mut self, place: &MapPlace) {
+        let brk = self.numbers().brk;
+        self.push(row::CALL | row::SET_BASE, brk, [0; 6], 0);
+        for at in HEAP_AT {
+            self.store_at(Word::String(place.at + at), 0);
+        }
+    }
+
+    /// Tells the kernel. Where it does not listen (built without checkpoints) the program runs all the same.
+    pub(crate) fn tell_memory_map(&mut self, place: &MapPlace) {
+        const PR_SET_MM_MAP: u64 = 14;
+        let prctl = self.numbers().prctl;
+        let zero = Word::Is(0);
+        let what = [number(libc::PR_SET_MM), PR_SET_MM_MAP, 0, MAP_SIZE].map(Word::Is);
+        let args = [what[0], what[1], Word::String(place.at), what[3], zero, zero];
+        self.rows.push((row::CALL | row::MAY_FAIL, prctl, args, 0));
     }
 
     fn open(&mut self, path: &[u8]) {
@@ -153,7 +271,8 @@ impl Script {
                     0,
                 );
             }
-            let mapped_end = if segment.file_size > 0 { page_up(file_end) } else { page_down(segment.address) };
+            // Without bytes of a file, a page that another segment begins stays that one's.
+            let mapped_end = page_up(file_end);
             if memory_end > file_end && segment.file_size > 0 && protection & number(libc::PROT_WRITE) != 0 {
                 // The rest of the last page of the file is the file's.
                 self.push(row::ZERO | row::ADD_BASE, 0, [file_end, mapped_end - file_end, 0, 0, 0, 0], 0);
@@ -211,14 +330,39 @@ impl Script {
     }
 }
 
+/// The runners that have been needed so far, by interface and stack.
+#[derive(Debug, Default)]
+pub(crate) struct Runners {
+    made: Vec<(Abi, StackKind, CString, OwnedFd)>,
+}
+
+impl Runners {
+    /// The path by which a guest executes such a runner.
+    pub(crate) fn of(&mut self, abi: Abi, stack: StackKind) -> Result<&CStr, Errno> {
+        let known = self.made.iter().position(|made| made.0 == abi && made.1 == stack);
+        let at = match known {
+            Some(at) => at,
+            None => {
+                let make = || {
+                    let file = runner_file(abi, stack)?;
+                    Ok::<_, io::Error>((abi, stack, path_of(&file)?, file))
+                };
+                self.made.push(make().map_err(|_| ENOMEM)?);
+                self.made.len() - 1
+            }
+        };
+        Ok(&self.made[at].2)
+    }
+}
+
 /// The ELF file that holds nothing but the script's runner, in memory.
-pub(crate) fn runner_file(abi: Abi) -> io::Result<OwnedFd> {
+fn runner_file(abi: Abi, stack: StackKind) -> io::Result<OwnedFd> {
     let (name, code) = match abi {
         Abi::X86_64 => (c"coracle-loader", script::runner64()),
         Abi::I386 => (c"coracle-loader-32", script::runner32()),
     };
     let file = memory_file(name)?;
-    let mut rest = &elf_of(abi, code)[..];
+    let mut rest = &elf_of(abi, stack, code)[..];
     while !rest.is_empty() {
         let written = nix::unistd::write(&file, rest)?;
         rest = &rest[written..];
@@ -247,8 +391,8 @@ pub(crate) fn room(abi: Abi, instruction: u64) -> u64 {
     instruction - entry_of(abi) + PAGE
 }
 
-/// A position-independent program of one page, with room for a script behind it, and a stack without execute permission.
-fn elf_of(abi: Abi, code: &[u8]) -> Vec<u8> {
+/// A position-independent program of one page, with room for a script behind it, that says so of its stack.
+fn elf_of(abi: Abi, stack: StackKind, code: &[u8]) -> Vec<u8> {
     let wide = abi == Abi::X86_64;
     let (header, segment) = header_sizes(abi);
     let entry = entry_of(abi);
@@ -269,9 +413,14 @@ fn elf_of(abi: Abi, code: &[u8]) -> Vec<u8> {
     for value in [header, segment, SEGMENTS, 0, 0, 0] {
         half(&mut file, value);
     }
-    // PT_LOAD of the file, PT_LOAD of the room, PT_GNU_STACK: kind, flags, address, size in the file and in memory.
+    let (stack, stack_flags) = match stack {
+        StackKind::Unsaid => (0, 0),
+        StackKind::Plain => (Segment::STACK, 6),
+        StackKind::Executable => (Segment::STACK, 7),
+    };
+    // PT_LOAD of the file, PT_LOAD of the room, PT_GNU_STACK or nothing: kind, flags, address, size in the file and in memory.
     for (kind, flags, at, in_file, in_memory) in
-        [(1, 5, 0, size, size), (1, 6, PAGE, 0, ROOM), (0x6474_e551, 6, 0, 0, 0)]
+        [(1, 5, 0, size, size), (1, 6, PAGE, 0, ROOM), (stack, stack_flags, 0, 0, 0)]
     {
         word(&mut file, kind);
         if wide {

@@ -7,7 +7,7 @@
 //! - A request that fails means that the tracee was killed meanwhile ([`Gone`]): the next wait tells.
 //! - Registers that were changed are kept in [`Held`] and come back at the call's end.
 
-use std::{cell::RefCell, collections::hash_map::Entry, ffi::CString, io, os::fd::OwnedFd, ptr, rc::Rc};
+use std::{cell::RefCell, collections::hash_map::Entry, io, ptr, rc::Rc};
 
 use coracle_api::Ended;
 use coracle_intercept::{Abi, Call, Outside, Rules, Scratch, Verdict, enter, leave};
@@ -17,18 +17,18 @@ use coracle_view::View;
 use crate::{
     cow::CopyOnWrite,
     lending::{lend, lend_program},
-    loading,
     memory::Memory,
     nested::{Debuggers, Event, Side},
     outside,
     peer::{Aliases, Peer},
     process::Process,
+    program::{self, Named},
     registers::Registers,
-    request::{Gone, Resume, event_message, registers, resume, set_registers},
-    script::runner_file,
+    request::{Gone, Resume, event_message, registers, resume, set_registers, set_signal_mask, signal_mask},
+    script::Runners,
     sockets::Sockets,
     tracee::{Doing, Held, Then, Tracee, Tracees},
-    window::{Window, path_of},
+    window::Window,
 };
 
 /// A tracer of one guest and all its children.
@@ -48,7 +48,7 @@ pub(crate) struct Tracer<'r> {
     sockets: RefCell<Sockets>,
     cow: CopyOnWrite<'r>,
     pub(crate) window: Window,
-    runners: [(CString, OwnedFd); 2],
+    runners: Runners,
     mark: u64,
     random: u64,
     scratch: Box<Scratch>,
@@ -81,10 +81,6 @@ impl<'r> Tracer<'r> {
         old_order: bool,
         mark: u64,
     ) -> io::Result<Self> {
-        let runner = |abi| {
-            let file = runner_file(abi)?;
-            Ok::<_, io::Error>((path_of(&file)?, file))
-        };
         Ok(Self {
             rules,
             every,
@@ -97,7 +93,7 @@ impl<'r> Tracer<'r> {
             sockets: RefCell::default(),
             cow: CopyOnWrite::new(view),
             window: Window::new()?,
-            runners: [runner(Abi::X86_64)?, runner(Abi::I386)?],
+            runners: Runners::default(),
             mark,
             random: mark | 1,
             scratch: Box::new(Scratch::new()),
@@ -294,10 +290,11 @@ impl<'r> Tracer<'r> {
                 ),
                 Err(errno) => self.answer(thread, now, before, -i64::from(errno.0), place),
             },
-            Verdict::Execute { argv } => {
-                let loading = loading::prepare(&self.rules, &peer, &call, argv, &mut self.scratch, self.mark);
+            Verdict::Execute { argv, descriptor, itself } => {
+                let named = Named { descriptor, itself };
+                let loading = program::prepare(&self.rules, &peer, named, &mut self.scratch, self.mark);
                 let loading = loading.and_then(|loading| {
-                    let (runner, _) = &self.runners[usize::from(loading.abi == Abi::I386)];
+                    let runner = self.runners.of(loading.abi, loading.stack_kind)?;
                     let memory = Memory { pid: thread };
                     let slot = lend_program(&mut self.window, seen_at, memory, &mut call, argv, (&loading, runner))?;
                     Ok((loading, slot))
@@ -425,6 +422,8 @@ impl<'r> Tracer<'r> {
         else {
             return kill(process);
         };
+        // The breakpoint would unblock its signal.
+        loading.mask = Some(signal_mask(process)?).filter(|mask| mask & sigtrap() != 0);
         now.run_script(script);
         set_registers(process, &now)?;
         if let Some(tracee) = self.tracees.get_mut(&process) {
@@ -447,6 +446,9 @@ impl<'r> Tracer<'r> {
         let Ok(started) = loading.finish(Memory { pid: process }) else { return kill(process) };
         tracee.process.borrow_mut().window = started.window;
         self.started = true;
+        if let Some(mask) = loading.mask {
+            set_signal_mask(process, mask)?;
+        }
         now.start_program(started.entry, started.stack);
         set_registers(process, &now)?;
         self.program_begins(process)
@@ -473,6 +475,11 @@ impl<'r> Tracer<'r> {
             }
         }
     }
+}
+
+/// The breakpoint's signal in a mask.
+fn sigtrap() -> u64 {
+    1 << (libc::SIGTRAP - 1)
 }
 
 fn kill(process: i32) -> Result<(), Gone> {

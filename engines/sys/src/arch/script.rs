@@ -28,6 +28,8 @@ pub mod row {
     pub const SET_FD: u64 = 32;
     /// The result, less the last word, is the base from now on.
     pub const SET_BASE: u64 = 64;
+    /// No call: the second argument, with the base added, is stored where the first argument points.
+    pub const STORE: u64 = 256;
     /// A failure is passed over.
     pub const MAY_FAIL: u64 = 128;
 }
@@ -62,6 +64,11 @@ core::arch::global_asm!(
     "xor eax, eax",
     "cld",
     "rep stosb",
+    "jmp 6f",
+    "3: test r13d, 256",
+    "jz 3f",
+    "add rsi, rbx",
+    "mov [rdi], rsi",
     "jmp 6f",
     "3: mov rax, [r12 + 8]",
     "syscall",
@@ -117,6 +124,11 @@ core::arch::global_asm!(
     "xor eax, eax",
     "cld",
     "rep stosb",
+    "jmp 6f",
+    "3: test eax, 256",
+    "jz 3f",
+    "add ecx, [esp + 36]",
+    "mov [ebx], ecx",
     "jmp 6f",
     "3: mov eax, [esp + 4]",
     "int 0x80",
