@@ -7,8 +7,10 @@ use clap::{Args, Parser, Subcommand, ValueHint};
 use crate::source::PullPolicy;
 
 mod containers;
+mod images;
 
 pub use containers::*;
+pub use images::*;
 
 /// A container image in, one executable file out.
 #[derive(Debug, Parser)]
@@ -31,6 +33,20 @@ pub enum Command {
     Pull(PullArgs),
     /// Make a container of an image.
     Create(Box<CreateArgs>),
+    /// List images of the store.
+    Images(ImagesArgs),
+    /// Remove images from the store.
+    Rmi(RmiArgs),
+    /// Give an image one more name.
+    Tag(TagArgs),
+    /// Write images as an archive.
+    Save(SaveArgs),
+    /// Take in the images of an archive.
+    Load(LoadArgs),
+    /// Make an image or a container of a root file system's tar.
+    Import(Box<ImportArgs>),
+    /// Write a container's tree as a tar.
+    Export(ExportArgs),
     /// List containers.
     Ps(PsArgs),
     /// Remove containers.
@@ -70,7 +86,14 @@ impl Command {
     /// Exit status of a failure of this command.
     pub(super) fn failure(&self) -> u8 {
         match self {
-            Self::Ps(_)
+            Self::Images(_)
+            | Self::Rmi(_)
+            | Self::Tag(_)
+            | Self::Save(_)
+            | Self::Load(_)
+            | Self::Import(_)
+            | Self::Export(_)
+            | Self::Ps(_)
             | Self::Rm(_)
             | Self::Clone(_)
             | Self::Rename(_)

@@ -10,6 +10,7 @@ mod print;
 mod progress;
 mod report;
 mod source;
+mod stored;
 mod table;
 
 use std::ffi::OsString;

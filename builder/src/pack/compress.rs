@@ -135,7 +135,7 @@ fn work(tree: &Tree, layout: &Layout, level: i32, line: &Line) {
 }
 
 /// The tar bytes of one frame.
-fn fill(tree: &Tree, layout: &Layout, plan: &Plan, raw: &mut Vec<u8>) -> Result<(), PackError> {
+pub(super) fn fill(tree: &Tree, layout: &Layout, plan: &Plan, raw: &mut Vec<u8>) -> Result<(), PackError> {
     raw.clear();
     raw.reserve(plan.len as usize);
     // A file's slices are in different frames, so one open file serves one piece.

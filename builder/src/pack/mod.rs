@@ -132,6 +132,21 @@ pub fn write_bundle(
     Ok(Summary { total, unpacked, inodes })
 }
 
+/// Writes the tree as a plain tar; gives notes on what a tar does not hold.
+///
+/// # Errors
+/// [`PackError`] names the file that could not be read.
+pub fn write_tar(tree: &Tree, out: &mut dyn Write) -> Result<Vec<String>, PackError> {
+    let layout = layout::plan(tree)?;
+    let mut raw = Vec::new();
+    for plan in &layout.frames {
+        compress::fill(tree, &layout, plan, &mut raw)?;
+        out.write_all(&raw).map_err(PackError::Write)?;
+    }
+    out.flush().map_err(PackError::Write)?;
+    Ok(layout.notes)
+}
+
 /// Threads to use when the user does not say: the CPUs that this process may use, by affinity and by the quota of its
 /// control group (both versions), which the standard library knows.
 #[must_use]

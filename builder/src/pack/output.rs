@@ -114,7 +114,15 @@ impl Output {
     ///
     /// # Errors
     /// The rename, or the copy to a stream, failed; the output is then as it was.
-    pub fn finish(mut self) -> Result<(), PackError> {
+    pub fn finish(self) -> Result<(), PackError> {
+        self.finish_as(MODE)
+    }
+
+    /// As [`finish`](Self::finish), with another mode than a bundle's.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn finish_as(mut self, mode: u32) -> Result<(), PackError> {
         let place = |path: &Path| {
             let path = path.to_owned();
             move |error: io::Error| PackError::Place { path, error }
@@ -126,11 +134,11 @@ impl Output {
                 io::copy(&mut self.file, to).and_then(|_| to.flush()).map_err(place(path))
             }
             Goal::Named { temporary, path } => {
-                self.file.set_permissions(Permissions::from_mode(MODE)).map_err(place(path))?;
+                self.file.set_permissions(Permissions::from_mode(mode)).map_err(place(path))?;
                 fs::rename(temporary, &*path).map_err(place(path))
             }
             Goal::Unnamed(path) => {
-                self.file.set_permissions(Permissions::from_mode(MODE)).map_err(place(path))?;
+                self.file.set_permissions(Permissions::from_mode(mode)).map_err(place(path))?;
                 let temporary = sibling(path);
                 let unnamed = format!("/proc/self/fd/{}", self.file.as_raw_fd());
                 remove_on_signal(&temporary);

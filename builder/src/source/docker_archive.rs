@@ -1,9 +1,16 @@
 //! What `docker save` and `podman save` write: `manifest.json`, a config and layers for each image, under any names.
 
-use coracle_format::{Defaults, Provenance};
+use coracle_format::{Defaults, ImageConfig, Provenance};
 use serde::Deserialize;
 
-use super::{Content, Image, SourceError, files::Files, manifest, platform::Platform, reference::Reference};
+use super::{
+    Content, Image, Layer, SourceError,
+    files::Files,
+    load::{self, Loaded},
+    manifest,
+    platform::Platform,
+    reference::Reference,
+};
 use crate::store::digest::{self, Digest};
 
 #[derive(Debug, Deserialize)]
@@ -46,19 +53,45 @@ pub(super) fn image(
     let what = format!("manifest.json in {}", files.name());
     let entries: Vec<Entry> = serde_json::from_slice(&bytes).map_err(|error| SourceError::malformed(&what, error))?;
     let entry = choose(files, &entries, wanted)?;
+    let Parts { config, config_digest: actual, layers, .. } = parts(files, entry, platform, &source)?;
+    let provenance = Provenance {
+        source,
+        manifest: None,
+        config: Some(actual),
+        layers: layers.iter().map(|layer| layer.digest.clone()).collect(),
+        options: Vec::new(),
+    };
+    Ok(Image {
+        config,
+        content: Content::Layers(layers),
+        provenance,
+        defaults: Defaults::default(),
+        spools: files.spools(),
+    })
+}
+
+/// What an entry leads to.
+struct Parts {
+    config: ImageConfig,
+    config_digest: String,
+    config_bytes: Vec<u8>,
+    layers: Vec<Layer>,
+}
+
+fn parts(files: &Files, entry: &Entry, platform: Option<&Platform>, source: &str) -> Result<Parts, SourceError> {
     let config_bytes = files.read(&entry.config, manifest::CONFIG_LIMIT)?.ok_or_else(|| {
         SourceError::malformed(files.name(), format!("its config {} is missing: it was cut short", entry.config))
     })?;
     let what = format!("the config {} in {}", entry.config, files.name());
-    let actual = digest::sha256(&config_bytes);
+    let config_digest = digest::sha256(&config_bytes);
     if let Some(expected) = named(&entry.config)
-        && expected.as_ref() != actual
+        && expected.as_ref() != config_digest
     {
-        return Err(SourceError::Digest { what, expected: expected.to_string(), actual });
+        return Err(SourceError::Digest { what, expected: expected.to_string(), actual: config_digest });
     }
     let config = manifest::parse_config(&config_bytes, &what)?;
-    manifest::check_config(&config, entry.layers().len(), platform, &source)?;
-    let layers: Vec<_> = entry
+    manifest::check_config(&config, entry.layers().len(), platform, source)?;
+    let layers = entry
         .layers()
         .iter()
         .zip(&config.diff_ids)
@@ -68,20 +101,31 @@ pub(super) fn image(
             files.layer(name, blob_digest.as_ref(), Some(diff_id))
         })
         .collect::<Result<_, _>>()?;
-    let provenance = Provenance {
-        source,
-        manifest: None,
-        config: Some(actual),
-        layers: layers.iter().map(|layer| layer.digest.clone()).collect(),
-        options: Vec::new(),
+    Ok(Parts { config: config.config, config_digest, config_bytes, layers })
+}
+
+/// Every image in the archive.
+///
+/// # Errors
+/// Every kind of [`SourceError`] that concerns files.
+pub(super) fn all(files: &Files, platform: Option<&Platform>) -> Result<Vec<Loaded>, SourceError> {
+    let bytes = files.must_read("manifest.json", manifest::MANIFEST_LIMIT)?;
+    let what = format!("manifest.json in {}", files.name());
+    let entries: Vec<Entry> = serde_json::from_slice(&bytes).map_err(|error| SourceError::malformed(&what, error))?;
+    if entries.is_empty() {
+        return Err(SourceError::malformed(what, "it names no image"));
+    }
+    let load = |entry: &Entry| {
+        let parts = parts(files, entry, platform, &files.name())?;
+        Ok(Loaded {
+            names: entry.tags().to_vec(),
+            manifest: None,
+            platform: load::platform_of(&parts.config),
+            config: (parts.config_digest, parts.config_bytes),
+            layers: parts.layers,
+        })
     };
-    Ok(Image {
-        config: config.config,
-        content: Content::Layers(layers),
-        provenance,
-        defaults: Defaults::default(),
-        spools: files.spools(),
-    })
+    entries.iter().map(load).collect()
 }
 
 fn choose<'entries>(

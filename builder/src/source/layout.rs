@@ -6,6 +6,7 @@ use oci_spec::image::{Descriptor, ImageIndex};
 use super::{
     Content, Image, SourceError,
     files::Files,
+    load::{self, Loaded},
     manifest::{self, Document},
     platform::{self, Platform},
 };
@@ -64,6 +65,59 @@ pub(super) fn image(
         defaults: Defaults::default(),
         spools: files.spools(),
     })
+}
+
+/// Every image that `index.json` names, for a platform. One that is not for it is left out if others are.
+///
+/// # Errors
+/// Every kind of [`SourceError`] that concerns files.
+pub(super) fn all(files: &Files, wanted: Option<&Platform>) -> Result<Vec<Loaded>, SourceError> {
+    let what = format!("index.json in {}", files.name());
+    let bytes = files.must_read("index.json", manifest::MANIFEST_LIMIT)?;
+    let Document::Index(index) = manifest::parse(&bytes, &what)? else {
+        return Err(SourceError::malformed(what, "it is no index"));
+    };
+    let default = Platform::host();
+    let mut images: Vec<Loaded> = Vec::new();
+    let mut refused = None;
+    for entry in index.manifests() {
+        let mut alone = index.as_ref().clone();
+        alone.set_manifests(vec![entry.clone()]);
+        let found = descend(files, Start::Index(Box::new(alone)), wanted.unwrap_or(&default), &files.name());
+        let (manifest, digest) = match found {
+            Ok(found) => found,
+            Err(error @ SourceError::NoPlatform { .. }) => {
+                refused.get_or_insert(error);
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        if let Some(known) =
+            images.iter_mut().find(|image| image.manifest.as_ref().is_some_and(|known| known.0 == digest))
+        {
+            known.names.extend(name(entry));
+            continue;
+        }
+        let parsed = digest::parse(&digest).ok_or_else(|| SourceError::malformed(&what, "a digest that is none"))?;
+        let config_bytes = read(files, manifest.config().digest(), manifest::CONFIG_LIMIT)?;
+        let config = manifest::parse_config(&config_bytes, &format!("a config in {}", files.name()))?;
+        manifest::check_config(&config, manifest.layers().len(), wanted, &files.name())?;
+        let layers = manifest.layers().iter().zip(&config.diff_ids);
+        let layers =
+            layers.map(|(layer, diff_id)| files.layer(&blob_name(layer.digest()), Some(layer.digest()), Some(diff_id)));
+        images.push(Loaded {
+            names: name(entry).into_iter().collect(),
+            manifest: Some((digest, read(files, &parsed, manifest::MANIFEST_LIMIT)?)),
+            config: (manifest.config().digest().to_string(), config_bytes),
+            layers: layers.collect::<Result<_, _>>()?,
+            platform: load::platform_of(&config.config),
+        });
+    }
+    match (images.is_empty(), refused) {
+        (true, Some(error)) => Err(error),
+        (true, None) => Err(SourceError::malformed(what, "it names no image")),
+        (false, _) => Ok(images),
+    }
 }
 
 /// Where the search for a manifest begins.

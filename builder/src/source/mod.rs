@@ -11,6 +11,7 @@ mod error;
 mod files;
 mod image;
 mod layout;
+pub mod load;
 pub mod manifest;
 mod open;
 mod options;

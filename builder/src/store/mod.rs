@@ -17,6 +17,7 @@ mod collect;
 pub mod containers;
 pub mod digest;
 mod images;
+mod local;
 mod lock;
 pub mod trees;
 
@@ -29,6 +30,7 @@ use crate::source::reason;
 pub use blobs::{Claim, Partial};
 pub use collect::Collected;
 pub use images::{ImageRecord, Pulled};
+pub use local::StoredLayer;
 
 /// Number of the layout that this version reads and writes.
 pub const STORE_VERSION: u32 = 1;
@@ -57,6 +59,14 @@ pub enum StoreError {
         path: PathBuf,
         /// The version it has.
         found: String,
+    },
+    /// A part of an image is gone.
+    #[error("{of} lacks {digest} in the store: pull or load it again")]
+    Missing {
+        /// What is gone.
+        digest: String,
+        /// The image.
+        of: String,
     },
     /// A file in it cannot be read or written.
     #[error("cannot {action} {path} in the store: {}{}", reason(.cause), advice(.cause), path = .path.display())]

@@ -6,8 +6,12 @@ mod completions;
 mod container;
 mod create;
 mod each;
+mod export;
 mod image;
+mod images;
+mod import;
 mod inspect;
+mod load;
 mod login;
 mod logout;
 mod man;
@@ -16,6 +20,7 @@ mod protect;
 mod ps;
 mod pull;
 mod rm;
+mod save;
 mod setup;
 mod verify;
 mod version;
@@ -29,12 +34,19 @@ use super::{
 pub(super) fn run(cli: Cli) -> anyhow::Result<u8> {
     let quiet = cli.quiet;
     match cli.command {
+        Command::Rmi(args) => return images::remove(&args, quiet),
         Command::Rm(args) => return rm::run(&args, quiet),
         Command::Protect(args) => return protect::run(&args, true, quiet),
         Command::Unprotect(args) => return protect::run(&args, false, quiet),
         Command::Build(args) => build::run(BuildPlan::resolve(*args), quiet),
         Command::Pull(args) => pull::run(args, quiet),
         Command::Create(args) => create::run(*args, quiet),
+        Command::Images(args) => images::list(&args, quiet),
+        Command::Tag(args) => images::tag(&args, quiet),
+        Command::Save(args) => save::run(&args, quiet),
+        Command::Load(args) => load::run(&args, quiet),
+        Command::Import(args) => import::run(*args, quiet),
+        Command::Export(args) => export::run(&args, quiet),
         Command::Ps(args) => ps::run(&args, quiet),
         Command::Clone(args) => clone::run(&args, quiet),
         Command::Rename(args) => names::rename(&args, quiet),

@@ -1,0 +1,69 @@
+//! Archives of whole images, for the store: every image in them, with documents as they are.
+
+use std::{fs::File, path::Path, sync::Arc};
+
+use super::{Layer, Options, SourceError, docker_archive, files::Files, layout, open, platform::Platform};
+
+/// One image of an archive.
+#[derive(Debug)]
+pub struct Loaded {
+    /// What the archive calls it: full references, or a mere tag.
+    pub names: Vec<String>,
+    /// Its manifest, if it has one: digest and bytes.
+    pub manifest: Option<(String, Vec<u8>)>,
+    /// Its config: digest and bytes.
+    pub config: (String, Vec<u8>),
+    /// Its layers, lowest first.
+    pub layers: Vec<Layer>,
+    /// What it runs on.
+    pub platform: Platform,
+}
+
+/// All images of an archive.
+#[derive(Debug)]
+pub struct Archive {
+    /// In the archive's order.
+    pub images: Vec<Loaded>,
+    /// Files without a name that the layers point into.
+    pub spools: Vec<Arc<File>>,
+}
+
+/// Reads an archive of either form, compressed or not, or a layout's directory.
+///
+/// # Errors
+/// Every kind of [`SourceError`] that concerns files.
+pub fn archive(path: &Path, options: &Options) -> Result<Archive, SourceError> {
+    let files = open::tar(path, options)?;
+    // New Dockers write both tables into one file; theirs has the full names.
+    let images = if files.find("manifest.json")?.is_some() {
+        docker_archive::all(&files, options.platform.as_ref())?
+    } else if files.find("index.json")?.is_some() {
+        layout::all(&files, options.platform.as_ref())?
+    } else {
+        return Err(SourceError::malformed(
+            files.name(),
+            "it has neither manifest.json nor index.json, so it is no archive of images: for a root file system use `coracle import`",
+        ));
+    };
+    Ok(Archive { images, spools: files.spools() })
+}
+
+/// What a config says that it runs on.
+pub(super) fn platform_of(config: &coracle_format::ImageConfig) -> Platform {
+    let host = Platform::host();
+    let or = |text: &str, otherwise: String| if text.is_empty() { otherwise } else { text.to_owned() };
+    Platform {
+        os: or(&config.os, host.os),
+        architecture: or(&config.architecture, host.architecture),
+        variant: config.variant.clone(),
+    }
+}
+
+impl Files {
+    /// A member's bytes, or the error that the archive lacks it.
+    pub(super) fn must_read(&self, name: &str, limit: u64) -> Result<Vec<u8>, SourceError> {
+        self.read(name, limit)?.ok_or_else(|| {
+            SourceError::malformed(self.name(), format!("it names {name} and does not hold it: was it copied whole?"))
+        })
+    }
+}
