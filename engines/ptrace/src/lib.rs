@@ -22,6 +22,7 @@ mod outside;
 mod peer;
 mod probe;
 mod process;
+mod procfs;
 mod program;
 mod registers;
 mod request;

@@ -22,6 +22,7 @@ use crate::{
     outside,
     peer::{Aliases, Peer},
     process::Process,
+    procfs,
     program::{self, Named},
     registers::Registers,
     request::{Gone, Resume, event_message, registers, resume, set_registers, set_signal_mask, signal_mask},
@@ -282,12 +283,17 @@ impl<'r> Tracer<'r> {
                 self.answer(thread, now, before, answer, place)
             }
             Verdict::Make { after, .. } => match lend(&mut self.window, seen_at, self.scratch.lent(), &mut call) {
-                Ok(slot) => self.hold(
-                    thread,
-                    now,
-                    call,
-                    Held { registers: now, call: before, then: Then::Leave(after), slot, _pin: pin },
-                ),
+                Ok(slot) => {
+                    let host = self.scratch.lent()[0].bytes();
+                    let other =
+                        slot.and_then(|_| procfs::stand_in(&self.rules.view, &self.tracees, thread, &before, host));
+                    if let (Some(other), Some(slot)) = (&other, slot) {
+                        self.window.put(slot, 0, other.path.to_bytes_with_nul());
+                    }
+                    let pin = other.map(|other| other.file).or(pin);
+                    let then = Then::Leave(after);
+                    self.hold(thread, now, call, Held { registers: now, call: before, then, slot, _pin: pin })
+                }
                 Err(errno) => self.answer(thread, now, before, -i64::from(errno.0), place),
             },
             Verdict::Execute { argv, descriptor, itself } => {
