@@ -5,6 +5,7 @@ use core::ffi::CStr;
 use crate::{
     Abi, After, Call, Errno, Guest, Rules, Scratch,
     enter::Verdict,
+    errno::EBADF,
     meaning::{AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW, Dir, Intent, Last, Outside, PathArg},
     translate::translate,
 };
@@ -37,6 +38,12 @@ pub(crate) fn execute<G: Guest>(
     let itself = len == 0 && flags & AT_EMPTY_PATH != 0;
     if itself && check {
         return Ok(Verdict::Pass);
+    }
+    if itself {
+        match call.int(0) {
+            AT_FDCWD => return Err(Errno::EACCES),
+            descriptor => _ = guest.place(Some(descriptor), text).map_err(|_| EBADF)?,
+        }
     }
     // fexecve(3): the open file is the program, by whatever name it has.
     let mut link = [0; 32];

@@ -32,28 +32,45 @@ pub enum Kind<'h> {
 /// # Errors
 /// `ENOEXEC`.
 pub fn judge(head: &[u8]) -> Result<Kind<'_>, Errno> {
-    if let Some(line) = head.strip_prefix(b"#!") {
-        return judge_script(&line[..line.len().min(LINE - 2)], head.len() >= LINE);
+    if head.starts_with(b"#!") {
+        return judge_script(&head[..head.len().min(LINE)]);
     }
     Elf::parse(head).map(Kind::Elf).ok_or(ENOEXEC)
 }
 
-fn judge_script(line: &[u8], cut: bool) -> Result<Kind<'_>, Errno> {
+/// The kernel reads into a buffer full of zeroes, so a file that ends early goes on with NULs, which end words but are no
+/// blanks: what is left of a line without a newline is a word, if an empty one.
+fn judge_script(start: &[u8]) -> Result<Kind<'_>, Errno> {
     let blank = |byte: &u8| matches!(byte, b' ' | b'\t');
-    let end = line.iter().position(|byte| *byte == b'\n');
-    let text = &line[..end.unwrap_or(line.len())];
-    let text = &text[text.iter().take_while(|byte| blank(byte)).count()..];
-    let text = &text[..text.len() - text.iter().rev().take_while(|byte| blank(byte)).count()];
-    let len = text.iter().position(|byte| blank(byte) || *byte == 0).unwrap_or(text.len());
-    let interpreter = &text[..len];
-    // A name that does not end within what the kernel looks at might be cut.
-    if interpreter.is_empty() || (end.is_none() && cut && len == text.len()) {
+    let skip = |text: &[u8]| text.iter().take_while(|byte| blank(byte)).count();
+    let ends_word = |byte: &u8| blank(byte) || *byte == 0;
+    let ends_early = start.len() < LINE;
+    let (text, nuls_follow) = match start.iter().position(|byte| *byte == b'\n') {
+        Some(end) => {
+            let text = &start[2..end];
+            (&text[..text.len() - text.iter().rev().take_while(|byte| blank(byte)).count()], false)
+        }
+        None if ends_early => (&start[2..], true),
+        None => {
+            let text = &start[2..LINE - 1];
+            // A name that does not end within what the kernel looks at might be cut.
+            if !text[skip(text)..].iter().any(ends_word) {
+                return Err(ENOEXEC);
+            }
+            (text, false)
+        }
+    };
+    let text = &text[skip(text)..];
+    if text.is_empty() && !nuls_follow {
         return Err(ENOEXEC);
     }
-    let rest = &text[len..];
-    let rest = &rest[..rest.iter().position(|byte| *byte == 0).unwrap_or(rest.len())];
-    let rest = &rest[rest.iter().take_while(|byte| blank(byte)).count()..];
-    Ok(Kind::Script { interpreter, argument: (!rest.is_empty()).then_some(rest) })
+    let len = text.iter().position(ends_word).unwrap_or(text.len());
+    let (interpreter, rest) = text.split_at(len);
+    let argument = rest.first().is_some_and(blank).then(|| &rest[skip(rest)..]);
+    let argument = argument.filter(|argument| !argument.is_empty() || nuls_follow);
+    let argument =
+        argument.map(|argument| &argument[..argument.iter().position(|byte| *byte == 0).unwrap_or(argument.len())]);
+    Ok(Kind::Script { interpreter, argument })
 }
 
 #[cfg(test)]
@@ -73,7 +90,12 @@ mod tests {
         assert_eq!(script(b"#! /usr/bin/env  python3 -u \n"), Some((&b"/usr/bin/env"[..], Some(&b"python3 -u"[..]))));
         assert_eq!(script(b"#!/bin/sh"), Some((&b"/bin/sh"[..], None)));
         assert_eq!(script(b"#!  \n"), None);
-        assert_eq!(script(b"#!"), None);
+        assert_eq!(script(b"#!\n"), None);
+        assert_eq!(script(b"#!"), Some((&b""[..], None)), "which no file has");
+        assert_eq!(script(b"#!/bin/sh -e"), Some((&b"/bin/sh"[..], Some(&b"-e"[..]))));
+        assert_eq!(script(b"#!/bin/sh "), Some((&b"/bin/sh"[..], Some(&b""[..]))));
+        assert_eq!(script(b"#!/bin/sh \n"), Some((&b"/bin/sh"[..], None)));
+        assert_eq!(script(b"#!/bin/sh a\0b\n"), Some((&b"/bin/sh"[..], Some(&b"a"[..]))));
         let mut long = [b'a'; 300];
         long[..3].copy_from_slice(b"#!/");
         assert_eq!(script(&long), None, "a name that may be cut");

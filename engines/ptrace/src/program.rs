@@ -78,6 +78,10 @@ pub(crate) fn prepare(
                 new.push(name);
                 new.extend(prefix.drain(..).skip(1));
                 prefix = new;
+                if interpreter.is_empty() {
+                    // The working directory, to the kernel.
+                    return Err(Errno::EACCES);
+                }
                 host = scratch.find(rules, peer, interpreter)?.to_bytes_with_nul().to_vec();
             }
         }
