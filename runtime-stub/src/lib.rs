@@ -3,6 +3,7 @@
 pub mod actions;
 pub mod cache;
 pub mod config;
+pub mod inside;
 pub mod launch;
 pub use coracle_open as open;
 pub mod options;

@@ -208,7 +208,7 @@ impl Run<'_> {
         if let Some(engine) = known.and_then(|name| engines::find(&engines::ENGINES, name)) {
             return Ok(engine);
         }
-        let host = Host::read();
+        let host = Host::read(self.caller.var("PATH").map(OsStr::to_owned));
         let (engine, refused) = engines::choose(&engines::ENGINES, asked, &host, &order.facts, &plan.request)?;
         for one in &refused {
             if let Err(refusal) = &one.answer {

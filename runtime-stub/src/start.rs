@@ -9,6 +9,7 @@ use crate::{
     actions::{self, ActionError},
     cache::{self, CacheError, CacheOptions, Cached},
     config::{self, Config},
+    inside,
     launch::{self, Caller, Inputs, LaunchError, Memory, Plan, engines},
     open::{Bundle, OpenError},
     options::{self, Action, Cache, Given, OptionError, Options, Origin, table::Row},
@@ -59,6 +60,9 @@ pub enum StartError {
 #[must_use]
 pub fn start(argv: Vec<OsString>) -> u8 {
     let caller = Caller::read(argv);
+    if let Some(code) = inside::start(&caller) {
+        return code;
+    }
     if slot::read().is_ok_and(|slot| slot.payload == 0)
         && let Some(code) = order::start(&caller)
     {
@@ -195,6 +199,10 @@ impl Start<'_> {
         })?)
     }
 
+    fn host(&self) -> Host {
+        Host::read(self.caller.var("PATH").map(ToOwned::to_owned))
+    }
+
     fn facts(&self) -> Result<ImageFacts, StartError> {
         let Manifest { facts, .. } = self.bundle.manifest();
         if facts.is_null() {
@@ -261,7 +269,7 @@ impl Start<'_> {
     }
 
     fn choose(&self, facts: &ImageFacts, plan: &Plan) -> Result<&'static dyn Engine, LaunchError> {
-        let host = Host::read();
+        let host = self.host();
         let (engine, refused) = engines::choose(&engines::ENGINES, self.asked_engine(), &host, facts, &plan.request)?;
         for one in &refused {
             if let Err(refusal) = &one.answer {
@@ -311,7 +319,7 @@ impl Start<'_> {
     fn explain(&self) -> Result<u8, StartError> {
         let cached = self.acquire()?;
         let plan = self.plan(&cached, None)?;
-        let (host, facts) = (Host::read(), self.facts()?);
+        let (host, facts) = (self.host(), self.facts()?);
         let candidates = engines::ask_all(&engines::ENGINES, &host, &facts, &plan.request);
         let chosen = engines::choose(&engines::ENGINES, self.asked_engine(), &host, &facts, &plan.request);
         let places = self.places(&cached);

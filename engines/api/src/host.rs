@@ -1,6 +1,6 @@
 //! What an engine may want to know of the node, read once by the launcher.
 
-use std::fs;
+use std::{ffi::OsString, fs};
 
 /// The node as the launcher found it. Engines read `/proc/sys` themselves, and only to explain a refusal.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,16 +11,18 @@ pub struct Host {
     pub uid: u32,
     /// Effective group id of the launcher.
     pub gid: u32,
+    /// The launcher's PATH: where an engine looks for a program of the host's that it needs.
+    pub path: Option<OsString>,
 }
 
 impl Host {
-    /// Reads the node's facts.
+    /// Reads the node's facts; `path` is the launcher's PATH.
     #[must_use]
-    pub fn read() -> Self {
+    pub fn read(path: Option<OsString>) -> Self {
         let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         // SAFETY: geteuid and getegid take no argument, touch no memory and cannot fail (getuid(2)).
         let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
-        Self { kernel: parse_release(&release).unwrap_or((0, 0)), uid, gid }
+        Self { kernel: parse_release(&release).unwrap_or((0, 0)), uid, gid, path }
     }
 
     /// Whether the kernel is at least this release.

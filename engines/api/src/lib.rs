@@ -14,6 +14,7 @@ pub mod env_file;
 pub mod exec;
 mod facts;
 mod host;
+mod inside;
 mod order;
 mod ports;
 mod refusal;
@@ -22,6 +23,7 @@ mod spec;
 
 pub use facts::ImageFacts;
 pub use host::Host;
+pub use inside::{INSIDE, Inside};
 pub use order::{Accounts, NotStarted, ORDER_VERSION, Order};
 pub use ports::{PortMap, Protocol};
 pub use refusal::{Refusal, RunError};

@@ -56,6 +56,9 @@ pub struct LaunchSpec {
     /// and is made if it is not there. `None`: such records live as long as the run.
     #[serde(default)]
     pub ledger: Option<PathBuf>,
+    /// The launcher's PATH, as in [`Host::path`](crate::Host::path).
+    #[serde(default)]
+    pub host_path: Option<OsString>,
     /// The name that the user gave the engine (`P2`), where an engine has variants that its aliases choose.
     #[serde(default)]
     pub variant: Option<String>,

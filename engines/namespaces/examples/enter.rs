@@ -10,7 +10,7 @@ use coracle_api::{
 use coracle_namespaces::Namespaces;
 
 fn main() {
-    let host = Host::read();
+    let host = Host::read(None);
     let mut args = env::args_os().skip(1);
     let root = PathBuf::from(args.next().unwrap_or_else(|| "/".into()));
     let scratch = env::temp_dir();
@@ -39,6 +39,7 @@ fn main() {
         hostname: None,
         ports: Vec::new(),
         ledger: None,
+        host_path: None,
         variant: None,
     };
     let mut probe = false;

@@ -13,7 +13,7 @@ use nix::{
 };
 
 fn probe(request: Request) -> Result<Ended, RunError> {
-    match Namespaces.probe(&Host::read(), &ImageFacts::default(), &request) {
+    match Namespaces.probe(&Host::read(None), &ImageFacts::default(), &request) {
         Ok(()) => print("accepted"),
         Err(refusal) => print(&refusal.to_string()),
     }
@@ -126,18 +126,18 @@ fn masked_proc_is_noted() {
         let none = None::<&str>;
         mount(Some("tmpfs"), "/proc/sys", Some("tmpfs"), MsFlags::MS_RDONLY, none).expect("mask");
         let request = Request { unshare: Unshare { pid: true, ..Unshare::default() }, ..Request::default() };
-        print(&Namespaces.notes(&Host::read(), &request).join("\n"));
+        print(&Namespaces.notes(&Host::read(None), &request).join("\n"));
         Ok(Ended::Exited(0))
     });
     assert!(said.finish().success().contains("/proc shows the host's processes"));
     let request = Request { unshare: Unshare { pid: true, ..Unshare::default() }, ..Request::default() };
-    assert_eq!(Namespaces.notes(&Host::read(), &request), [""; 0]);
+    assert_eq!(Namespaces.notes(&Host::read(None), &request), [""; 0]);
 }
 
 #[test]
 fn the_probe_takes_well_under_a_millisecond_and_leaves_nothing() {
     let running = start_as(user(), || {
-        let host = Host::read();
+        let host = Host::read(None);
         let before = fs::read_link("/proc/self/ns/user").expect("readlink");
         let mut times: Vec<_> = (0..101)
             .map(|_| {

@@ -35,6 +35,7 @@ fn main() -> ExitCode {
         hostname: None,
         ports: Vec::new(),
         ledger: None,
+        host_path: None,
         variant: None,
     };
     for option in args.by_ref() {

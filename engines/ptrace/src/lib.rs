@@ -135,7 +135,7 @@ impl Engine for Ptrace {
         };
         let step = |what: &'static str| move |error: io::Error| RunError::step(what, error);
         let mark = mark().map_err(step("ask for random numbers"))?;
-        let old_order = Host::read().kernel < (4, 8);
+        let old_order = Host::read(None).kernel < (4, 8);
         let mut tracer = Tracer::new(rules, view.as_ref(), every, old_order, mark)
             .map_err(step("make the memory shared with guests"))?;
         let filter = (!every).then(|| filter::program(&rules, mark));

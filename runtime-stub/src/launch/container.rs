@@ -103,6 +103,7 @@ pub fn plan(order: &Order, caller: &Caller) -> Result<Plan, LaunchError> {
         hostname: order.hostname.clone(),
         ports: order.ports.clone(),
         ledger: order.ledger.clone(),
+        host_path: caller.var("PATH").map(OsStr::to_owned),
         variant: order.engine.clone(),
     };
     Ok(Plan { spec, request, own, notes })

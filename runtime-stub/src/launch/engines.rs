@@ -127,7 +127,7 @@ mod tests {
     static YES: Fake = Fake("second", &["P1", "P2"], true);
 
     fn chosen(engines: &[&'static dyn Engine], asked: Option<&str>) -> Result<(&'static str, usize), String> {
-        choose(engines, asked, &Host::read(), &ImageFacts::default(), &Request::default())
+        choose(engines, asked, &Host::read(None), &ImageFacts::default(), &Request::default())
             .map(|(engine, refused)| (engine.name(), refused.len()))
             .map_err(|error| error.to_string())
     }

@@ -166,6 +166,7 @@ pub fn plan(inputs: &Inputs) -> Result<Plan, LaunchError> {
         unshare,
         hostname: options.hostname.clone(),
         ports: options.ports.clone(),
+        host_path: caller.var("PATH").map(OsStr::to_owned),
         variant: options.engine.as_ref().map(|(name, _)| name.clone()),
     };
     Ok(Plan { spec, request, own, notes })

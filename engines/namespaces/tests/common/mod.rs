@@ -139,6 +139,7 @@ pub(crate) fn spec(tree: &Path, argv: &[&str]) -> LaunchSpec {
         hostname: None,
         ports: Vec::new(),
         ledger: None,
+        host_path: None,
         variant: None,
     }
 }

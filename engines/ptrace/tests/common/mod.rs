@@ -78,6 +78,7 @@ pub(crate) fn spec(tree: &Tree, argv: &[&str]) -> LaunchSpec {
         hostname: None,
         ports: Vec::new(),
         ledger: None,
+        host_path: None,
         variant: None,
     }
 }

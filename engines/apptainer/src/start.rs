@@ -1,0 +1,112 @@
+//! Starting the runtime, and what became of it.
+
+use std::{
+    ffi::OsString,
+    fs::File,
+    io::{self, Read as _, Seek as _, Write as _},
+    os::{
+        fd::{AsRawFd, FromRawFd, OwnedFd},
+        unix::process::ExitStatusExt,
+    },
+    process::Command,
+};
+
+use coracle_api::{Ended, INSIDE, Inside, LaunchSpec, RunError, signals};
+
+use crate::installed::Installed;
+
+/// Settings of the runtime's that would add to what the specification says, under both of its names.
+const SETTINGS: [&str; 18] = [
+    "BIND",
+    "BINDPATH",
+    "MOUNT",
+    "OVERLAYIMAGE",
+    "CONTAIN",
+    "CONTAINALL",
+    "CLEANENV",
+    "COMPAT",
+    "FAKEROOT",
+    "HOME",
+    "HOSTNAME",
+    "NETWORK",
+    "NO_MOUNT",
+    "NV",
+    "PWD",
+    "ROCM",
+    "WRITABLE",
+    "WRITABLE_TMPFS",
+];
+
+/// Runs the program to its end.
+pub(crate) fn start(installed: &Installed, arguments: &[OsString], spec: &LaunchSpec) -> Result<Ended, RunError> {
+    let step = |what: &'static str| move |error: io::Error| RunError::step(what, error);
+    let program = inherited(File::open("/proc/self/exe").map_err(step("open our own executable"))?.into())
+        .map_err(step("pass our own executable on"))?;
+    let (mut told, tell) = pipe().map_err(step("make a pipe"))?;
+    let order = Inside {
+        argv: spec.argv.clone(),
+        env: spec.env.clone(),
+        cwd: spec.cwd.clone(),
+        close: vec![program.as_raw_fd()],
+        tell: tell.as_raw_fd(),
+    };
+    let order = memory(&order).map_err(step("write the order for the program"))?;
+    let mut command = Command::new(&installed.program);
+    command.args(arguments);
+    command.arg(format!("/proc/self/fd/{}", program.as_raw_fd())).arg(format!("{INSIDE}{}", order.as_raw_fd()));
+    for setting in SETTINGS {
+        command.env_remove(format!("APPTAINER_{setting}")).env_remove(format!("SINGULARITY_{setting}"));
+    }
+    let name = installed.program.display();
+    let mut child = command.spawn().map_err(|error| RunError::step(format!("start {name}"), error))?;
+    drop(tell);
+    signals::forward_to(i32::try_from(child.id()).unwrap_or(0)).map_err(step("pass signals on to the program"))?;
+    let status = child.wait().map_err(step("wait for the program"))?;
+    let mut word = [0; 1];
+    let began = matches!(told.read(&mut word), Ok(1));
+    match (status.code(), status.signal()) {
+        (Some(code), _) if !began => Err(RunError::step(
+            format!("start the tree with {name}"),
+            io::Error::other(format!("it ended with {code}")),
+        )),
+        (Some(code), _) => Ok(Ended::Exited(u8::try_from(code).unwrap_or(u8::MAX))),
+        (None, Some(signal)) => Ok(Ended::Signaled(signal)),
+        (None, None) => Ok(Ended::Exited(u8::MAX)),
+    }
+}
+
+/// The same file under a descriptor that executed programs keep.
+fn inherited(file: OwnedFd) -> io::Result<OwnedFd> {
+    // SAFETY: fcntl with F_DUPFD takes integers; the descriptor that it returns is new and nobody else's.
+    unsafe {
+        let fd = libc::fcntl(file.as_raw_fd(), libc::F_DUPFD, 3);
+        if fd < 0 { Err(io::Error::last_os_error()) } else { Ok(OwnedFd::from_raw_fd(fd)) }
+    }
+}
+
+/// A pipe: our end, and the end that is passed on.
+fn pipe() -> io::Result<(File, OwnedFd)> {
+    let (ours, theirs) = io::pipe()?;
+    let theirs = inherited(theirs.into())?;
+    // A read must not wait for a grandchild that kept the other end.
+    // SAFETY: fcntl with F_SETFL takes integers.
+    if unsafe { libc::fcntl(ours.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok((OwnedFd::from(ours).into(), theirs))
+}
+
+/// The order in a nameless file.
+fn memory(order: &Inside) -> io::Result<OwnedFd> {
+    // SAFETY: a NUL-terminated name; the descriptor that is returned is new and nobody else's.
+    let mut file = unsafe {
+        let fd = libc::memfd_create(c"coracle-inside".as_ptr(), 0);
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        File::from_raw_fd(fd)
+    };
+    file.write_all(&serde_json::to_vec(order).map_err(io::Error::other)?)?;
+    file.rewind()?;
+    Ok(file.into())
+}
