@@ -1,12 +1,18 @@
 //! Runs a program in a tree under the ptrace engine alone, without a bundle: for looking at the engine itself.
 //!
-//! `enter [P1|P2] [rw] [root|user=ID] [ledger=FILE] [names=FILE] [port=HOST:GUEST[/udp]]… [HOST:GUEST[:ro]]… -- ROOT PROGRAM [ARG]…`
+//! `enter [P1|P2] [rw] [root|user=ID] [ledger=FILE] [names] [port=HOST:GUEST[/udp]]… [HOST:GUEST[:ro]]… -- ROOT PROGRAM [ARG]…`
 
-use std::{env, path::PathBuf, process::ExitCode};
+use std::{
+    env, io,
+    os::unix::ffi::{OsStrExt, OsStringExt},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use coracle_api::{
     Access, Bind, BindOrigin, Devices, Engine, Identity, LaunchSpec, PortMap, SPEC_VERSION, Unshare, signals::die_as,
 };
+use coracle_paths::table::{Kind, build};
 use coracle_ptrace::Ptrace;
 
 fn main() -> ExitCode {
@@ -38,6 +44,7 @@ fn main() -> ExitCode {
         host_path: None,
         variant: None,
     };
+    let mut names = false;
     for option in args.by_ref() {
         match option.to_str() {
             Some("--") => break,
@@ -53,7 +60,7 @@ fn main() -> ExitCode {
             }
             Some("root") => (spec.identity.uid, spec.identity.gid) = (0, 0),
             Some(variant @ ("P1" | "P2")) => spec.variant = Some(variant.to_owned()),
-            Some(option) if option.starts_with("names=") => spec.names = Some(option[6..].into()),
+            Some("names") => names = true,
             Some(port) if port.starts_with("port=") => spec.ports.extend(port[5..].parse::<PortMap>()),
             Some(bind) => {
                 let mut parts = bind.split(':');
@@ -72,6 +79,14 @@ fn main() -> ExitCode {
     spec.root = args.next().unwrap_or_default().into();
     spec.argv = args.collect();
     let run = std::fs::create_dir_all(&scratch)
+        .and_then(|()| {
+            if names {
+                let (root, path) = (spec.root.clone(), scratch.join("names"));
+                std::fs::write(&path, table_of(&root)?)?;
+                spec.names = Some(path);
+            }
+            Ok(())
+        })
         .map_err(|error| coracle_api::RunError::step("make the scratch directory", error))
         .and_then(|()| Ptrace.run(&spec));
     let _ = std::fs::remove_dir_all(&scratch);
@@ -82,4 +97,31 @@ fn main() -> ExitCode {
             ExitCode::from(error.exit_code())
         }
     }
+}
+
+/// The table that would have been made while unpacking this tree.
+fn table_of(root: &Path) -> io::Result<Vec<u8>> {
+    let mut names: Vec<(Vec<u8>, Option<Vec<u8>>, bool)> = Vec::new();
+    let mut pending = vec![root.to_owned()];
+    while let Some(dir) = pending.pop() {
+        for entry in std::fs::read_dir(&dir)? {
+            let (path, kind) = (entry.as_ref().map(std::fs::DirEntry::path), entry.as_ref().map(|e| e.file_type()));
+            let (Ok(path), Ok(Ok(kind))) = (path, kind) else { continue };
+            let name = path.strip_prefix(root).map_err(io::Error::other)?.as_os_str().as_bytes().to_vec();
+            let target = kind.is_symlink().then(|| std::fs::read_link(&path)).transpose()?;
+            names.push((name, target.map(|target| target.into_os_string().into_vec()), kind.is_dir()));
+            if kind.is_dir() {
+                pending.push(path);
+            }
+        }
+    }
+    let entries = names.iter().map(|(name, target, is_dir)| {
+        let kind = match target {
+            Some(target) => Kind::Symlink(target),
+            None if *is_dir => Kind::Directory,
+            None => Kind::File,
+        };
+        (name.as_slice(), kind)
+    });
+    build(entries).map_err(|error| io::Error::other(format!("{error:?}")))
 }
