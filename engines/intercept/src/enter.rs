@@ -8,6 +8,7 @@ use crate::{
     errno::{EOPNOTSUPP, EPERM},
     exec,
     leave::Layout,
+    listing,
     meaning::{
         AT_EMPTY_PATH, CLONE_NEWNS, CLONE_NEWUSER, Dir, FILE_FLAGS, Intent, Last, Meaning, O_CREAT, Outside, PathArg,
         Row, Special,
@@ -113,6 +114,10 @@ fn enter_paths<G: Guest>(
         if arg.intent == Intent::Owner && rules.identity.pretends() {
             guest.mode(place.host, place.magic.is_some())?;
             pretended = true;
+        }
+        if let Some(len) = places::shown_file(rules, guest, call, arg.intent, &place, text) {
+            lent[at].set(arg.arg, &text[..=len])?;
+            continue;
         }
         lent[at].set_place(guest, arg.arg, &place)?;
         if let Some(cow) = Cow::of(rules, guest, row)
@@ -236,6 +241,7 @@ fn enter_special<G: Guest>(
     match special {
         Special::Openat2 => openat2::enter(rules, guest, call, scratch),
         Special::Fstat => Ok(Verdict::Make { after: After::owner("fstat", call), outside: Outside::No }),
+        Special::Listing(entries) => listing::enter(rules, guest, call, entries, scratch),
         Special::Readlink => places::readlink(rules, guest, call, 0, scratch),
         Special::Readlinkat => places::readlink(rules, guest, call, 1, scratch),
         Special::Getcwd => places::getcwd(rules, guest, call, scratch),

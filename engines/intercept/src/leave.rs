@@ -4,6 +4,7 @@ use coracle_paths::PATH_MAX;
 
 use crate::{
     Call, Guest, Outside, Rules, Scratch, cow,
+    listing::{self, Shape},
     sockets::{self, Whose},
 };
 
@@ -36,6 +37,17 @@ pub enum After {
     SentOne {
         /// `msg_len` of its `struct mmsghdr`.
         result_at: u64,
+    },
+    /// A directory's first entries have come, and those that only the view has follow them.
+    Listing {
+        /// The directory.
+        descriptor: i32,
+        /// The guest's buffer.
+        at: u64,
+        /// Bytes that were kept free in it.
+        room: usize,
+        /// How entries are laid out.
+        shape: Shape,
     },
     /// A file's owner may be the guest's own.
     Owner {
@@ -98,6 +110,9 @@ pub fn leave<G: Guest>(
         After::SentOne { result_at } => {
             let sent = u32::try_from(result).unwrap_or(u32::MAX);
             return guest.write(result_at, &sent.to_ne_bytes()).map_or_else(|errno| -i64::from(errno.0), |()| 1);
+        }
+        After::Listing { descriptor, at, room, shape } => {
+            return result + listing::leave(rules, guest, (descriptor, at, room, shape), result, scratch);
         }
         After::Owner { at, layout } => {
             cow::show_at(rules, guest, at, layout);

@@ -17,6 +17,7 @@ mod exec;
 mod identity;
 mod leave;
 pub mod ledger;
+mod listing;
 mod meaning;
 mod openat2;
 mod pairs;
@@ -33,6 +34,7 @@ pub use cow::File;
 pub use enter::{Verdict, enter};
 pub use identity::Identity;
 pub use leave::{After, Layout, leave, leave_layout};
+pub use listing::Shape;
 pub use meaning::{Abi, Outside, Row};
 pub use sockets::{
     Whose,
@@ -57,6 +59,8 @@ pub struct Rules<'a> {
     pub ledger: Option<ledger::Ledger<'a>>,
     /// Ports that the host knows by other numbers.
     pub ports: &'a [Port],
+    /// Some bind's mount point has no name in its directory, so that listings lack it.
+    pub unlisted: bool,
     /// Which files of its tree are shared, if that is a copy-on-write view; then the transport breaks links.
     pub marks: Option<Marks<'a>>,
 }
@@ -74,6 +78,7 @@ impl Rules<'_> {
         use meaning::{Meaning, Special};
         match row.meaning {
             Meaning::Special(Special::Fstat) => self.shows_files(),
+            Meaning::Special(Special::Listing(_)) => self.unlisted,
             Meaning::Special(Special::Id(_) | Special::Ids(_) | Special::SetIds) => self.identity.pretends(),
             Meaning::Special(Special::Uname) => self.hostname.is_some(),
             _ => true,
@@ -181,6 +186,16 @@ pub trait Guest: Host {
 
     /// What kind of socket a descriptor of the caller's is, if the kernel tells.
     fn socket_kind(&self, descriptor: i32) -> Option<Kind>;
+
+    /// Makes a file that shows what `/proc` file `host` says to a guest with this view, and writes a path by which the caller
+    /// can open it; `None` leaves it the host's.
+    fn shown_file(&self, view: &View<'_>, host: &CStr, path: &mut [u8]) -> Option<usize>;
+
+    /// Where the next read of a descriptor begins.
+    ///
+    /// # Errors
+    /// `EBADF`.
+    fn offset(&self, descriptor: i32) -> Result<u64, Errno>;
 
     /// The caller's root directory, as a canonical guest path.
     fn root(&self) -> &[u8];

@@ -99,6 +99,7 @@ pub(crate) enum Intent {
 pub(crate) enum Special {
     Openat2,
     Fstat,
+    Listing(Entries),
     Readlink,
     Readlinkat,
     Getcwd,
@@ -125,6 +126,15 @@ pub(crate) enum Special {
     Id(Id),
     Ids(Id),
     SetIds,
+}
+
+/// How a directory's entries are laid out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Entries {
+    /// `struct linux_dirent`, its numbers as wide as the interface's words.
+    Old,
+    /// `struct linux_dirent64`.
+    Wide,
 }
 
 /// Which kind of id.

@@ -13,7 +13,7 @@ use crate::{
     leave::After,
     meaning::{Dir, Intent, Last, O_ACCMODE, O_CREAT, O_DIRECTORY, O_NOFOLLOW, O_PATH, O_TMPFILE, O_TRUNC, PathArg},
     permit::permit,
-    table,
+    places, table,
     translate::translate_within,
 };
 
@@ -75,7 +75,11 @@ pub(crate) fn enter<G: Guest>(
         return Ok(Verdict::Pass);
     };
     permit(rules, guest, &from, arg.intent, &place)?;
-    lent[0].set_place(guest, 1, &place)?;
+    if let Some(len) = places::shown_file(rules, guest, &from, arg.intent, &place, text) {
+        lent[0].set(1, &text[..=len])?;
+    } else {
+        lent[0].set_place(guest, 1, &place)?;
+    }
     if let Some(row) = table::row_of(call.abi, call.number)
         && let Some(cow) = Cow::of(rules, guest, row)
         && let Some(len) = cow.protect(&mut from, (&arg, &place), lent[0].bytes(), (&mut *text, &mut *base))?

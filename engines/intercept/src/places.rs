@@ -1,13 +1,13 @@
 //! Where a guest is: getcwd, readlink, chroot.
 
-use coracle_paths::{DELETED, Link, Magic, PATH_MAX};
+use coracle_paths::{DELETED, Link, Magic, PATH_MAX, Resolved};
 
 use crate::{
     Call, Errno, Guest, Rules, Scratch,
     enter::Verdict,
     errno::{EPERM, ERANGE},
     leave::After,
-    meaning::{Dir, Intent, Last, Outside, PathArg},
+    meaning::{Dir, Intent, Last, O_ACCMODE, O_PATH, Outside, PathArg},
     permit::{S_IFDIR, S_IFMT},
     translate::{is_named, translate},
 };
@@ -153,4 +153,48 @@ fn below_root<'p>(root: &[u8], path: &'p [u8]) -> Result<&'p [u8], &'p [u8]> {
 /// As `/proc` shows it, which says nothing of what cannot be reached.
 fn shown<'p>(root: &[u8], path: &'p [u8]) -> &'p [u8] {
     below_root(root, path).unwrap_or_else(|whole| whole)
+}
+
+/// A `/proc` file of a guest's process whose text names host places, opened to be read: a path to a file that shows it to
+/// the guest is written to `text`, with a NUL; its length without that.
+pub(crate) fn shown_file<G: Guest>(
+    rules: &Rules<'_>,
+    guest: &G,
+    call: &Call,
+    intent: Intent,
+    place: &Resolved<'_>,
+    text: &mut [u8],
+) -> Option<usize> {
+    let Intent::Open(flags) = intent else { return None };
+    if place.bind.is_none() || call.arg(flags) & (O_ACCMODE | O_PATH) != 0 {
+        return None;
+    }
+    let (process, name) = parts_of(place.host.to_bytes())?;
+    if !matches!(name, b"mounts" | b"mountinfo" | b"maps") {
+        return None;
+    }
+    let caller = guest.caller();
+    if process != caller.pid && process != caller.tid {
+        // Of a process that is none of ours, what the host says.
+        guest.root_of(process, &mut text[..PATH_MAX])?;
+    }
+    let end = text.len() - 1;
+    let len = guest.shown_file(&rules.view, place.host, &mut text[..end])?;
+    text[len] = 0;
+    Some(len)
+}
+
+/// Process and name of `/proc/PID/NAME` and `/proc/PID/task/TID/NAME`.
+fn parts_of(host: &[u8]) -> Option<(u32, &[u8])> {
+    let (process, rest) = split(host.strip_prefix(b"/proc/")?)?;
+    let (process, name) = match rest.strip_prefix(b"task/") {
+        Some(rest) => split(rest)?,
+        None => (process, rest),
+    };
+    Some((core::str::from_utf8(process).ok()?.parse().ok()?, name))
+}
+
+fn split(path: &[u8]) -> Option<(&[u8], &[u8])> {
+    let slash = path.iter().position(|byte| *byte == b'/')?;
+    Some((&path[..slash], &path[slash + 1..]))
 }

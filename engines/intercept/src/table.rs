@@ -6,7 +6,7 @@
 use crate::{
     errno::{ENOSYS, EPERM},
     meaning::{
-        AT_SYMLINK_FOLLOW, AT_SYMLINK_NOFOLLOW, Abi, Dir, IN_DONT_FOLLOW, Id, Intent, Last,
+        AT_SYMLINK_FOLLOW, AT_SYMLINK_NOFOLLOW, Abi, Dir, Entries, IN_DONT_FOLLOW, Id, Intent, Last,
         Meaning::{self, Paths, Refused, Special as Own},
         NONE, Outside, PathArg, Row, Special,
     },
@@ -46,6 +46,8 @@ pub static TABLE: &[Row] = &[
     row("fstatat64", NONE, 300, Paths(&[at(0, 1, Last::NoFollowIf(3, AT_SYMLINK_NOFOLLOW), Intent::Read)]), Outside::No),
     row("oldstat", NONE, 18, Paths(&[path(0, Last::Follow, Intent::Read)]), Outside::No),
     row("oldlstat", NONE, 84, Paths(&[path(0, Last::NoFollow, Intent::Read)]), Outside::No),
+    row("getdents", 78, 141, Own(Special::Listing(Entries::Old)), Outside::No),
+    row("getdents64", 217, 220, Own(Special::Listing(Entries::Wide)), Outside::No),
     row("access", 21, 33, Paths(&[path(0, Last::Follow, Intent::Access(1))]), Outside::Plain),
     row("faccessat", 269, 307, Paths(&[at(0, 1, Last::Follow, Intent::Access(2))]), Outside::Plain),
     row("faccessat2", 439, 439, Paths(&[at(0, 1, Last::NoFollowIf(3, AT_SYMLINK_NOFOLLOW), Intent::Access(2))]), Outside::Plain),

@@ -17,8 +17,8 @@ const HARMLESS: &str = "
     epoll_pwait epoll_pwait2 epoll_wait epoll_wait_old eventfd eventfd2 exit exit_group fadvise64 fadvise64_64
     fallocate fanotify_init fchdir fcntl fcntl64 fdatasync fgetxattr finit_module flistxattr flock fork fsconfig
     fsmount fsopen fstat64 fstatfs fstatfs64 fsync ftime ftruncate ftruncate64 futex futex_requeue futex_time64
-    futex_wait futex_waitv futex_wake get_kernel_syms get_mempolicy get_robust_list get_thread_area getcpu getdents
-    getdents64 getgroups getgroups32 getitimer getpgid getpgrp getpid getpmsg getppid getpriority getrandom
+    futex_wait futex_waitv futex_wake get_kernel_syms get_mempolicy get_robust_list get_thread_area getcpu
+    getgroups getgroups32 getitimer getpgid getpgrp getpid getpmsg getppid getpriority getrandom
     getrlimit getrusage getsid getsockopt gettid gettimeofday gtty idle init_module inotify_init inotify_init1
     inotify_rm_watch io_cancel io_destroy io_getevents io_pgetevents io_pgetevents_time64 io_setup io_submit
     io_uring_enter io_uring_register ioperm iopl ioprio_get ioprio_set ipc kcmp kexec_file_load kexec_load

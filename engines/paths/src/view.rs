@@ -112,6 +112,12 @@ impl<'a> View<'a> {
         self
     }
 
+    /// Host path of the tree.
+    #[must_use]
+    pub fn root(&self) -> &'a [u8] {
+        if self.root.is_empty() { b"/" } else { self.root }
+    }
+
     /// The binds, as given.
     #[must_use]
     pub fn binds(&self) -> &'a [Bind<'a>] {

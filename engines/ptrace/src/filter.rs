@@ -195,6 +195,7 @@ mod tests {
             hostname: None,
             ledger: None,
             ports: &[],
+            unlisted: true,
             marks: None,
         }
     }

@@ -23,6 +23,7 @@ pub(crate) struct Layout {
     root: Vec<u8>,
     read_only: bool,
     binds: Vec<Place>,
+    unlisted: bool,
 }
 
 #[derive(Debug)]
@@ -48,7 +49,7 @@ impl Layout {
         let root = fs::canonicalize(root)
             .map_err(|error| RunError::step(format!("open the tree {}", root.display()), error))?;
         let read_only = spec.access == Access::ReadOnly;
-        let mut layout = Self { root: root.into_os_string().into_vec(), read_only, binds: Vec::new() };
+        let mut layout = Self { root: root.into_os_string().into_vec(), read_only, binds: Vec::new(), unlisted: false };
         for system in ["/proc", "/sys"] {
             layout.add(Path::new(system), Path::new(system), false, spec)?;
         }
@@ -77,6 +78,11 @@ impl Layout {
         let kept = arrange(&mut binds);
         binds.truncate(kept);
         binds
+    }
+
+    /// Whether some mount point has no name in the directory that it is in.
+    pub(crate) fn is_unlisted(&self) -> bool {
+        self.unlisted
     }
 
     /// The view with these binds.
@@ -117,6 +123,7 @@ impl Layout {
             }
         };
         let mut place = if found == b"/" { Vec::new() } else { found };
+        self.unlisted |= !missing.is_empty();
         if missing.len() > 1 {
             // Parents that nobody has: a skeleton for the first, with the others inside.
             let skeleton = spec.scratch.join(format!("skeleton-{}", self.binds.len()));

@@ -27,6 +27,7 @@ mod program;
 mod registers;
 mod request;
 mod script;
+mod shown;
 mod sockets;
 mod stack;
 mod start;
@@ -131,6 +132,7 @@ impl Engine for Ptrace {
             hostname: hostname.as_deref(),
             ledger: ledger.as_ref().and_then(Mapped::ledger),
             ports: &ports,
+            unlisted: layout.is_unlisted(),
             marks: view.as_ref().map(View::marks),
         };
         let step = |what: &'static str| move |error: io::Error| RunError::step(what, error);

@@ -14,19 +14,27 @@ use coracle_intercept::{
     Errno, File, FileId, Guest, Kind,
     errno::{EBADF, ENOSYS, EPERM},
 };
-use coracle_paths::{Ancestor, Caller, Host};
+use coracle_paths::{Ancestor, Caller, Host, View};
 
 use crate::{
     cow::{self, CopyOnWrite},
     deep,
     memory::Memory,
     process::{Process, Shared},
+    shown::Shown,
     sockets::{self, Sockets},
     tracee::Tracees,
 };
 
 /// Directories held open so that what is in them can be reached by a short path, the oldest first.
-pub(crate) type Aliases = RefCell<VecDeque<OwnedFd>>;
+pub(crate) type Aliases = RefCell<Held>;
+
+/// What is held for the guest's next look-ups.
+#[derive(Debug, Default)]
+pub(crate) struct Held {
+    directories: VecDeque<OwnedFd>,
+    shown: Shown,
+}
 
 /// As many directories at most: they must not use up our descriptors. An alias need only last until the kernel has looked
 /// it up.
@@ -202,7 +210,7 @@ impl Guest for Peer<'_> {
 
     fn alias(&self, dir: &CStr, text: &mut [u8]) -> Result<usize, Errno> {
         let new = deep::open(libc::AT_FDCWD, dir)?;
-        let mut aliases = self.aliases.borrow_mut();
+        let aliases = &mut self.aliases.borrow_mut().directories;
         // The same directory under the same descriptor, so that few are held; by what it is, since names change.
         let held = aliases.iter().find(|held| is_same(held, &new)).map(AsRawFd::as_raw_fd);
         let fd = held.unwrap_or_else(|| {
@@ -251,6 +259,17 @@ impl Guest for Peer<'_> {
 
     fn successor(&self, shared: &FileId) -> Option<u64> {
         self.cow.successor(shared)
+    }
+
+    fn shown_file(&self, view: &View<'_>, host: &CStr, path: &mut [u8]) -> Option<usize> {
+        let made = self.aliases.borrow_mut().shown.make(view, host)?;
+        copy(&made, path)
+    }
+
+    fn offset(&self, descriptor: i32) -> Result<u64, Errno> {
+        let text = std::fs::read_to_string(format!("/proc/{}/fdinfo/{descriptor}", self.thread)).map_err(|_| EBADF)?;
+        let offset = text.lines().find_map(|line| line.strip_prefix("pos:"));
+        offset.and_then(|offset| offset.trim().parse().ok()).ok_or(EBADF)
     }
 
     fn root(&self) -> &[u8] {

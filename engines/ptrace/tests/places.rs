@@ -72,3 +72,41 @@ fn a_path_may_be_as_long_as_the_kernel_says_whatever_the_trees_own() {
     spec.binds.push(bind(dir.path(), "/v", false));
     assert_eq!(run(&spec).text, "4082\ntext\n5\ntext\n3828\ntext\ntext\n1\nrun\nlink\n");
 }
+
+#[test]
+fn mount_points_that_the_tree_lacks_are_listed() {
+    let Some(tree) = alpine() else { return };
+    let (data, file) = (volume(), volume());
+    fs::write(data.path().join("in"), "x\n").expect("write");
+    fs::write(file.path().join("f"), "y\n").expect("write");
+    let script = "ls / | grep -e data -e one -e etc | xargs; ls -d /da*; ls -l /etc | grep -c my.conf; ls /one /one/two; stat -c %F /one /one/two; \
+        cat /one/two/three/in /etc/my.conf; find /one /data | sort | xargs; cd /one/two/three; cd ../..; pwd -P; rmdir /one /data 2>&1 | grep -c -v '^$'; \
+        ls -a / | sort | uniq -d; ls -a /one | xargs";
+    let mut spec = spec(tree, &["sh", "-c", script]);
+    spec.binds.push(bind(data.path(), "/data", false));
+    spec.binds.push(bind(data.path(), "/one/two/three", false));
+    spec.binds.push(bind(&file.path().join("f"), "/etc/my.conf", true));
+    let expected = "data etc one\n/data\n1\n/one:\ntwo\n\n/one/two:\nthree\ndirectory\ndirectory\nx\ny\n\
+        /data /data/in /one /one/two /one/two/three /one/two/three/in\n/one\n2\n. .. two\n";
+    for variant in ["P1", "P2"] {
+        spec.variant = Some(variant.to_owned());
+        assert_eq!(run(&spec).text, expected, "{variant}");
+    }
+    let Some(small) = extract("alpine-3.20.3-i386") else { return };
+    spec.root = small.root.clone();
+    assert_eq!(run(&spec).text, expected, "32 bits");
+}
+
+#[test]
+fn proc_shows_the_guests_mounts_and_mappings() {
+    let Some(tree) = alpine() else { return };
+    let dir = volume();
+    let script = "grep -c ' / / \\| / ro' /proc/self/mountinfo; awk '$2 == \"/v\" {print substr($4, 1, 2)}' /proc/mounts; \
+        awk '$2 == \"/r\" {print substr($4, 1, 2)}' /proc/self/mounts; grep -c ' /sys ' /proc/$$/mountinfo; \
+        grep -o ' /lib/ld-musl.*' /proc/self/maps | sort -u; grep -c -e /tree/ -e coracle-window /proc/thread-self/maps; df /v | wc -l; \
+        echo x 2>/dev/null >/proc/self/mountinfo || echo no";
+    let mut spec = spec(tree, &["sh", "-c", script]);
+    spec.binds.push(bind(dir.path(), "/v", false));
+    spec.binds.push(bind(dir.path(), "/r", true));
+    assert_eq!(run(&spec).text, "1\nrw\nro\n1\n /lib/ld-musl-x86_64.so.1\n0\n2\nno\n");
+}
