@@ -197,8 +197,8 @@ impl<'a, G: Guest> Cow<'a, G> {
             }
             Intent::Write | Intent::Size => Wish::Data,
             // Of an owner only what is told is changed then.
-            Intent::Owner if self.rules.identity.pretends() => Wish::Nothing,
-            Intent::Attribute | Intent::Owner => Wish::Attribute,
+            Intent::Owner | Intent::Mode if self.rules.identity.pretends() => Wish::Nothing,
+            Intent::Attribute | Intent::Owner | Intent::Mode => Wish::Attribute,
             Intent::Read if self.row.name.starts_with("link") => Wish::Name,
             Intent::Access(mode) if call.arg(mode) & W_OK != 0 => Wish::Ask(mode),
             _ => Wish::Nothing,
@@ -285,102 +285,5 @@ impl<'a, G: Guest> Cow<'a, G> {
         if let Some(number) = table::following(self.row).and_then(|row| row.number(call.abi)) {
             call.number = u64::from(number);
         }
-    }
-}
-
-/// Shows a structure that the kernel has written to the guest.
-pub(crate) fn show_at<G: Guest>(rules: &Rules<'_>, guest: &G, at: u64, layout: crate::Layout) {
-    /// Of a `struct statx`, up to the device's number; the others are shorter.
-    const LARGEST: usize = 144;
-    if rules.marks.is_none() {
-        return;
-    }
-    let mut structure = [0; LARGEST];
-    let size = if layout == crate::Layout::Stat64 { 96 } else { LARGEST };
-    let structure = &mut structure[..size];
-    if guest.read(at, structure).is_ok() && show(rules, structure, layout) {
-        let _ = guest.write(at, structure);
-    }
-}
-
-/// Shows a stat structure's file as the image has it; `true` if that changed anything.
-pub(crate) fn show(rules: &Rules<'_>, structure: &mut [u8], layout: crate::Layout) -> bool {
-    let Some(marks) = rules.marks else { return false };
-    let fields = Fields::of(layout);
-    let Some(file) = fields.file(structure) else { return false };
-    let Some(mark) = marks.find(&file) else { return false };
-    let mut put = |at: usize, size: usize, value: u64| {
-        if let Some(place) = structure.get_mut(at..at + size) {
-            place.copy_from_slice(&value.to_le_bytes()[..size]);
-        }
-    };
-    put(fields.mode.0, 2, u64::from(S_IFREG | mark.mode & 0o7777));
-    put(fields.links.0, fields.links.1, u64::from(mark.links));
-    if rules.identity.pretends()
-        && let Some((uid, gid)) = mark.owner
-    {
-        put(layout.owner(), 4, u64::from(uid));
-        put(layout.owner() + 4, 4, u64::from(gid));
-    }
-    true
-}
-
-/// Where a structure has what, and how many bytes of it.
-struct Fields {
-    device: (usize, usize),
-    inode: (usize, usize),
-    mode: (usize, usize),
-    links: (usize, usize),
-    seconds: (usize, usize),
-    nanoseconds: usize,
-}
-
-impl Fields {
-    fn of(layout: crate::Layout) -> Self {
-        match layout {
-            crate::Layout::Stat => {
-                Self { device: (0, 8), inode: (8, 8), mode: (24, 4), links: (16, 8), seconds: (88, 8), nanoseconds: 96 }
-            }
-            crate::Layout::Stat64 => Self {
-                device: (0, 8),
-                inode: (88, 8),
-                mode: (16, 4),
-                links: (20, 4),
-                seconds: (72, 4),
-                nanoseconds: 76,
-            },
-            // Its device is two numbers: see `file`.
-            crate::Layout::Statx => Self {
-                device: (136, 8),
-                inode: (32, 8),
-                mode: (28, 2),
-                links: (16, 4),
-                seconds: (112, 8),
-                nanoseconds: 120,
-            },
-        }
-    }
-
-    /// Which file a structure is about.
-    #[expect(clippy::cast_possible_truncation, reason = "halves of words")]
-    fn file(&self, structure: &[u8]) -> Option<FileId> {
-        let number = |(at, size): (usize, usize)| {
-            let mut bytes = [0; 8];
-            bytes[..size].copy_from_slice(structure.get(at..at + size)?);
-            Some(u64::from_le_bytes(bytes))
-        };
-        let device = match self.device {
-            (136, _) => {
-                let (major, minor) = (number((136, 4))?, number((140, 4))?);
-                // As makedev(3) joins them.
-                (minor & 0xff) | (major & 0xfff) << 8 | (minor & !0xff) << 12 | (major & !0xfff) << 32
-            }
-            other => number(other)?,
-        };
-        let seconds = number(self.seconds)?;
-        let seconds =
-            if self.seconds.1 == 4 { i64::from((seconds as u32).cast_signed()) } else { seconds.cast_signed() };
-        let nanoseconds = number((self.nanoseconds, 4))? as u32;
-        Some(FileId { device, inode: number(self.inode)?, mtime: (seconds, nanoseconds) })
     }
 }

@@ -3,12 +3,10 @@
 use coracle_paths::Found;
 
 use crate::{
-    After, Call, Errno, Guest, Lent, Rules, Scratch,
+    After, Call, Errno, Guest, Rules, Scratch,
     cow::Cow,
     errno::{EOPNOTSUPP, EPERM},
-    exec,
-    leave::Layout,
-    listing,
+    exec, identity, listing,
     meaning::{
         AT_EMPTY_PATH, CLONE_NEWNS, CLONE_NEWUSER, Dir, FILE_FLAGS, Intent, Last, Meaning, O_CREAT, Outside, PathArg,
         Row, Special,
@@ -16,6 +14,8 @@ use crate::{
     openat2, pairs,
     permit::{permit, permit_descriptor},
     places,
+    pretend::{self, Named, Part},
+    rights::unlock,
     sockets::{self, Gives, Whose},
     table,
     translate::translate,
@@ -55,18 +55,34 @@ pub fn enter<G: Guest>(rules: &Rules<'_>, guest: &G, call: &mut Call, scratch: &
     if !rules.wants(row) {
         return Verdict::Pass;
     }
-    for lent in &mut scratch.lent {
-        lent.clear();
+    let mut verdict = by_meaning(rules, guest, call, row, scratch);
+    if verdict == Err(Errno::EACCES) {
+        let Scratch { buffers, .. } = scratch;
+        if unlock(rules, guest, buffers.stopped_at()) {
+            verdict = by_meaning(rules, guest, call, row, scratch);
+        }
     }
-    let verdict = match row.meaning {
-        Meaning::Paths(args) => enter_paths(rules, guest, call, row, args, scratch),
-        Meaning::Special(special) => enter_special(rules, guest, call, special, scratch),
-        Meaning::Refused(errno) => Err(errno),
-    };
     verdict.unwrap_or_else(|errno| Verdict::Answer(-i64::from(errno.0)))
 }
 
-const STATX_MTIME: u64 = 0x40;
+fn by_meaning<G: Guest>(
+    rules: &Rules<'_>,
+    guest: &G,
+    call: &mut Call,
+    row: &Row,
+    scratch: &mut Scratch,
+) -> Result<Verdict, Errno> {
+    for lent in &mut scratch.lent {
+        lent.clear();
+    }
+    match row.meaning {
+        Meaning::Paths(args) => enter_paths(rules, guest, call, row, args, scratch),
+        Meaning::Special(special) => enter_special(rules, guest, call, row, special, scratch),
+        Meaning::Refused(errno) => Err(errno),
+    }
+}
+
+pub(crate) const STATX_MTIME: u64 = 0x40;
 
 fn enter_paths<G: Guest>(
     rules: &Rules<'_>,
@@ -80,21 +96,17 @@ fn enter_paths<G: Guest>(
         return pairs::enter(rules, guest, call, row, (from, to), scratch);
     }
     let mut outside = row.outside;
-    let mut pretended = false;
+    let mut after = After::Nothing;
     for (at, arg) in args.iter().enumerate() {
         let Scratch { buffers, path, base, text, lent } = &mut *scratch;
         if call.arg(arg.arg) == 0 && may_be_null(row) {
             // The descriptor itself is meant.
-            outside = Outside::No;
-            pretended |= descriptor_itself(rules, guest, call, (row, arg), &mut lent[at], (text, base))?;
-            continue;
+            return descriptor_itself(rules, guest, call, row, arg, scratch);
         }
         let len = guest.read_string(call.arg(arg.arg), path)?;
         let path = &path[..len];
         if path.is_empty() && takes_empty(call, arg) {
-            outside = Outside::No;
-            pretended |= descriptor_itself(rules, guest, call, (row, arg), &mut lent[at], (text, base))?;
-            continue;
+            return descriptor_itself(rules, guest, call, row, arg, scratch);
         }
         let Some(place) = translate(rules, guest, call, arg, path, (buffers, base, text))? else {
             outside = Outside::No;
@@ -111,29 +123,37 @@ fn enter_paths<G: Guest>(
             // `/proc/self` itself: whoever makes the call is meant.
             outside = Outside::No;
         }
-        if arg.intent == Intent::Owner && rules.identity.pretends() {
-            guest.mode(place.host, place.magic.is_some())?;
-            pretended = true;
-        }
         if let Some(len) = places::shown_file(rules, guest, call, arg.intent, &place, text) {
             lent[at].set(arg.arg, &text[..=len])?;
             continue;
         }
+        let follow = place.magic.is_some();
         lent[at].set_place(guest, arg.arg, &place)?;
+        if rules.identity.pretends()
+            && let Some(host) = lent[at].path()
+        {
+            let named = Named { host, follow, arg: arg.arg };
+            match pretend::on_path(rules, guest, call, row, arg.intent, &named)? {
+                Part::Make(then) => after = then,
+                Part::Answer(answer) => return Ok(Verdict::Answer(answer)),
+                Part::Elsewhere(path) => {
+                    lent[at].set(arg.arg, path.to_bytes_with_nul())?;
+                    continue;
+                }
+            }
+        } else if rules.shows_files() {
+            after = After::stat(row.name, call);
+        }
         if let Some(cow) = Cow::of(rules, guest, row)
             && let Some(len) = cow.protect(call, (arg, &place), lent[at].bytes(), (text, base))?
         {
             lent[at].set(arg.arg, &text[..len])?;
         }
     }
-    if pretended {
-        return Ok(Verdict::Answer(0));
-    }
     if rules.marks.is_some() && row.name == "statx" {
         // By which a file is known; newer kernels tell it only if it is asked for.
         call.args[3] |= STATX_MTIME;
     }
-    let after = if rules.shows_files() { After::owner(row.name, call) } else { After::Nothing };
     if outside == Outside::No && after == After::Nothing && scratch.lent.iter().all(|lent| lent.bytes().is_empty()) {
         return Ok(Verdict::Pass);
     }
@@ -143,7 +163,8 @@ fn enter_paths<G: Guest>(
 /// Whether the call fails if there is nothing: then the kernel need not be asked.
 fn needs_existence(call: &Call, intent: Intent) -> bool {
     match intent {
-        Intent::Read | Intent::Attribute | Intent::Size | Intent::Owner | Intent::Access(_) | Intent::Remove => true,
+        Intent::Read | Intent::Attribute | Intent::Size | Intent::Owner | Intent::Mode => true,
+        Intent::Access(_) | Intent::Remove => true,
         Intent::Open(flags) => call.arg(flags) & O_CREAT == 0,
         Intent::Write | Intent::Create | Intent::Replace => false,
     }
@@ -162,54 +183,60 @@ fn takes_empty(call: &Call, arg: &PathArg) -> bool {
     }
 }
 
-/// The call means the descriptor that its directory argument holds; whether it is only pretended.
+/// The call means the descriptor that its directory argument holds.
 fn descriptor_itself<G: Guest>(
     rules: &Rules<'_>,
     guest: &G,
     call: &mut Call,
-    (row, arg): (&Row, &PathArg),
-    lent: &mut Lent,
-    (text, place): (&mut [u8], &mut [u8]),
-) -> Result<bool, Errno> {
+    row: &Row,
+    arg: &PathArg,
+    scratch: &mut Scratch,
+) -> Result<Verdict, Errno> {
     let descriptor = match arg.dir {
         Dir::Fd(dir) => Some(call.int(dir)).filter(|fd| *fd >= 0),
         Dir::Cwd => None,
     };
-    if !matches!(arg.intent, Intent::Attribute | Intent::Owner) {
-        return Ok(false);
-    }
-    permit_descriptor(rules, guest, descriptor, text, place)?;
-    if arg.intent == Intent::Owner && rules.identity.pretends() {
-        return Ok(true);
-    }
-    if let Some(cow) = Cow::of(rules, guest, row)
-        && let Some(descriptor) = descriptor
-        && let Some(len) = cow.protect_descriptor(call, arg, descriptor, (text, place))?
-    {
-        lent.set(arg.arg, &text[..len])?;
-    }
-    Ok(false)
+    on_descriptor(rules, guest, call, row, (arg, descriptor), scratch)
 }
 
-/// A call that changes attributes through its first argument, a descriptor that may have been opened for reading only.
-fn enter_descriptor<G: Guest>(
+/// The call means an open file, or with `None` the working directory; what it gives stands behind argument `arg`.
+fn on_descriptor<G: Guest>(
     rules: &Rules<'_>,
     guest: &G,
     call: &mut Call,
+    row: &Row,
+    (arg, descriptor): (&PathArg, Option<i32>),
     scratch: &mut Scratch,
 ) -> Result<Verdict, Errno> {
-    const FILE: PathArg = PathArg { dir: Dir::Fd(0), arg: 0, last: Last::Follow, intent: Intent::Attribute };
-    let Scratch { base, text, lent, .. } = scratch;
-    let descriptor = call.int(0);
-    permit_descriptor(rules, guest, Some(descriptor), text, base)?;
-    if let Some(row) = table::row_of(call.abi, call.number)
+    let changes = matches!(arg.intent, Intent::Attribute | Intent::Owner | Intent::Mode);
+    if changes {
+        permit_descriptor(rules, guest, descriptor, &mut scratch.text, &mut scratch.base)?;
+    }
+    let verdict = pretend::on_descriptor(rules, guest, call, row, arg.intent, (descriptor, arg.arg, scratch))?;
+    let Scratch { text, base, lent, .. } = scratch;
+    if changes
+        && verdict == Verdict::Pass
         && let Some(cow) = Cow::of(rules, guest, row)
-        && let Some(len) = cow.protect_descriptor(call, &FILE, descriptor, (text, base))?
+        && let Some(descriptor) = descriptor
+        && let Some(len) = cow.protect_descriptor(call, arg, descriptor, (text, base))?
     {
-        lent[0].set(0, &text[..len])?;
+        lent[0].set(arg.arg, &text[..len])?;
         return Ok(Verdict::Make { after: After::Nothing, outside: Outside::No });
     }
-    Ok(Verdict::Pass)
+    Ok(verdict)
+}
+
+/// A call whose first argument is a descriptor, which may have been opened for reading only.
+fn by_descriptor<G: Guest>(
+    rules: &Rules<'_>,
+    guest: &G,
+    call: &mut Call,
+    row: &Row,
+    intent: Intent,
+    scratch: &mut Scratch,
+) -> Result<Verdict, Errno> {
+    let file = PathArg { dir: Dir::Fd(0), arg: 0, last: Last::Follow, intent };
+    on_descriptor(rules, guest, call, row, (&file, Some(call.int(0))), scratch)
 }
 
 /// ioctl(2) that changes flags of a file, for which any descriptor will do.
@@ -235,22 +262,21 @@ fn enter_special<G: Guest>(
     rules: &Rules<'_>,
     guest: &G,
     call: &mut Call,
+    row: &Row,
     special: Special,
     scratch: &mut Scratch,
 ) -> Result<Verdict, Errno> {
     match special {
         Special::Openat2 => openat2::enter(rules, guest, call, scratch),
-        Special::Fstat => Ok(Verdict::Make { after: After::owner("fstat", call), outside: Outside::No }),
+        Special::Fstat => by_descriptor(rules, guest, call, row, Intent::Read, scratch),
         Special::Listing(entries) => listing::enter(rules, guest, call, entries, scratch),
         Special::Readlink => places::readlink(rules, guest, call, 0, scratch),
         Special::Readlinkat => places::readlink(rules, guest, call, 1, scratch),
         Special::Getcwd => places::getcwd(rules, guest, call, scratch),
         Special::Chroot => places::chroot(rules, guest, call, scratch),
-        Special::DescriptorOwner if rules.identity.pretends() => {
-            permit_descriptor(rules, guest, Some(call.int(0)), &mut scratch.text, &mut scratch.base)?;
-            Ok(Verdict::Answer(0))
-        }
-        Special::DescriptorAttribute | Special::DescriptorOwner => enter_descriptor(rules, guest, call, scratch),
+        Special::DescriptorAttribute => by_descriptor(rules, guest, call, row, Intent::Attribute, scratch),
+        Special::DescriptorOwner => by_descriptor(rules, guest, call, row, Intent::Owner, scratch),
+        Special::DescriptorMode => by_descriptor(rules, guest, call, row, Intent::Mode, scratch),
         Special::FileFlags => enter_file_flags(rules, guest, call, scratch),
         Special::Execve => exec::execute(rules, guest, call, 0, scratch),
         Special::Execveat => exec::execute(rules, guest, call, 1, scratch),
@@ -270,11 +296,7 @@ fn enter_special<G: Guest>(
         Special::Unshare if call.arg(0) & (CLONE_NEWNS | CLONE_NEWUSER) != 0 => Err(EPERM),
         Special::Unshare => Ok(Verdict::Pass),
         Special::Uname => Ok(Verdict::Make { after: After::NodeName { at: call.arg(0) }, outside: Outside::No }),
-        Special::Id(id) => Ok(Verdict::Answer(i64::from(rules.identity.id(id)))),
-        Special::Ids(id) => rules.identity.write_ids(guest, call, id).map(Verdict::Answer),
-        // Only root may become anybody; others may become what they are, which the kernel allows or not.
-        Special::SetIds if rules.identity.uid == 0 => Ok(Verdict::Answer(0)),
-        Special::SetIds => Err(EPERM),
+        Special::Person(what) => identity::person(guest, call, what, row.name, scratch),
     }
 }
 
@@ -303,19 +325,4 @@ fn enter_fanotify<G: Guest>(
         return Ok(Verdict::Make { after: After::Nothing, outside: Outside::No });
     }
     Ok(Verdict::Pass)
-}
-
-impl After {
-    /// The owner in this call's result is to be shown as the guest's own.
-    fn owner(name: &str, call: &Call) -> Self {
-        let (at, layout) = match (name, call.abi) {
-            ("stat" | "lstat" | "fstat", crate::Abi::X86_64) => (1, Layout::Stat),
-            ("newfstatat", _) => (2, Layout::Stat),
-            ("stat64" | "lstat64" | "fstat64", _) => (1, Layout::Stat64),
-            ("fstatat64", _) => (2, Layout::Stat64),
-            ("statx", _) => (4, Layout::Statx),
-            _ => return Self::Nothing,
-        };
-        Self::Owner { at: call.arg(at), layout }
-    }
 }

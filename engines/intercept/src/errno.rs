@@ -28,6 +28,8 @@ pub const EEXIST: Errno = Errno(17);
 pub const EXDEV: Errno = Errno(18);
 /// Is a directory.
 pub const EISDIR: Errno = Errno(21);
+/// No space left.
+pub const ENOSPC: Errno = Errno(28);
 /// Read-only file system.
 pub const EROFS: Errno = Errno(30);
 /// Result too large.

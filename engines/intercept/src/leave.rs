@@ -1,11 +1,20 @@
 //! What happens when a guest leaves a system call whose result shows the host.
 
+use core::ffi::CStr;
+
 use coracle_paths::PATH_MAX;
 
 use crate::{
-    Call, Guest, Outside, Rules, Scratch, cow,
+    Call, Errno, Guest, Outside, Rules, Scratch,
+    errno::EBADF,
+    ledger::Inode,
     listing::{self, Shape},
+    meaning::Meaning,
+    owners,
+    pretend::descriptor_path,
+    rights::{directory_of, unlock},
     sockets::{self, Whose},
+    table::row_of,
 };
 
 /// What is to be done with the result of a call.
@@ -49,13 +58,29 @@ pub enum After {
         /// How entries are laid out.
         shape: Shape,
     },
-    /// A file's owner may be the guest's own.
+    /// The result tells of a file, of whom the guest knows otherwise.
     Owner {
         /// Where the structure is.
         at: u64,
         /// Which structure.
         layout: Layout,
     },
+    /// The call was asked of an open file by a path of the transport's: that there is none means that it is not open.
+    OfDescriptor,
+    /// Something was made at the path in this argument: it becomes the guest's, and a device if it is to be one.
+    Made {
+        /// The path's argument.
+        arg: u8,
+        /// Its kind and number.
+        device: Option<(u32, u32)>,
+    },
+    /// The file that the result holds open was made, at the path in this argument.
+    Opened {
+        /// The path's argument.
+        arg: u8,
+    },
+    /// The last name of this file was removed.
+    Gone(Inode),
     /// The node has another name.
     NodeName {
         /// Where the `struct new_utsname` is.
@@ -68,38 +93,37 @@ pub enum After {
 pub enum Layout {
     /// `struct stat` of 64-bit x86.
     Stat,
+    /// `struct stat` of 32-bit x86, whose ids have 16 bits.
+    Stat32,
     /// `struct stat64` of 32-bit x86.
     Stat64,
     /// `struct statx`.
     Statx,
 }
 
-impl Layout {
-    /// Where the user id is; the group id follows it.
-    #[must_use]
-    pub fn owner(self) -> usize {
-        match self {
-            Self::Stat => 28,
-            Self::Stat64 => 24,
-            Self::Statx => 20,
-        }
-    }
+/// What becomes of a call that was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Left {
+    /// The guest gets this result.
+    Result(i64),
+    /// What stood in its way is gone: it is to be made once more, from its beginning.
+    Again,
 }
 
-/// Translates the result `result` of a call that was made; returns what the guest gets.
+/// Translates the result `result` of `call`, which was made as `made` says.
 pub fn leave<G: Guest>(
     rules: &Rules<'_>,
     guest: &G,
-    call: &Call,
+    (call, made): (&Call, &Call),
     after: After,
     result: i64,
     scratch: &mut Scratch,
-) -> i64 {
+) -> Left {
     if result < 0 {
-        return result;
+        return failed(rules, guest, (call, made), after, result, scratch);
     }
     match after {
-        After::Nothing => {}
+        After::Nothing | After::OfDescriptor => {}
         After::Address { whose, at, length_at, room } => {
             // The call has been made: an address that became unreadable meanwhile stays as it is.
             let _ = sockets::show_address(rules, guest, whose, (at, length_at, room), scratch);
@@ -109,46 +133,78 @@ pub fn leave<G: Guest>(
         }
         After::SentOne { result_at } => {
             let sent = u32::try_from(result).unwrap_or(u32::MAX);
-            return guest.write(result_at, &sent.to_ne_bytes()).map_or_else(|errno| -i64::from(errno.0), |()| 1);
+            let written = guest.write(result_at, &sent.to_ne_bytes());
+            return Left::Result(written.map_or_else(|errno| -i64::from(errno.0), |()| 1));
         }
         After::Listing { descriptor, at, room, shape } => {
-            return result + listing::leave(rules, guest, (descriptor, at, room, shape), result, scratch);
+            let more = listing::leave(rules, guest, (descriptor, at, room, shape), result, scratch);
+            return Left::Result(result + more);
         }
         After::Owner { at, layout } => {
-            cow::show_at(rules, guest, at, layout);
-            show_owner(rules, guest, at, layout);
+            let mut structure = [0; 256];
+            let structure = &mut structure[..layout.size()];
+            if guest.read(at, structure).is_ok() {
+                rules.show(guest, None, structure, layout);
+                let _ = guest.write(at, structure);
+            }
         }
         After::NodeName { at } => show_node_name(rules, guest, at),
-    }
-    result
-}
-
-fn show_owner<G: Guest>(rules: &Rules<'_>, guest: &G, at: u64, layout: Layout) {
-    let at = at + layout.owner() as u64;
-    let mut ids = [0; 8];
-    if guest.read(at, &mut ids).is_ok() {
-        show_ids(rules, &mut ids);
-        let _ = guest.write(at, &ids);
-    }
-}
-
-/// Replaces a user id and the group id behind it by what the guest sees.
-fn show_ids(rules: &Rules<'_>, ids: &mut [u8]) {
-    let (user, group) = ids.split_at_mut(4);
-    let id = |bytes: &[u8]| u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
-    let (uid, gid) = (id(user), id(group));
-    user.copy_from_slice(&rules.identity.shown_uid(uid).to_ne_bytes());
-    group[..4].copy_from_slice(&rules.identity.shown_gid(gid).to_ne_bytes());
-}
-
-impl Rules<'_> {
-    /// Shows the owner in a structure that a transport filled itself.
-    pub fn show_owner(&self, structure: &mut [u8], layout: Layout) {
-        cow::show(self, structure, layout);
-        if let Some(ids) = structure.get_mut(layout.owner()..layout.owner() + 8) {
-            show_ids(self, ids);
+        After::Made { arg, device } => {
+            if let Some(path) = lent_path(guest, made, arg, &mut scratch.path) {
+                // It may have been removed meanwhile, and then nobody asks whose it was.
+                let _ = owners::made(rules, guest, (path, false), directory_of(path, &mut scratch.base), device);
+            }
+        }
+        After::Opened { arg } => {
+            let mut room = [0; 48];
+            let file = descriptor_path(guest.caller().tid, i32::try_from(result).ok(), &mut room);
+            let path = lent_path(guest, made, arg, &mut scratch.path);
+            let directory = path.and_then(|path| directory_of(path, &mut scratch.base));
+            let _ = owners::made(rules, guest, (file, true), directory, None);
+        }
+        After::Gone(inode) => {
+            if let Some(ledger) = rules.ledger {
+                ledger.remove(inode);
+            }
         }
     }
+    Left::Result(result)
+}
+
+/// The path that was lent as an argument.
+fn lent_path<'p, G: Guest>(guest: &G, made: &Call, arg: u8, path: &'p mut [u8]) -> Option<&'p CStr> {
+    let len = guest.read_string(made.arg(arg), path).ok()?;
+    CStr::from_bytes_with_nul(path.get(..=len)?).ok()
+}
+
+fn failed<G: Guest>(
+    rules: &Rules<'_>,
+    guest: &G,
+    (call, made): (&Call, &Call),
+    after: After,
+    result: i64,
+    scratch: &mut Scratch,
+) -> Left {
+    let refused = |errno: Errno| result == -i64::from(errno.0);
+    if after == After::OfDescriptor && refused(Errno::ENOENT) {
+        return Left::Result(-i64::from(EBADF.0));
+    }
+    if refused(Errno::EACCES)
+        && rules.identity.pretends()
+        && let Some(row) = row_of(call.abi, call.number)
+        && let Meaning::Paths(args) = row.meaning
+    {
+        let mut changed = false;
+        for arg in args.iter().map(|arg| arg.arg).filter(|arg| made.arg(*arg) != call.arg(*arg)) {
+            if let Some(path) = lent_path(guest, made, arg, &mut scratch.path) {
+                changed |= unlock(rules, guest, path.to_bytes());
+            }
+        }
+        if changed {
+            return Left::Again;
+        }
+    }
+    Left::Result(result)
 }
 
 fn show_node_name<G: Guest>(rules: &Rules<'_>, guest: &G, at: u64) {

@@ -11,6 +11,7 @@
 #![no_std]
 
 mod cow;
+mod credentials;
 mod enter;
 pub mod errno;
 mod exec;
@@ -20,10 +21,13 @@ pub mod ledger;
 mod listing;
 mod meaning;
 mod openat2;
+mod owners;
 mod pairs;
 mod permit;
 mod places;
+mod pretend;
 pub mod program;
+mod rights;
 mod sockets;
 pub mod table;
 mod translate;
@@ -31,11 +35,14 @@ mod translate;
 pub use coracle_paths::Errno;
 pub use coracle_view::{FileId, Mark, Marks};
 pub use cow::File;
+pub use credentials::{Caps, Credentials, Ids};
 pub use enter::{Verdict, enter};
-pub use identity::Identity;
-pub use leave::{After, Layout, leave, leave_layout};
+pub use identity::{Identity, MAX_GROUPS};
+pub use leave::{After, Layout, Left, leave, leave_layout};
 pub use listing::Shape;
 pub use meaning::{Abi, Outside, Row};
+pub use owners::Facts;
+pub use rights::{after_exec, may_execute, unlock};
 pub use sockets::{
     Whose,
     ports::{Kind, Port},
@@ -79,7 +86,7 @@ impl Rules<'_> {
         match row.meaning {
             Meaning::Special(Special::Fstat) => self.shows_files(),
             Meaning::Special(Special::Listing(_)) => self.unlisted,
-            Meaning::Special(Special::Id(_) | Special::Ids(_) | Special::SetIds) => self.identity.pretends(),
+            Meaning::Special(Special::Person(_)) => self.identity.pretends(),
             Meaning::Special(Special::Uname) => self.hostname.is_some(),
             _ => true,
         }
@@ -143,6 +150,32 @@ pub trait Guest: Host {
     /// # Errors
     /// What access(2) says.
     fn search(&self, host: &CStr) -> Result<(), Errno>;
+    /// What stat(2) tells of a file, or without `follow` lstat(2).
+    ///
+    /// # Errors
+    /// Theirs.
+    fn stat(&self, host: &CStr, follow: bool) -> Result<Facts, Errno>;
+
+    /// Gives a file these permissions on the host, following links.
+    ///
+    /// # Errors
+    /// What chmod(2) says.
+    fn set_mode(&self, host: &CStr, mode: u32) -> Result<(), Errno>;
+
+    /// The calling thread's credentials, as it believes them to be.
+    fn credentials(&self) -> Credentials;
+
+    /// Gives the calling thread other credentials.
+    fn set_credentials(&self, new: &Credentials);
+
+    /// The calling thread's supplementary groups, as many as there is room for; how many there are.
+    fn groups(&self, groups: &mut [u32]) -> usize;
+
+    /// Gives the calling thread other supplementary groups.
+    fn set_groups(&self, groups: &[u32]);
+
+    /// The credentials of a thread of this run.
+    fn credentials_of(&self, tid: u32) -> Option<Credentials>;
 
     /// The text of `/proc/…/cwd`, or with a descriptor of `/proc/…/fd/N`.
     ///

@@ -82,8 +82,10 @@ pub(crate) enum Intent {
     Attribute,
     /// Changes the length: as `Attribute`, but what is no regular file has errors of its own.
     Size,
-    /// As `Attribute`, of the owner, whom root emulation only pretends to change.
+    /// As `Attribute`, of the owner, who under root emulation is the ledger's matter; user and group id are the next arguments.
     Owner,
+    /// As `Attribute`, of the mode, which is the next argument.
+    Mode,
     /// Makes what must not exist: `EEXIST` goes before `EROFS`.
     Create,
     /// Removes or renames it: `EROFS` at once. Of two paths, the second is the new name ([`crate::pairs`]).
@@ -107,6 +109,7 @@ pub(crate) enum Special {
     DescriptorAttribute,
     DescriptorOwner,
     FileFlags,
+    DescriptorMode,
     Execve,
     Execveat,
     Bind,
@@ -123,9 +126,7 @@ pub(crate) enum Special {
     FanotifyMark,
     Unshare,
     Uname,
-    Id(Id),
-    Ids(Id),
-    SetIds,
+    Person(Person),
 }
 
 /// How a directory's entries are laid out.
@@ -137,11 +138,28 @@ pub(crate) enum Entries {
     Wide,
 }
 
-/// Which kind of id.
+/// Calls about who one is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Id {
-    User,
-    Group,
+pub(crate) enum Person {
+    Uid,
+    Euid,
+    Gid,
+    Egid,
+    ResUid,
+    ResGid,
+    SetUid,
+    SetGid,
+    SetReUid,
+    SetReGid,
+    SetResUid,
+    SetResGid,
+    SetFsUid,
+    SetFsGid,
+    Groups,
+    SetGroups,
+    CapGet,
+    CapSet,
+    Prctl,
 }
 
 /// How a transport that stands outside the guest's process can make the call itself, once its paths are host paths:
@@ -164,10 +182,12 @@ pub enum Outside {
 pub(crate) const NONE: u16 = u16::MAX;
 
 pub(crate) const AT_FDCWD: i32 = -100;
+pub(crate) const AT_EACCESS: u64 = 0x200;
 pub(crate) const AT_SYMLINK_NOFOLLOW: u64 = 0x100;
 pub(crate) const AT_SYMLINK_FOLLOW: u64 = 0x400;
 pub(crate) const AT_EMPTY_PATH: u64 = 0x1000;
 pub(crate) const AT_REMOVEDIR: u64 = 0x200;
+pub(crate) const RENAME_EXCHANGE: u64 = 2;
 pub(crate) const RENAME_NOREPLACE: u64 = 1;
 pub(crate) const IN_DONT_FOLLOW: u64 = 0x0200_0000;
 
@@ -209,12 +229,14 @@ impl Row {
         matches!(self.meaning, Meaning::Special(Special::FileFlags)).then_some((1, &FILE_FLAGS))
     }
 
-    /// An argument that must not be zero for the call to mean anything here, so that a filter can let most calls pass.
+    /// An argument and its value with which the call means nothing here, so that a filter can let most calls pass.
     #[must_use]
-    pub fn needs_nonzero(&self) -> Option<u8> {
+    pub fn passes_with(&self) -> Option<(u8, u64)> {
+        const PR_SET_NAME: u64 = 15;
         match self.meaning {
-            Meaning::Special(Special::OwnName | Special::PeerName) => Some(1),
-            Meaning::Special(Special::Recvfrom | Special::Sendto) => Some(4),
+            Meaning::Special(Special::OwnName | Special::PeerName) => Some((1, 0)),
+            Meaning::Special(Special::Recvfrom | Special::Sendto) => Some((4, 0)),
+            Meaning::Special(Special::Person(Person::Prctl)) => Some((0, PR_SET_NAME)),
             _ => None,
         }
     }

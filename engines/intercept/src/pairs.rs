@@ -11,6 +11,7 @@ use crate::{
     leave::After,
     meaning::{AT_EMPTY_PATH, Intent, PathArg, RENAME_NOREPLACE},
     permit::{Home, S_IFDIR, S_IFMT, is_mounted, name_mode, permit, refuse},
+    pretend,
     translate::{start_descriptor, translate},
 };
 
@@ -84,7 +85,9 @@ pub(crate) fn enter<G: Guest>(
         (Some(old), Some(new)) if old.outside != Outside::No => new.outside,
         _ => Outside::No,
     };
-    Ok(Verdict::Make { after: After::Nothing, outside })
+    let after =
+        if rules.identity.pretends() { pretend::on_pair(rules, guest, call, row, scratch)? } else { After::Nothing };
+    Ok(Verdict::Make { after, outside })
 }
 
 /// Translates one of the two; `None` if the kernel alone sees it.

@@ -69,8 +69,8 @@ pub(crate) fn permit<G: Guest>(
         Intent::Open(arg) => permit_open(call.arg(arg), slash, kind),
         Intent::Write => permit_open(1 | O_CREAT | O_TRUNC, slash, kind),
         // The kernel finds out what is there, or is not.
-        Intent::Attribute | Intent::Owner if kind().is_err() => Ok(()),
-        Intent::Attribute | Intent::Owner => Err(EROFS),
+        Intent::Attribute | Intent::Owner | Intent::Mode if kind().is_err() => Ok(()),
+        Intent::Attribute | Intent::Owner | Intent::Mode => Err(EROFS),
         Intent::Size => match kind() {
             Ok(S_IFREG) => Err(EROFS),
             _ => Ok(()),

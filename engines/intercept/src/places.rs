@@ -4,6 +4,7 @@ use coracle_paths::{DELETED, Link, Magic, PATH_MAX, Resolved};
 
 use crate::{
     Call, Errno, Guest, Rules, Scratch,
+    credentials::cap,
     enter::Verdict,
     errno::{EPERM, ERANGE},
     leave::After,
@@ -116,7 +117,7 @@ pub(crate) fn chroot<G: Guest>(
     if mode & S_IFMT != S_IFDIR {
         return Err(Errno::ENOTDIR);
     }
-    if rules.identity.uid != 0 {
+    if !guest.credentials().can(cap::SYS_CHROOT) {
         // Whoever may not search the directory is told that first.
         guest.search(place.host)?;
         return Err(EPERM);

@@ -17,7 +17,7 @@ use crate::{
 pub struct Lent {
     bytes: [u8; PATH_MAX],
     len: usize,
-    arg: u8,
+    pub(crate) arg: u8,
     pointer: usize,
 }
 

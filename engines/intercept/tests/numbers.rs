@@ -10,15 +10,15 @@ use coracle_intercept::{
 
 /// Calls that pass untouched. Of those that name things by descriptor, the descriptor was translated when it was made.
 const HARMLESS: &str = "
-    _llseek _newselect _sysctl add_key adjtimex afs_syscall alarm arch_prctl bdflush bpf break brk cachestat capget
-    capset clock_adjtime clock_adjtime64 clock_getres clock_getres_time64 clock_gettime clock_gettime64
+    _llseek _newselect _sysctl add_key adjtimex afs_syscall alarm arch_prctl bdflush bpf break brk cachestat
+    clock_adjtime clock_adjtime64 clock_getres clock_getres_time64 clock_gettime clock_gettime64
     clock_nanosleep clock_nanosleep_time64 clock_settime clock_settime64 clone clone3 close close_range
     copy_file_range create_module delete_module dup dup2 dup3 epoll_create epoll_create1 epoll_ctl epoll_ctl_old
     epoll_pwait epoll_pwait2 epoll_wait epoll_wait_old eventfd eventfd2 exit exit_group fadvise64 fadvise64_64
     fallocate fanotify_init fchdir fcntl fcntl64 fdatasync fgetxattr finit_module flistxattr flock fork fsconfig
-    fsmount fsopen fstat64 fstatfs fstatfs64 fsync ftime ftruncate ftruncate64 futex futex_requeue futex_time64
+    fsmount fsopen fstatfs fstatfs64 fsync ftime ftruncate ftruncate64 futex futex_requeue futex_time64
     futex_wait futex_waitv futex_wake get_kernel_syms get_mempolicy get_robust_list get_thread_area getcpu
-    getgroups getgroups32 getitimer getpgid getpgrp getpid getpmsg getppid getpriority getrandom
+    getitimer getpgid getpgrp getpid getpmsg getppid getpriority getrandom
     getrlimit getrusage getsid getsockopt gettid gettimeofday gtty idle init_module inotify_init inotify_init1
     inotify_rm_watch io_cancel io_destroy io_getevents io_pgetevents io_pgetevents_time64 io_setup io_submit
     io_uring_enter io_uring_register ioperm iopl ioprio_get ioprio_set ipc kcmp kexec_file_load kexec_load
@@ -28,7 +28,7 @@ const HARMLESS: &str = "
     mq_getsetattr mq_notify mq_open mq_timedreceive mq_timedreceive_time64 mq_timedsend mq_timedsend_time64
     mq_unlink mremap mseal msgctl msgget msgrcv msgsnd msync munlock munlockall munmap nanosleep nfsservctl nice
     oldfstat pause perf_event_open personality pidfd_getfd pidfd_open pidfd_send_signal pipe pipe2 pkey_alloc
-    pkey_free pkey_mprotect poll ppoll ppoll_time64 prctl pread64 preadv preadv2 prlimit64 process_madvise
+    pkey_free pkey_mprotect poll ppoll ppoll_time64 pread64 preadv preadv2 prlimit64 process_madvise
     process_mrelease process_vm_readv process_vm_writev prof profil pselect6 pselect6_time64 ptrace putpmsg pwrite64
     pwritev pwritev2 query_module quotactl_fd read readahead readdir readv reboot 
     remap_file_pages request_key restart_syscall rseq rt_sigaction rt_sigpending rt_sigprocmask rt_sigqueueinfo

@@ -36,6 +36,14 @@ impl Buffers {
     }
 }
 
+impl Buffers {
+    /// Host path of the place that the last walk came to, also if it failed there.
+    #[must_use]
+    pub fn stopped_at(&self) -> &[u8] {
+        self.host.as_bytes()
+    }
+}
+
 impl Default for Buffers {
     fn default() -> Self {
         Self::new()

@@ -130,6 +130,12 @@ impl<'a> View<'a> {
         bind.map_or(self.root_read_only, |at| self.binds[at].read_only)
     }
 
+    /// Host path of a bind's root, or with `None` of the tree's; `/` is the empty string.
+    #[must_use]
+    pub fn host_root(&self, bind: Option<usize>) -> &'a [u8] {
+        bind.map_or(self.root, |at| trim(self.binds[at].host))
+    }
+
     /// The bind whose mount point is exactly this canonical guest path.
     #[must_use]
     pub fn mounted_at(&self, guest: &[u8]) -> Option<usize> {

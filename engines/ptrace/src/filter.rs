@@ -29,8 +29,8 @@ type Code = Vec<libc::sock_filter>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum When {
     Always,
-    /// If this argument is not zero.
-    Given(u8),
+    /// Unless this argument has this value.
+    Unless(u8, u64),
     /// If this argument is one of these values.
     OneOf(u8, &'static [u32]),
     /// Unless the sixth argument is the loader's mark.
@@ -63,8 +63,8 @@ fn section(rules: &Rules<'_>, abi: Abi, mark: u64) -> Code {
         .iter()
         .filter(|row| rules.wants(row))
         .filter_map(|row| {
-            let when = match row.needs_nonzero() {
-                Some(arg) => When::Given(arg),
+            let when = match row.passes_with() {
+                Some((arg, value)) => When::Unless(arg, value),
                 None if row.name == "openat" => When::Unmarked,
                 None => row.needs_one_of().map_or(When::Always, |(arg, values)| When::OneOf(arg, values)),
             };
@@ -100,7 +100,7 @@ fn leaf(when: When, mark: u64) -> Code {
     let trace = step(RETURN, STOP);
     let (arg, value) = match when {
         When::Always => return vec![trace],
-        When::Given(arg) => (arg, 0),
+        When::Unless(arg, value) => (arg, value),
         When::Unmarked => (5, mark),
         When::OneOf(arg, values) => return one_of(arg, values),
     };

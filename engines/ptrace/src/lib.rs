@@ -20,6 +20,7 @@ mod names;
 mod nested;
 mod outside;
 mod peer;
+mod person;
 mod probe;
 mod process;
 mod procfs;
@@ -52,7 +53,7 @@ use coracle_api::{
 use coracle_intercept::{Identity, Kind, Port, Rules};
 use coracle_view::{Asked, View};
 
-use crate::{layout::Layout, ledger::Mapped, names::Names, start::Child, tracer::Tracer};
+use crate::{layout::Layout, ledger::Mapped, names::Names, person::Person, start::Child, tracer::Tracer};
 
 /// The engine.
 #[derive(Debug, Clone, Copy)]
@@ -138,7 +139,8 @@ impl Engine for Ptrace {
         let step = |what: &'static str| move |error: io::Error| RunError::step(what, error);
         let mark = mark().map_err(step("ask for random numbers"))?;
         let old_order = Host::read(None).kernel < (4, 8);
-        let mut tracer = Tracer::new(rules, view.as_ref(), every, old_order, mark)
+        let person = Person::new(identity.uid, identity.gid, &identity.groups);
+        let mut tracer = Tracer::new(rules, view.as_ref(), (every, old_order), mark, person)
             .map_err(step("make the memory shared with guests"))?;
         let filter = (!every).then(|| filter::program(&rules, mark));
         let child = Child::fork(&prepared, &cwd, filter.as_deref())?;

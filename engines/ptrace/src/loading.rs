@@ -9,7 +9,7 @@
 use std::{ffi::CStr, rc::Rc};
 
 use coracle_elf::Segment;
-use coracle_intercept::{Abi, Errno, errno::ENOEXEC};
+use coracle_intercept::{Abi, Credentials, Errno, errno::ENOEXEC};
 
 use crate::{
     memory::Memory,
@@ -28,6 +28,8 @@ pub(crate) struct Loading {
     pub(crate) abi: Abi,
     /// What it says of its stack.
     pub(crate) stack_kind: StackKind,
+    /// Whom the process becomes, and whether its program is to mistrust its surroundings; in runs that pretend.
+    pub(crate) person: Option<(Credentials, bool)>,
     /// The path that the guest gave, for AT_EXECFN.
     given: Vec<u8>,
     /// The name of the process.
@@ -72,7 +74,8 @@ impl Loading {
         mark: u64,
     ) -> Self {
         let script = Script::new(abi, mark);
-        Self { exe, abi, stack_kind, given, name, prefix, program, interpreter, script, mask: None, begun: None }
+        let (person, mask, begun) = (None, None, None);
+        Self { exe, abi, stack_kind, person, given, name, prefix, program, interpreter, script, mask, begun }
     }
 
     /// The path by which the guest executes the runner: at least as long as the path that it gave.
@@ -143,6 +146,15 @@ impl Loading {
                 libc::AT_BASE => *value = 0,
                 _ => {}
             }
+            let Some((who, mistrusts)) = &self.person else { continue };
+            match *kind {
+                libc::AT_UID => *value = who.user.real.into(),
+                libc::AT_EUID => *value = who.user.effective.into(),
+                libc::AT_GID => *value = who.group.real.into(),
+                libc::AT_EGID => *value = who.group.effective.into(),
+                libc::AT_SECURE => *value = u64::from(*mistrusts),
+                _ => {}
+            }
         }
         let word = usize::try_from(stack.word).unwrap_or(8);
         let mut bytes = Vec::with_capacity(stack.vector.len() * 16);
@@ -211,7 +223,7 @@ impl Loading {
         let result = |row: RowNumber| {
             let mut bytes = [0; 8];
             memory.read(begun.script + self.script.result_at(row) as u64, &mut bytes[..word])?;
-            Ok(u64::from_le_bytes(bytes))
+            Ok::<_, Errno>(u64::from_le_bytes(bytes))
         };
         let base_of = |image: &Image, row: Option<RowNumber>| {
             let Some(row) = row else { return Ok(0) };

@@ -6,7 +6,9 @@
 
 use std::mem::MaybeUninit;
 
-use coracle_intercept::{Call, Errno, Guest, Outside, Rules, Scratch, errno::ENOSYS, leave_layout};
+use coracle_intercept::{
+    After, Call, Errno, Guest, Left, Lent, Outside, Rules, Scratch, errno::ENOSYS, leave, leave_layout, unlock,
+};
 
 use crate::{peer::Peer, peer::last_errno};
 
@@ -14,9 +16,26 @@ use crate::{peer::Peer, peer::last_errno};
 const ROOM: usize = 256;
 const STAT: usize = size_of::<libc::stat>();
 
-/// Makes the call; its result for the guest, an error as a negative number.
-pub(crate) fn make(rules: &Rules<'_>, peer: &Peer<'_>, call: &Call, outside: Outside, scratch: &Scratch) -> i64 {
-    try_make(rules, peer, call, outside, scratch).unwrap_or_else(|errno| -i64::from(errno.0))
+/// Makes the call, which was `before`; its result for the guest, an error as a negative number.
+pub(crate) fn make(
+    rules: &Rules<'_>,
+    peer: &Peer<'_>,
+    call: &Call,
+    (outside, after): (Outside, After),
+    (before, scratch): (&Call, &mut Scratch),
+) -> Left {
+    let answer = try_make(rules, peer, call, outside, scratch);
+    if answer == Err(Errno::EACCES) {
+        let opened = scratch.lent().iter().filter_map(Lent::path).any(|path| unlock(rules, peer, path.to_bytes()));
+        if opened {
+            return Left::Again;
+        }
+    }
+    let answer = answer.unwrap_or_else(|errno| -i64::from(errno.0));
+    match after {
+        After::Nothing | After::Owner { .. } => Left::Result(answer),
+        after => leave(rules, peer, (before, call), after, answer, scratch),
+    }
 }
 
 fn try_make(
@@ -60,7 +79,7 @@ fn try_make(
         if rules.shows_files()
             && let Some(layout) = leave_layout(outside)
         {
-            rules.show_owner(result, layout);
+            rules.show(peer, scratch.lent()[0].path(), result, layout);
         }
         peer.write(call.arg(arg), &result[..size])?;
     }

@@ -11,8 +11,9 @@ use std::{
 };
 
 use coracle_intercept::{
-    Errno, File, FileId, Guest, Kind,
+    Credentials, Errno, Facts, File, FileId, Guest, Kind,
     errno::{EBADF, ENOSYS, EPERM},
+    ledger::Inode,
 };
 use coracle_paths::{Ancestor, Caller, Host, View};
 
@@ -20,6 +21,7 @@ use crate::{
     cow::{self, CopyOnWrite},
     deep,
     memory::Memory,
+    person::Person,
     process::{Process, Shared},
     shown::Shown,
     sockets::{self, Sockets},
@@ -69,6 +71,10 @@ impl<'t> Peer<'t> {
 }
 
 impl Peer<'_> {
+    fn person<T>(&self, look: impl FnOnce(&mut Person) -> T) -> Option<T> {
+        self.tracees.get(&self.thread).map(|tracee| look(&mut tracee.person.borrow_mut()))
+    }
+
     /// The `/proc` link to its working directory, or to what a descriptor holds.
     fn link_of(&self, descriptor: Option<i32>) -> CString {
         let link = match descriptor {
@@ -76,6 +82,32 @@ impl Peer<'_> {
             Some(descriptor) => format!("/proc/{}/fd/{descriptor}", self.thread),
         };
         CString::new(link).unwrap_or_default()
+    }
+}
+
+/// What fstatat(2) tells, with these flags.
+fn stat(host: &CStr, how: i32) -> Result<Facts, Errno> {
+    let mut stat = MaybeUninit::<libc::stat>::uninit();
+    // SAFETY: a NUL-terminated path; fstatat writes one struct stat, which is read only when it succeeded.
+    let stat = unsafe {
+        if libc::fstatat(libc::AT_FDCWD, host.as_ptr(), stat.as_mut_ptr(), how) != 0 {
+            return Err(last_errno());
+        }
+        stat.assume_init()
+    };
+    Ok(facts(&stat))
+}
+
+/// A `struct stat` in the table's words.
+pub(crate) fn facts(stat: &libc::stat) -> Facts {
+    Facts {
+        inode: Inode { device: stat.st_dev, number: stat.st_ino },
+        mode: stat.st_mode,
+        links: stat.st_nlink,
+        uid: stat.st_uid,
+        gid: stat.st_gid,
+        device: u32::try_from(stat.st_rdev).unwrap_or(0),
+        modified: (stat.st_mtime, u32::try_from(stat.st_mtime_nsec).unwrap_or(0)),
     }
 }
 
@@ -194,6 +226,45 @@ impl Guest for Peer<'_> {
                 _ => Err(last_errno()),
             }
         })
+    }
+
+    fn stat(&self, host: &CStr, follow: bool) -> Result<Facts, Errno> {
+        let how = if follow { 0 } else { libc::AT_SYMLINK_NOFOLLOW };
+        deep::with_short(host, |host| stat(host, how))
+    }
+
+    fn set_mode(&self, host: &CStr, mode: u32) -> Result<(), Errno> {
+        deep::with_short(host, |host| {
+            // SAFETY: a NUL-terminated path.
+            if unsafe { libc::chmod(host.as_ptr(), mode) } == 0 { Ok(()) } else { Err(last_errno()) }
+        })
+    }
+
+    fn credentials(&self) -> Credentials {
+        self.person(|person| person.credentials).unwrap_or(Credentials::first(u32::MAX, u32::MAX))
+    }
+
+    fn set_credentials(&self, new: &Credentials) {
+        self.person(|person| person.credentials = *new);
+    }
+
+    fn groups(&self, groups: &mut [u32]) -> usize {
+        self.person(|person| {
+            for (group, known) in groups.iter_mut().zip(person.groups.iter()) {
+                *group = *known;
+            }
+            person.groups.len()
+        })
+        .unwrap_or(0)
+    }
+
+    fn set_groups(&self, groups: &[u32]) {
+        self.person(|person| person.groups = Rc::from(groups));
+    }
+
+    fn credentials_of(&self, tid: u32) -> Option<Credentials> {
+        let tracee = self.tracees.get(&i32::try_from(tid).ok()?)?;
+        Some(tracee.person.borrow().credentials)
     }
 
     fn place(&self, descriptor: Option<i32>, text: &mut [u8]) -> Result<usize, Errno> {

@@ -20,14 +20,15 @@ use std::{
 
 use coracle_elf::{Elf, Segment};
 use coracle_intercept::{
-    Abi, Errno, Rules, Scratch,
+    Abi, Credentials, Errno, Guest, Rules, Scratch, after_exec,
     errno::{EIO, ELIBBAD, ENOEXEC, ENOSYS},
     program::{self, HEAD, Kind, MAX_SCRIPTS},
+    unlock,
 };
 
 use crate::{
     loading::Loading,
-    peer::{Peer, last_errno},
+    peer::{Peer, facts, last_errno},
     script::{Image, StackKind},
     window::{memory_file, path_of},
 };
@@ -54,17 +55,20 @@ pub(crate) fn prepare(
     let mut host = scratch.lent()[0].bytes().to_vec();
     for _ in 0..=MAX_SCRIPTS {
         let mut head = [0; HEAD];
-        let (file, len) = open(&mut host, &mut head)?;
+        let (file, len) = open(rules, peer, &mut host, &mut head)?;
         match program::judge(&head[..len])? {
             Kind::Elf(elf) => {
                 let exe: Rc<[u8]> = Rc::from(scratch.program());
+                let person = person_of(rules, peer, &file)?;
                 let program = read_image(file, host, elf)?;
                 let interpreter = find_interpreter(rules, peer, &program, scratch)?;
                 let abi = if elf.wide { Abi::X86_64 } else { Abi::I386 };
                 let name = if named.itself && names_by_file() { file_name(&exe) } else { last(&given) };
                 let name = name.to_vec();
                 let stack = stack_kind(&program);
-                return Ok(Loading::new(exe, (abi, stack), (given, name, prefix), (program, interpreter), mark));
+                let mut loading = Loading::new(exe, (abi, stack), (given, name, prefix), (program, interpreter), mark);
+                loading.person = person;
+                return Ok(loading);
             }
             Kind::Script { interpreter, argument } => {
                 if prefix.is_empty() && named.descriptor.is_some_and(|fd| closes_on_exec(peer, fd)) {
@@ -92,7 +96,7 @@ pub(crate) fn prepare(
 /// Whether this kernel names a process that executed a descriptor after the file (Linux 6.14), and not after the number.
 fn names_by_file() -> bool {
     static BY_FILE: OnceLock<bool> = OnceLock::new();
-    *BY_FILE.get_or_init(|| coracle_api::Host::read().kernel >= (6, 14))
+    *BY_FILE.get_or_init(|| coracle_api::Host::read(None).kernel >= (6, 14))
 }
 
 fn last(path: &[u8]) -> &[u8] {
@@ -112,10 +116,14 @@ fn closes_on_exec(peer: &Peer<'_>, descriptor: i32) -> bool {
 }
 
 /// Opens a file that may be executed and reads its head.
-fn open(host: &mut Vec<u8>, head: &mut [u8]) -> Result<(File, usize), Errno> {
+fn open(rules: &Rules<'_>, peer: &Peer<'_>, host: &mut Vec<u8>, head: &mut [u8]) -> Result<(File, usize), Errno> {
     let path = CStr::from_bytes_with_nul(host).map_err(|_| Errno::ENOENT)?;
     let name = Path::new(std::ffi::OsStr::from_bytes(path.to_bytes()));
-    may_execute(path, name)?;
+    if rules.identity.pretends() {
+        may_pretend(rules, peer, path)?;
+    } else {
+        may_execute(path, name)?;
+    }
     let file = match File::open(name) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             let copy = copy_unreadable(name).map_err(|_| Errno::EACCES)?;
@@ -132,6 +140,27 @@ fn open(host: &mut Vec<u8>, head: &mut [u8]) -> Result<(File, usize), Errno> {
         }
     }
     Ok((file, len))
+}
+
+/// Whether a guest that takes itself for somebody else may execute this file; then its real owner may read it.
+fn may_pretend(rules: &Rules<'_>, peer: &Peer<'_>, path: &CStr) -> Result<(), Errno> {
+    let facts = match peer.stat(path, true) {
+        Err(Errno::EACCES) if unlock(rules, peer, path.to_bytes()) => peer.stat(path, true)?,
+        facts => facts?,
+    };
+    if facts.mode & libc::S_IFMT != libc::S_IFREG {
+        return Err(Errno::EACCES);
+    }
+    coracle_intercept::may_execute(rules, peer, path, &facts)
+}
+
+/// Whom a process becomes that executes this program.
+fn person_of(rules: &Rules<'_>, peer: &Peer<'_>, file: &File) -> Result<Option<(Credentials, bool)>, Errno> {
+    if !rules.identity.pretends() {
+        return Ok(None);
+    }
+    let stat = nix::sys::stat::fstat(file).map_err(|_| Errno::EACCES)?;
+    Ok(Some(after_exec(rules, peer, &facts(&stat))))
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
@@ -239,7 +268,7 @@ fn find_interpreter(
     let name = CStr::from_bytes_until_nul(&name).map_err(|_| ENOEXEC)?;
     let mut host = scratch.find(rules, peer, name.to_bytes())?.to_bytes_with_nul().to_vec();
     let mut head = [0; HEAD];
-    let (file, len) = open(&mut host, &mut head)?;
+    let (file, len) = open(rules, peer, &mut host, &mut head)?;
     if len < if program.elf.wide { 64 } else { 52 } {
         return Err(EIO);
     }

@@ -67,6 +67,13 @@ impl Registers {
         self.0.rax = result.cast_unsigned();
     }
 
+    /// Has the program make its call once more when it goes on: the instruction, of whatever kind, has two bytes.
+    pub(crate) fn call_again(&mut self) {
+        self.0.rip -= 2;
+        self.0.rax = self.0.orig_rax;
+        self.0.orig_rax = u64::MAX;
+    }
+
     pub(crate) fn stack(&self) -> u64 {
         self.0.rsp
     }

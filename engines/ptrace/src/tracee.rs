@@ -1,12 +1,13 @@
 //! What the tracer knows of each thread of a guest.
 
-use std::{collections::HashMap, os::fd::OwnedFd};
+use std::{cell::RefCell, collections::HashMap, os::fd::OwnedFd};
 
 use coracle_intercept::{After, Call};
 
 use crate::{
     loading::Loading,
     nested::{Side, Wanted},
+    person::Person,
     process::Shared,
     registers::Registers,
     window::Slot,
@@ -17,6 +18,8 @@ use crate::{
 pub(crate) struct Tracee {
     /// Its process, shared by all its threads.
     pub(crate) process: Shared,
+    /// Whom it takes itself for; changed while others are looked at.
+    pub(crate) person: RefCell<Person>,
     /// What it is in the middle of.
     pub(crate) doing: Doing,
     /// Where calls stop: whether the next such stop is a call's end.

@@ -10,7 +10,7 @@
 use std::{cell::RefCell, collections::hash_map::Entry, io, ptr, rc::Rc};
 
 use coracle_api::Ended;
-use coracle_intercept::{Abi, Call, Outside, Rules, Scratch, Verdict, enter, leave};
+use coracle_intercept::{Abi, Call, Left, Outside, Rules, Scratch, Verdict, enter, leave};
 
 use coracle_view::View;
 
@@ -21,6 +21,7 @@ use crate::{
     nested::{Debuggers, Event, Side},
     outside,
     peer::{Aliases, Peer},
+    person::Person,
     process::Process,
     procfs,
     program::{self, Named},
@@ -52,6 +53,8 @@ pub(crate) struct Tracer<'r> {
     runners: Runners,
     mark: u64,
     random: u64,
+    /// The run's first process.
+    person: Person,
     scratch: Box<Scratch>,
     /// The guest's program was started.
     started: bool,
@@ -78,9 +81,9 @@ impl<'r> Tracer<'r> {
     pub(crate) fn new(
         rules: Rules<'r>,
         view: Option<&'r View>,
-        every: bool,
-        old_order: bool,
+        (every, old_order): (bool, bool),
         mark: u64,
+        person: Person,
     ) -> io::Result<Self> {
         Ok(Self {
             rules,
@@ -97,6 +100,7 @@ impl<'r> Tracer<'r> {
             runners: Runners::default(),
             mark,
             random: mark | 1,
+            person,
             scratch: Box::new(Scratch::new()),
             started: false,
         })
@@ -106,8 +110,8 @@ impl<'r> Tracer<'r> {
     pub(crate) fn adopt(&mut self, main: i32) -> io::Result<()> {
         self.main = main;
         let window = self.window.address();
-        let process = Process::new(main, window);
-        let first = Tracee { process, doing: Doing::Nothing, inside: false, side: Side::default() };
+        let (process, person) = (Process::new(main, window), RefCell::new(self.person.clone()));
+        let first = Tracee { process, person, doing: Doing::Nothing, inside: false, side: Side::default() };
         self.tracees.insert(main, first);
         if self.every {
             // It runs since it was seized: have it stop at calls from now on, before it makes any of the guest's.
@@ -217,8 +221,9 @@ impl<'r> Tracer<'r> {
     fn stopped_as_group(&mut self, thread: i32, signal: i32) -> Result<(), Gone> {
         if let Entry::Vacant(place) = self.tracees.entry(thread) {
             // Its parent's event is still to come.
-            let (process, side) = (Process::new(thread, 0), Side::default());
-            place.insert(Tracee { process, doing: Doing::WaitingForParent, inside: false, side });
+            let (process, person) = (Process::new(thread, 0), RefCell::new(self.person.clone()));
+            let (doing, side) = (Doing::WaitingForParent, Side::default());
+            place.insert(Tracee { process, person, doing, inside: false, side });
             return Ok(());
         }
         self.group_stopped(thread, signal)
@@ -230,8 +235,9 @@ impl<'r> Tracer<'r> {
             // SAFETY: tgkill with signal 0 only asks whether the thread is in the process.
             let is_thread = unsafe { libc::syscall(libc::SYS_tgkill, known.id(), child, 0) } == 0;
             let process = if is_thread { Rc::clone(&known.process) } else { known.process.borrow().fork(child) };
+            let person = known.person.clone();
             let side = Side::of(parent, self.inherited(parent, child, event));
-            let newborn = Tracee { process, doing: Doing::Nothing, inside: false, side };
+            let newborn = Tracee { process, person, doing: Doing::Nothing, inside: false, side };
             let waited = self.tracees.insert(child, newborn).is_some();
             if waited {
                 // It may have been killed while it waited.
@@ -277,10 +283,15 @@ impl<'r> Tracer<'r> {
         match verdict {
             Verdict::Pass => self.go_on(thread, 0),
             Verdict::Answer(answer) => self.answer(thread, now, before, answer, place),
-            Verdict::Make { outside, .. } if outside != Outside::No && call.abi == Abi::X86_64 => {
-                let _turn = self.cow.turn();
-                let answer = outside::make(&self.rules, &peer, &call, outside, &self.scratch);
-                self.answer(thread, now, before, answer, place)
+            Verdict::Make { outside, after } if outside != Outside::No && call.abi == Abi::X86_64 => {
+                let left = {
+                    let _turn = self.cow.turn();
+                    outside::make(&self.rules, &peer, &call, (outside, after), (&before, &mut self.scratch))
+                };
+                match left {
+                    Left::Result(answer) => self.answer(thread, now, before, answer, place),
+                    Left::Again => self.entered(thread, place),
+                }
             }
             Verdict::Make { after, .. } => match lend(&mut self.window, seen_at, self.scratch.lent(), &mut call) {
                 Ok(slot) => {
@@ -384,17 +395,21 @@ impl<'r> Tracer<'r> {
             self.window.release(slot);
         }
         let now = registers(thread)?;
-        let result = match &held.then {
+        let left = match &held.then {
             Then::Wait(wanted) => return self.waited(thread, &held, wanted, now),
-            Then::Answer(answer) => *answer,
+            Then::Answer(answer) => Left::Result(*answer),
             Then::Leave(after) => {
                 let peer = Peer::new(thread, &process, &self.tracees, &self.aliases, &self.sockets, &self.cow);
                 let result = self.sockets.borrow_mut().ended(thread, now.result());
-                leave(&self.rules, &peer, &held.call, *after, result, &mut self.scratch)
+                let made = Call { args: now.args(), ..held.call };
+                leave(&self.rules, &peer, (&held.call, &made), *after, result, &mut self.scratch)
             }
         };
         let mut restored = held.registers;
-        restored.set_result(result);
+        match left {
+            Left::Result(result) => restored.set_result(result),
+            Left::Again => restored.call_again(),
+        }
         set_registers(thread, &restored)?;
         self.call_ended(thread)
     }
@@ -414,6 +429,9 @@ impl<'r> Tracer<'r> {
             return self.go_on(process, 0);
         };
         tracee.process.borrow_mut().exe = Rc::clone(&loading.exe);
+        if let Some((credentials, _)) = loading.person {
+            tracee.person.borrow_mut().credentials = credentials;
+        }
         tracee.inside = false;
         if let Some(bond) = &mut tracee.side.bond {
             bond.message = u64::from(former.unsigned_abs());
