@@ -8,13 +8,15 @@ use crate::source::PullPolicy;
 
 mod containers;
 mod images;
+mod store;
 
 pub use containers::*;
 pub use images::*;
+pub use store::*;
 
 /// A container image in, one executable file out.
 #[derive(Debug, Parser)]
-#[command(name = "coracle", version, propagate_version = false, max_term_width = 100)]
+#[command(name = "coracle", version, propagate_version = false, max_term_width = 100, disable_help_subcommand = true)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -33,6 +35,14 @@ pub enum Command {
     Pull(PullArgs),
     /// Make a container of an image.
     Create(Box<CreateArgs>),
+    /// Look for images in a registry.
+    Search(SearchArgs),
+    /// Show manifests of a registry.
+    #[command(subcommand)]
+    Manifest(ManifestCommand),
+    /// Show a manifest of a registry.
+    #[command(hide = true)]
+    ManifestInspect(ManifestArgs),
     /// List images of the store.
     Images(ImagesArgs),
     /// Remove images from the store.
@@ -65,16 +75,28 @@ pub enum Command {
     Protect(ProtectArgs),
     /// Let protected containers and images be removed.
     Unprotect(ProtectArgs),
+    /// Show what a container has changed of its image.
+    Diff(DiffArgs),
+    /// Free what nothing needs any more.
+    Prune(PruneArgs),
+    /// Make an empty store.
+    Mkrepo(MkrepoArgs),
+    /// Show what the environment and the configuration files come to.
+    Showconf,
     /// Show what a bundle, a container or an image is.
     Inspect(InspectArgs),
-    /// Check every byte of a bundle.
+    /// Check every byte of a bundle, an image, or the whole store.
     Verify(VerifyArgs),
     /// Keep a registry's user name and password.
     Login(LoginArgs),
     /// Forget them.
     Logout(LogoutArgs),
+    /// Copy the images and containers of udocker.
+    ImportUdocker(ImportUdockerArgs),
     /// Print versions.
     Version,
+    /// Print help: of a command, or (help udocker) what udocker's commands are called here.
+    Help(HelpArgs),
     /// Print a shell's completions.
     Completions(CompletionsArgs),
     /// Print the manual page, or write one page per command to a directory.
@@ -86,7 +108,15 @@ impl Command {
     /// Exit status of a failure of this command.
     pub(super) fn failure(&self) -> u8 {
         match self {
-            Self::Images(_)
+            Self::ImportUdocker(_)
+            | Self::Search(_)
+            | Self::Manifest(_)
+            | Self::ManifestInspect(_)
+            | Self::Diff(_)
+            | Self::Prune(_)
+            | Self::Mkrepo(_)
+            | Self::Showconf
+            | Self::Images(_)
             | Self::Rmi(_)
             | Self::Tag(_)
             | Self::Save(_)
@@ -111,7 +141,7 @@ impl Command {
 #[derive(Debug, Args)]
 pub struct BuildArgs {
     /// The image: [docker://]NAME[:TAG][@DIGEST], docker-archive:FILE, oci:DIR[:TAG], oci-archive:FILE,
-    /// docker-daemon:NAME, rootfs:DIR|TAR, bundle:FILE, a path, or - for standard input.
+    /// docker-daemon:NAME, rootfs:DIR|TAR, bundle:FILE, container:NAME, a path, or - for standard input.
     #[arg(value_hint = ValueHint::AnyPath)]
     pub source: OsString,
     /// The file to write; - is standard output.
@@ -259,9 +289,9 @@ pub struct InspectArgs {
 /// `coracle verify`.
 #[derive(Debug, Args)]
 pub struct VerifyArgs {
-    /// The bundle.
-    #[arg(value_hint = ValueHint::FilePath)]
-    pub file: PathBuf,
+    /// A bundle's file, an image or a container; the whole store unless given.
+    #[arg(value_name = "FILE|IMAGE|CONTAINER", value_hint = ValueHint::FilePath)]
+    pub file: Option<PathBuf>,
     /// Threads; as many as CPUs may be used unless given.
     #[arg(long, short, value_name = "N")]
     pub jobs: Option<NonZeroUsize>,
@@ -272,6 +302,9 @@ pub struct VerifyArgs {
 pub struct LoginArgs {
     /// The registry; Docker's unless given.
     pub registry: Option<String>,
+    /// The same, as udocker has it.
+    #[arg(long = "registry", value_name = "REGISTRY", conflicts_with = "registry", hide = true)]
+    pub named: Option<String>,
     /// User name; asked for unless given.
     #[arg(long, short)]
     pub username: Option<String>,
@@ -291,6 +324,12 @@ pub struct LoginArgs {
 pub struct LogoutArgs {
     /// The registry; Docker's unless given.
     pub registry: Option<String>,
+    /// The same, as udocker has it.
+    #[arg(long = "registry", value_name = "REGISTRY", conflicts_with = "registry", hide = true)]
+    pub named: Option<String>,
+    /// Forget all of them.
+    #[arg(long, short, conflicts_with_all = ["registry", "named"])]
+    pub all: bool,
 }
 
 /// `coracle completions`.

@@ -2,7 +2,13 @@
 
 use std::{fs::File, path::Path, sync::Arc};
 
-use super::{Layer, Options, SourceError, docker_archive, files::Files, layout, open, platform::Platform};
+use super::{
+    Blob, Content, Layer, Options, SourceError, docker_archive,
+    files::{self, Files},
+    layout, open,
+    platform::Platform,
+};
+use crate::store::{Store, StoreError};
 
 /// One image of an archive.
 #[derive(Debug)]
@@ -66,4 +72,27 @@ impl Files {
             SourceError::malformed(self.name(), format!("it names {name} and does not hold it: was it copied whole?"))
         })
     }
+}
+
+/// The layers of an image of the store, by its manifest.
+///
+/// # Errors
+/// [`SourceError::Store`] if a part of it is gone.
+pub fn stored(store: &Store, manifest: &str, name: &str) -> Result<Content, SourceError> {
+    let unreadable = |path: &Path| {
+        let path = path.to_owned();
+        move |cause| SourceError::file("read", path, cause)
+    };
+    let blobs = store.blobs_of(manifest)?;
+    let blobs = blobs.ok_or_else(|| StoreError::Missing { digest: manifest.to_owned(), of: name.to_owned() })?;
+    let config_path = store.must_have(blobs.first().map_or("", String::as_str), name)?;
+    let config = std::fs::read(&config_path).map_err(unreadable(&config_path))?;
+    let diff_ids = super::manifest::parse_config(&config, &format!("the config of {name}"))?.diff_ids;
+    let mut layers = Vec::new();
+    for (layer, diff_id) in blobs.iter().skip(1).zip(&diff_ids) {
+        let file = store.must_have(layer, name)?;
+        let len = std::fs::metadata(&file).map_err(unreadable(&file))?.len();
+        layers.push(files::layer(Blob { file, offset: 0, len }, Some(layer.clone()), Some(diff_id))?);
+    }
+    Ok(Content::Layers(layers))
 }

@@ -13,6 +13,7 @@
 //! bad disk costs a download, never a wrong image.
 
 mod blobs;
+mod check;
 mod collect;
 pub mod containers;
 pub mod digest;
@@ -28,6 +29,7 @@ use std::{
 
 use crate::source::reason;
 pub use blobs::{Claim, Partial};
+pub use check::Findings;
 pub use collect::Collected;
 pub use images::{ImageRecord, Pulled};
 pub use local::StoredLayer;

@@ -9,7 +9,8 @@ use crate::{
         self, Tree,
         changes::{Copy, exclude},
     },
-    source::{Options, SourceSpec, resolve},
+    source::{Content, Image, Options, SourceSpec, open_store, resolve},
+    store::trees,
 };
 
 /// An image ready to be packed.
@@ -27,7 +28,10 @@ pub(super) fn load(plan: &BuildPlan, quiet: bool) -> anyhow::Result<Ready> {
     // What is wrong with the changes is said before anything is fetched, as far as it can be known.
     let copies: Vec<Copy> = plan.changes.copy.iter().map(|given| Copy::parse(given)).collect::<Result<_, _>>()?;
     let newest = newest()?;
-    let image = resolve(&SourceSpec::parse_os(&plan.source)?, &options)?;
+    let image = match plan.source.to_str().and_then(|source| source.strip_prefix("container:")) {
+        Some(name) => of_container(name, &options)?,
+        None => resolve(&SourceSpec::parse_os(&plan.source)?, &options)?,
+    };
     let mut config = image.config;
     let defaults = changes::apply(&plan.changes, &mut config, image.defaults, |name| std::env::var(name).ok())?;
     let flatten = flatten::Options { limits: plan.limits, spool: options.scratch, threads: plan.pack.jobs };
@@ -41,6 +45,20 @@ pub(super) fn load(plan: &BuildPlan, quiet: bool) -> anyhow::Result<Ready> {
     let mut provenance = image.provenance;
     provenance.options.extend(changes::as_given(&plan.changes));
     Ok(Ready { tree, config, defaults, provenance })
+}
+
+/// A container's tree and settings, as an image.
+fn of_container(name: &str, options: &Options) -> anyhow::Result<Image> {
+    let container = open_store(options)?.containers().resolve(name)?;
+    let settings = container.settings()?;
+    let engine = settings.engine;
+    Ok(Image {
+        config: settings.config,
+        content: Content::Tree(trees::read_container(&container)?),
+        provenance: Provenance { options: Vec::new(), ..settings.provenance },
+        defaults: Defaults { engine, ..Defaults::default() },
+        spools: Vec::new(),
+    })
 }
 
 /// The time that no copied file may be newer than, by the convention of reproducible builds.

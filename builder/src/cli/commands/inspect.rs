@@ -40,7 +40,7 @@ fn as_json(args: &InspectArgs, value: impl FnOnce() -> serde_json::Value) -> any
 }
 
 /// Whether a bundle may be here; opening it says whether it is.
-fn is_program(path: &Path) -> bool {
+pub(super) fn is_program(path: &Path) -> bool {
     let mut head = [0; 4];
     // Opening a named pipe would wait for its writer.
     path.is_file() && File::open(path).is_ok_and(|mut file| file.read_exact(&mut head).is_ok()) && head == *b"\x7fELF"

@@ -17,7 +17,7 @@ use crate::{
 pub(super) fn run(args: LoginArgs, quiet: bool) -> anyhow::Result<()> {
     let mut options = source::bare(quiet)?;
     options.insecure = args.insecure;
-    let registry = name(args.registry.as_deref())?;
+    let registry = name(args.registry.as_deref().or(args.named.as_deref()))?;
     let Some(path) = options.own_auth_file.clone() else {
         bail!("nowhere to keep the password: HOME is not set: set REGISTRY_AUTH_FILE or CORACLE_DIR");
     };

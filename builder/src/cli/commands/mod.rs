@@ -5,8 +5,10 @@ mod clone;
 mod completions;
 mod container;
 mod create;
+mod diff;
 mod each;
 mod export;
+mod help;
 mod image;
 mod images;
 mod import;
@@ -17,16 +19,20 @@ mod logout;
 mod man;
 mod names;
 mod protect;
+mod prune;
 mod ps;
 mod pull;
+mod repo;
 mod rm;
 mod save;
+mod search;
 mod setup;
+mod udocker;
 mod verify;
 mod version;
 
 use super::{
-    args::{Cli, Command},
+    args::{Cli, Command, ManifestCommand},
     plan::BuildPlan,
 };
 
@@ -34,6 +40,7 @@ use super::{
 pub(super) fn run(cli: Cli) -> anyhow::Result<u8> {
     let quiet = cli.quiet;
     match cli.command {
+        Command::ImportUdocker(args) => return udocker::run(&args, quiet),
         Command::Rmi(args) => return images::remove(&args, quiet),
         Command::Rm(args) => return rm::run(&args, quiet),
         Command::Protect(args) => return protect::run(&args, true, quiet),
@@ -41,6 +48,14 @@ pub(super) fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Build(args) => build::run(BuildPlan::resolve(*args), quiet),
         Command::Pull(args) => pull::run(args, quiet),
         Command::Create(args) => create::run(*args, quiet),
+        Command::Search(args) => search::run(&args, quiet),
+        Command::Manifest(ManifestCommand::Inspect(args)) | Command::ManifestInspect(args) => {
+            search::manifest(&args, quiet)
+        }
+        Command::Diff(args) => diff::run(&args, quiet),
+        Command::Prune(args) => prune::run(&args, quiet),
+        Command::Mkrepo(args) => repo::make(&args),
+        Command::Showconf => repo::show(quiet),
         Command::Images(args) => images::list(&args, quiet),
         Command::Tag(args) => images::tag(&args, quiet),
         Command::Save(args) => save::run(&args, quiet),
@@ -57,6 +72,7 @@ pub(super) fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Verify(args) => verify::run(&args, quiet),
         Command::Login(args) => login::run(args, quiet),
         Command::Logout(args) => logout::run(args, quiet),
+        Command::Help(args) => help::run(&args),
         Command::Version => version::run(),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),

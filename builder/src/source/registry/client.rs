@@ -63,7 +63,7 @@ impl fmt::Debug for Client {
 #[derive(Debug, Clone)]
 pub(super) struct Ask<'ask> {
     pub(super) method: Method,
-    /// Below the repository: `manifests/latest`.
+    /// Below the repository: `manifests/latest`; or the registry's own, from its slash on.
     pub(super) path: &'ask str,
     pub(super) accept: Option<String>,
     /// The first byte wanted.
@@ -136,7 +136,9 @@ impl Client {
     /// Makes a request, logs in if that is wanted, and gives an answer of success (2xx), 404 or 416.
     pub(super) async fn ask(&self, ask: &Ask<'_>) -> Result<Response, RegistryError> {
         let base = self.base().await?.to_owned();
-        let url = if self.repository.is_empty() {
+        let url = if ask.path.starts_with('/') {
+            format!("{base}{}", ask.path)
+        } else if self.repository.is_empty() {
             format!("{base}/v2/")
         } else {
             format!("{base}/v2/{}/{}", self.repository, ask.path)

@@ -227,6 +227,21 @@ pub fn forget(path: &Path, registry: &str) -> Result<bool, RegistryError> {
     })
 }
 
+/// Forgets all; says whether there was anything to forget.
+///
+/// # Errors
+/// [`RegistryError::Keyring`].
+pub fn forget_all(path: &Path) -> Result<bool, RegistryError> {
+    if !path.exists() {
+        return Ok(false);
+    }
+    change(path, |auths| {
+        let any = !auths.is_empty();
+        auths.clear();
+        any
+    })
+}
+
 fn change(path: &Path, edit: impl FnOnce(&mut serde_json::Map<String, Value>) -> bool) -> Result<bool, RegistryError> {
     let keyring = |why: String| RegistryError::Keyring { place: path.display().to_string(), why };
     let mut all: Value = match fs::read(path) {

@@ -8,6 +8,7 @@ mod client;
 pub mod credentials;
 mod error;
 mod retry;
+pub mod search;
 mod session;
 pub mod settings;
 mod tls;

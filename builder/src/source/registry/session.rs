@@ -101,6 +101,25 @@ pub(super) async fn platforms(
     }
 }
 
+/// See [`super::search::document`].
+pub(super) async fn document(
+    reference: &Reference,
+    platform: Option<&Platform>,
+    store: &Store,
+    options: &Options,
+) -> Result<Vec<u8>, SourceError> {
+    let session = Session::new(reference, store, options)?;
+    let mut digest = match &reference.digest {
+        Some(digest) => digest.clone(),
+        None => session.target(None).await?,
+    };
+    session.document(&digest).await?;
+    if let Some(platform) = platform {
+        digest = session.find(digest, platform).await?.digest;
+    }
+    store.read_blob(&digest, manifest::MANIFEST_LIMIT)?.ok_or_else(|| session.not_pulled(&Platform::host()))
+}
+
 impl<'session> Session<'session> {
     fn new(
         reference: &'session Reference,
