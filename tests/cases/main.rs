@@ -15,3 +15,4 @@ mod suites;
 mod terminal;
 mod tidy;
 mod workspace;
+mod writable;

@@ -4,7 +4,7 @@
 //! - [`user`]: as root, every command is run as an ordinary account; otherwise as yourself.
 //! - [`images`]: published root file systems, where the folder with them is there.
 //! - [`bundles`]: bundles made once per process and shared by the cases.
-//! - [`oci`], [`hello`]: images made by hand.
+//! - [`oci`], [`hello`]: images made by hand; [`ways`]: files for a probe to change.
 //! - [`Registry`]: a real registry on loopback; [`Fake`]: a server that misbehaves on purpose.
 //! - [`skip`]: a test that lacks something says so by name; `cargo xtask test` lists all of them at its end.
 //!
@@ -22,6 +22,7 @@ mod sandbox;
 pub mod skip;
 pub mod user;
 mod wait;
+pub mod ways;
 
 pub use fake::{Fake, Reply, Request};
 pub use output::Output;

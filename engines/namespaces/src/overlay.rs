@@ -25,6 +25,13 @@ use crate::sys::{Step, fd_path, open_place};
 /// The directories inside are the kernel's: `upper` holds the changed files, `work` its temporary ones (with an inner
 /// directory of mode 000 that its owner may remove like any other, after a chmod).
 pub(crate) fn mount_over_root(tree: &Path, changes: &Path) -> Result<(), RunError> {
+    if changes.join("view").exists() {
+        return Err(RunError::Step {
+            what: format!("use {}", changes.display()),
+            source: io::Error::other("it holds the changes of a run under the ptrace engine, kept as hard links"),
+            advice: Some("name another directory, or ask for --coracle-engine=ptrace".to_owned()),
+        });
+    }
     let lower = open_place(tree).step(|| format!("open the tree {}", tree.display()))?;
     let mut options = OsString::from(format!("userxattr,lowerdir={}", fd_path(&lower).display()));
     let mut held = Vec::new();
