@@ -267,7 +267,8 @@ impl Credentials {
             new.user.effective = set_user.unwrap_or(self.user.effective);
             new.group.effective = set_group.unwrap_or(self.group.effective);
         }
-        let raised = new.user.effective != self.user.real || new.group.effective != self.group.real;
+        let changed = new.user.effective != self.user.effective || new.group.effective != self.group.effective;
+        let raised = changed || new.user.effective != self.user.real || new.group.effective != self.group.real;
         let as_root = self.secure_bits & NO_ROOT == 0 && (new.user.effective == 0 || new.user.real == 0);
         let old = self.caps;
         if raised {

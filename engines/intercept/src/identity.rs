@@ -173,6 +173,8 @@ fn set_groups<G: Guest>(guest: &G, call: &Call, width: Width, scratch: &mut Scra
             return Err(Errno::EINVAL);
         }
     }
+    // As the kernel keeps them.
+    groups[..count].sort_unstable();
     guest.set_groups(&groups[..count]);
     Ok(0)
 }

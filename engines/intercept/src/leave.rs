@@ -74,6 +74,13 @@ pub enum After {
         /// Its kind and number.
         device: Option<(u32, u32)>,
     },
+    /// A socket was bound to this address; if that is a path, it becomes the guest's.
+    Bound {
+        /// The address's argument.
+        at: u8,
+        /// Its length's.
+        length: u8,
+    },
     /// The file that the result holds open was made, at the path in this argument.
     Opened {
         /// The path's argument.
@@ -150,15 +157,20 @@ pub fn leave<G: Guest>(
         }
         After::NodeName { at } => show_node_name(rules, guest, at),
         After::Made { arg, device } => {
-            if let Some(path) = lent_path(guest, made, arg, &mut scratch.path) {
+            if let Some(path) = lent_path(guest, made.arg(arg), &mut scratch.path) {
                 // It may have been removed meanwhile, and then nobody asks whose it was.
                 let _ = owners::made(rules, guest, (path, false), directory_of(path, &mut scratch.base), device);
+            }
+        }
+        After::Bound { at, length } => {
+            if let Some(path) = sockets::bound_path(guest, made.arg(at), made.arg(length), &mut scratch.path) {
+                let _ = owners::made(rules, guest, (path, false), directory_of(path, &mut scratch.base), None);
             }
         }
         After::Opened { arg } => {
             let mut room = [0; 48];
             let file = descriptor_path(guest.caller().tid, i32::try_from(result).ok(), &mut room);
-            let path = lent_path(guest, made, arg, &mut scratch.path);
+            let path = lent_path(guest, made.arg(arg), &mut scratch.path);
             let directory = path.and_then(|path| directory_of(path, &mut scratch.base));
             let _ = owners::made(rules, guest, (file, true), directory, None);
         }
@@ -171,9 +183,9 @@ pub fn leave<G: Guest>(
     Left::Result(result)
 }
 
-/// The path that was lent as an argument.
-fn lent_path<'p, G: Guest>(guest: &G, made: &Call, arg: u8, path: &'p mut [u8]) -> Option<&'p CStr> {
-    let len = guest.read_string(made.arg(arg), path).ok()?;
+/// The path that was lent to the guest at this address.
+fn lent_path<'p, G: Guest>(guest: &G, address: u64, path: &'p mut [u8]) -> Option<&'p CStr> {
+    let len = guest.read_string(address, path).ok()?;
     CStr::from_bytes_with_nul(path.get(..=len)?).ok()
 }
 
@@ -196,7 +208,7 @@ fn failed<G: Guest>(
     {
         let mut changed = false;
         for arg in args.iter().map(|arg| arg.arg).filter(|arg| made.arg(*arg) != call.arg(*arg)) {
-            if let Some(path) = lent_path(guest, made, arg, &mut scratch.path) {
+            if let Some(path) = lent_path(guest, made.arg(arg), &mut scratch.path) {
                 changed |= unlock(rules, guest, path.to_bytes());
             }
         }

@@ -159,6 +159,10 @@ fn open<G: Guest>(rules: &Rules<'_>, guest: &G, flags: u64, named: &Named<'_>) -
             if flags & O_TRUNC != 0 {
                 want |= WRITE;
             }
+            if shown.is(S_IFDIR) && want & WRITE != 0 {
+                // Refused whoever asks.
+                return Ok(DONE);
+            }
             may(guest, &who, &shown, want)?;
             let made = (shown.is(S_IFCHR) || shown.is(S_IFBLK)) && facts.is(S_IFREG);
             if made { host_node(shown.mode, shown.device).map(Part::Elsewhere) } else { Ok(DONE) }

@@ -296,8 +296,7 @@ impl<'r> Tracer<'r> {
             Verdict::Make { after, .. } => match lend(&mut self.window, seen_at, self.scratch.lent(), &mut call) {
                 Ok(slot) => {
                     let host = self.scratch.lent()[0].bytes();
-                    let other =
-                        slot.and_then(|_| procfs::stand_in(&self.rules.view, &self.tracees, thread, &before, host));
+                    let other = slot.and_then(|_| procfs::stand_in(&self.rules, &self.tracees, thread, &before, host));
                     if let (Some(other), Some(slot)) = (&other, slot) {
                         self.window.put(slot, 0, other.path.to_bytes_with_nul());
                     }

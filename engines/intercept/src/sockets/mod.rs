@@ -9,12 +9,17 @@ pub(crate) mod message;
 pub(crate) mod ports;
 mod unix;
 
+use core::ffi::CStr;
+
+use coracle_paths::PATH_MAX;
+
 use crate::{
     Call, Errno, Guest, Rules, Scratch,
     enter::Verdict,
     errno::{EBADF, ENOTSOCK},
     leave::After,
     meaning::{Intent, Outside},
+    pretend::descriptor_path,
 };
 
 const AF_UNIX: u16 = 1;
@@ -68,12 +73,39 @@ pub(crate) fn give_address<G: Guest>(
     scratch: &mut Scratch,
 ) -> Result<Verdict, Errno> {
     let socket = call.int(0);
+    let own = gives == Gives::Own && rules.identity.pretends();
+    let after = if own { After::Bound { at, length } } else { After::Nothing };
     let Some(address) = host_address(rules, guest, socket, call.arg(at), call.int(length), gives, scratch)? else {
-        return Ok(Verdict::Pass);
+        return Ok(if own { Verdict::Make { after, outside: Outside::No } } else { Verdict::Pass });
     };
     scratch.lent[0].set(at, address.bytes())?;
     call.args[usize::from(length)] = address.len as u64;
-    Ok(Verdict::Make { after: After::Nothing, outside: Outside::No })
+    Ok(Verdict::Make { after, outside: Outside::No })
+}
+
+/// The host path of a socket that was just bound to the address at `address`, as the kernel got it.
+pub(crate) fn bound_path<'p, G: Guest>(
+    guest: &G,
+    address: u64,
+    length: u64,
+    path: &'p mut [u8; PATH_MAX],
+) -> Option<&'p CStr> {
+    let mut given = [0; UNIX_SIZE];
+    let length = usize::try_from(length).ok()?.min(UNIX_SIZE);
+    guest.read(address, &mut given[..length]).ok()?;
+    let name = given.get(PATH_AT..length)?;
+    let is_path = given.starts_with(&AF_UNIX.to_ne_bytes()) && name.first().is_some_and(|first| *first != 0);
+    let mut end = 0;
+    if is_path && name[0] != b'/' {
+        let mut room = [0; 48];
+        let cwd = descriptor_path(guest.caller().tid, None, &mut room).to_bytes();
+        path[..cwd.len()].copy_from_slice(cwd);
+        path[cwd.len()] = b'/';
+        end = cwd.len() + 1;
+    }
+    path[end..end + name.len()].copy_from_slice(name);
+    path[end + name.len()] = 0;
+    CStr::from_bytes_until_nul(path).ok().filter(|_| is_path)
 }
 
 /// Translates an address that the guest gives; `None` if the kernel shall have it as it is.
