@@ -139,7 +139,7 @@ fn environment(order: &Order, person: &Person, caller: &Caller) -> Environment {
     if let Some(term) = caller.var("TERM") {
         env.set("TERM", term);
     }
-    let name = order.hostname.clone().or_else(|| Some(nix::unistd::gethostname().ok()?));
+    let name = order.hostname.clone().or_else(|| nix::unistd::gethostname().ok());
     if let Some(name) = name.filter(|name: &OsString| !name.is_empty()) {
         env.set("HOSTNAME", name);
     }
