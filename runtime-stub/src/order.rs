@@ -232,7 +232,7 @@ impl Run<'_> {
             // SAFETY: the caller gave the descriptor to this run for good; whoever held a copy has ended.
             drop(unsafe { OwnedFd::from_raw_fd(lease) });
         }
-        let ran = Command::new(program).args(args).stdin(Stdio::null()).stdout(Stdio::null()).current_dir("/").status();
+        let ran = Command::new(program).args(args).stdin(Stdio::null()).stdout(Stdio::null()).status();
         if let Err(error) = ran {
             say(&format!("{}: cannot be run: {error}: do by hand what it was to do: {args:?}", program.display()));
         }

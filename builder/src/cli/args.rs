@@ -8,10 +8,12 @@ use crate::source::PullPolicy;
 
 mod containers;
 mod images;
+mod run;
 mod store;
 
 pub use containers::*;
 pub use images::*;
+pub use run::*;
 pub use store::*;
 
 /// A container image in, one executable file out.
@@ -57,6 +59,27 @@ pub enum Command {
     Import(Box<ImportArgs>),
     /// Write a container's tree as a tar.
     Export(ExportArgs),
+    /// Run a program in a new container of an image, or in a container.
+    Run(Box<RunArgs>),
+    /// Start containers again.
+    Start(StartArgs),
+    /// Run one more program in a container that runs.
+    Exec(ExecArgs),
+    /// Stay with a container that runs in the background.
+    Attach(AttachArgs),
+    /// Print what containers in the background wrote.
+    Logs(LogsArgs),
+    /// Ask containers to end, and kill those that do not.
+    Stop(StopArgs),
+    /// Send a signal to containers.
+    Kill(KillArgs),
+    /// Wait until containers have ended, and print their exit statuses.
+    Wait(WaitArgs),
+    /// List the processes of a container.
+    Top(TopArgs),
+    /// Stay beside a run in the background.
+    #[command(hide = true)]
+    Monitor(MonitorArgs),
     /// List containers.
     Ps(PsArgs),
     /// Remove containers.
@@ -124,6 +147,12 @@ impl Command {
             | Self::Import(_)
             | Self::Export(_)
             | Self::Ps(_)
+            | Self::Attach(_)
+            | Self::Logs(_)
+            | Self::Stop(_)
+            | Self::Kill(_)
+            | Self::Wait(_)
+            | Self::Top(_)
             | Self::Rm(_)
             | Self::Clone(_)
             | Self::Rename(_)

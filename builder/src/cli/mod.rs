@@ -5,6 +5,7 @@
 pub mod args;
 mod changes;
 mod commands;
+mod options;
 mod plan;
 mod print;
 mod progress;
@@ -12,6 +13,7 @@ mod report;
 mod source;
 mod stored;
 mod table;
+mod volumes;
 
 use std::ffi::OsString;
 

@@ -71,6 +71,11 @@ fn hint(error: &anyhow::Error) -> Option<&'static str> {
     })
 }
 
+/// Text of somebody else's on one line.
+pub(super) fn one_line(text: &str) -> String {
+    print::visible(&text.replace('\n', "; "))
+}
+
 /// A remark while working.
 pub(super) fn note(quiet: bool, text: &str) {
     if !quiet {

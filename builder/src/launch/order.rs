@@ -71,9 +71,10 @@ pub fn of_tree(store: &Store, root: PathBuf, config: &ImageConfig, options: &Opt
         host_env: options.host_env,
         user: options.user.clone().or_else(|| config.user.clone().filter(|user| !user.is_empty())),
         accounts: options.accounts,
-        workdir: options.workdir.clone().or_else(|| {
-            config.working_dir.as_deref().map(PathBuf::from).filter(|directory| directory.is_absolute())
-        }),
+        workdir: options
+            .workdir
+            .clone()
+            .or_else(|| config.working_dir.as_deref().map(PathBuf::from).filter(|directory| directory.is_absolute())),
         binds,
         temporary: options.temporary.clone(),
         home: options.home,

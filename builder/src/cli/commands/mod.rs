@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+mod attach;
 mod build;
 mod clone;
 mod completions;
@@ -7,16 +8,20 @@ mod container;
 mod create;
 mod diff;
 mod each;
+mod exec;
 mod export;
 mod help;
 mod image;
 mod images;
 mod import;
 mod inspect;
+mod launching;
 mod load;
 mod login;
 mod logout;
+mod logs;
 mod man;
+mod monitor;
 mod names;
 mod protect;
 mod prune;
@@ -24,9 +29,13 @@ mod ps;
 mod pull;
 mod repo;
 mod rm;
+mod run;
 mod save;
 mod search;
 mod setup;
+mod start;
+mod stop;
+mod top;
 mod udocker;
 mod verify;
 mod version;
@@ -42,6 +51,13 @@ pub(super) fn run(cli: Cli) -> anyhow::Result<u8> {
     match cli.command {
         Command::ImportUdocker(args) => return udocker::run(&args, quiet),
         Command::Rmi(args) => return images::remove(&args, quiet),
+        Command::Run(args) => return run::run(*args, quiet),
+        Command::Start(args) => return start::run(&args, quiet),
+        Command::Exec(args) => return exec::run(args, quiet),
+        Command::Attach(args) => return attach::run(&args, quiet),
+        Command::Stop(args) => return stop::stop(&args, quiet),
+        Command::Kill(args) => return stop::kill(&args, quiet),
+        Command::Wait(args) => return stop::wait(&args, quiet),
         Command::Rm(args) => return rm::run(&args, quiet),
         Command::Protect(args) => return protect::run(&args, true, quiet),
         Command::Unprotect(args) => return protect::run(&args, false, quiet),
@@ -73,6 +89,9 @@ pub(super) fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Login(args) => login::run(args, quiet),
         Command::Logout(args) => logout::run(args, quiet),
         Command::Help(args) => help::run(&args),
+        Command::Logs(args) => logs::run(&args, quiet),
+        Command::Top(args) => top::run(&args, quiet),
+        Command::Monitor(args) => monitor::run(&args),
         Command::Version => version::run(),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),

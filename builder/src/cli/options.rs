@@ -1,0 +1,315 @@
+//! Options of a run as typed, resolved: files read, paths made absolute, what cannot be had refused with its reason.
+
+use std::{
+    ffi::{OsStr, OsString},
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, anyhow, bail};
+use coracle_api::{Accounts, PortMap, Unshare, env_file};
+
+use super::{
+    args::{OptionArgs, OtherArgs},
+    report, volumes,
+};
+use crate::{
+    launch::{Options, signal, stub},
+    store::Store,
+};
+
+/// Engines, and udocker's names of execution modes.
+const ENGINES: [&str; 15] = [
+    "auto",
+    "namespaces",
+    "trap",
+    "preload",
+    "ptrace",
+    "apptainer",
+    "P1",
+    "P2",
+    "R1",
+    "F1",
+    "F2",
+    "F3",
+    "F4",
+    "S1",
+    "default",
+];
+
+/// Reads the options of `run` and `create`.
+pub(super) fn resolve(args: &OptionArgs, store: &Store, quiet: bool) -> anyhow::Result<Options> {
+    others(&args.others)?;
+    let mut options = Options {
+        entrypoint: args.entrypoint.as_ref().map(|one| if one.is_empty() { vec![] } else { vec![one.clone()] }),
+        user: args.user.clone().filter(|user| !user.is_empty()),
+        accounts: match (args.hostauth, args.containerauth) {
+            (true, _) => Accounts::Host,
+            (_, true) => Accounts::Tree,
+            _ => Accounts::Known,
+        },
+        workdir: args.workdir.clone(),
+        env: environment(&args.env, &args.env_file)?,
+        host_env: args.hostenv,
+        home: args.bindhome,
+        no_names: args.nosysdirs,
+        hostname: args.hostname.clone().filter(|name| !name.is_empty()),
+        engine: args.execmode.as_deref().map(engine).transpose()?.flatten(),
+        read_only: args.read_only,
+        no_metadata: args.nometa,
+        stop_timeout: args.stop_timeout,
+        interactive: args.interactive,
+        tty: args.tty,
+        unshare: namespaces(args)?,
+        ..Options::default()
+    };
+    if let Some(dir) = options.workdir.as_ref().filter(|dir| !dir.is_absolute()) {
+        bail!("--workdir {}: it must be absolute: name a directory as it is inside", dir.display());
+    }
+    if let Some(name) = &options.hostname {
+        let fine = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+        if name.len() > 64 || !name.to_str().is_some_and(|name| name.chars().all(fine)) {
+            bail!("--hostname {}: use at most 64 letters, digits, dots and hyphens", name.display());
+        }
+    }
+    if args.nvidia || args.others.gpus.is_some() {
+        bail!("the NVIDIA driver cannot be shown by this version: show its files with --volume");
+    }
+    volumes::resolve(args, store, quiet, &mut options)?;
+    for guest in &args.novol {
+        if ["/proc", "/sys", "/dev"].iter().any(|fixed| guest.starts_with(fixed)) {
+            bail!("--novol {}: every engine shows it: leave the option out", guest.display());
+        }
+        options.omit.push(guest.clone());
+    }
+    for port in &args.publish {
+        options.ports.extend(ports(port).map_err(|why| anyhow!("--publish {port}: {why}: write [HOST:]GUEST"))?);
+    }
+    for limit in &args.ulimit {
+        options.limits.push(stub::parse_limit(limit).map_err(|why| anyhow!("--ulimit {limit}: {why}"))?);
+    }
+    if let Some(list) = &args.cpuset_cpus {
+        options.cpus = cpus(list).with_context(|| format!("--cpuset-cpus {list}: write numbers and ranges: 0-3,5"))?;
+    }
+    if let Some(name) = &args.stop_signal {
+        options.stop_signal = Some(signal::parse(name).map_err(|why| anyhow!("--stop-signal {why}"))?);
+    }
+    for line in &args.add_host {
+        options.hosts.push(host_line(line)?);
+    }
+    options.resolv_conf = resolv_conf(args);
+    Ok(options)
+}
+
+/// The engine that a name means; none is `auto`.
+pub(super) fn engine(name: &str) -> anyhow::Result<Option<String>> {
+    if !ENGINES.iter().any(|known| known.eq_ignore_ascii_case(name)) {
+        bail!("--execmode {name}: there is no such engine: choose one of {}", ENGINES[..14].join(" "));
+    }
+    Ok(Some(name.to_owned()).filter(|name| !["auto", "default"].iter().any(|auto| auto.eq_ignore_ascii_case(name))))
+}
+
+/// `-e` and `--env-file`: files first, as Docker has it.
+pub(super) fn environment(pairs: &[OsString], files: &[PathBuf]) -> anyhow::Result<Vec<(OsString, Option<OsString>)>> {
+    let host = |key: &OsStr| std::env::var_os(key);
+    let mut all = Vec::new();
+    for file in files {
+        let text = fs::read(file).with_context(|| format!("--env-file {}", file.display()))?;
+        let settings = env_file::settings(&text, host);
+        all.extend(settings.map_err(|(line, why)| anyhow!("--env-file {}, line {line}: {why}", file.display()))?);
+    }
+    for pair in pairs {
+        let bytes = pair.as_encoded_bytes();
+        if bytes.is_empty() || bytes[0] == b'=' {
+            bail!("--env {}: it names no variable: write KEY=VALUE, or KEY to pass yours", pair.display());
+        }
+        all.push(env_file::setting(pair, host));
+    }
+    Ok(all)
+}
+
+fn namespaces(args: &OptionArgs) -> anyhow::Result<Unshare> {
+    let own = |option: &str, value: &Option<String>| match value.as_deref() {
+        None | Some("host" | "") => Ok(false),
+        Some("private" | "shareable") => Ok(true),
+        Some(other) => bail!("--{option} {other}: it cannot be joined: choose host or private"),
+    };
+    let net = match args.network.as_deref() {
+        None | Some("host" | "default") => false,
+        Some("none") => true,
+        Some(other) => {
+            bail!("--network {other}: making networks takes privileges: choose host (the default) or none")
+        }
+    };
+    Ok(Unshare { pid: own("pid", &args.pid)?, ipc: own("ipc", &args.ipc)?, uts: false, net })
+}
+
+/// What is refused, each with its reason.
+fn others(args: &OtherArgs) -> anyhow::Result<()> {
+    let group =
+        "a limit takes a control group, which an ordinary user does not have: use the batch system's, or --ulimit";
+    let limits = [
+        ("memory", &args.memory),
+        ("memory-swap", &args.memory_swap),
+        ("cpus", &args.cpus),
+        ("cpu-shares", &args.cpu_shares),
+        ("pids-limit", &args.pids_limit),
+    ];
+    for (name, value) in limits {
+        if let Some(value) = value.as_deref().filter(|value| !["0", "-1"].contains(value)) {
+            bail!("--{name} {value}: {group}");
+        }
+    }
+    let one = |name: &str, value: Option<&str>, fine: &[&str], why: &str| match value {
+        Some(value) if !fine.contains(&value) => bail!("--{name} {value}: {why}"),
+        _ => Ok(()),
+    };
+    let own_network = "the network is the host's: leave it out";
+    one("kernel", args.kernel.as_deref(), &[], "programs see the node's kernel as it is: leave it out")?;
+    one("shm-size", args.shm_size.as_deref(), &[], "/dev/shm is the host's, as large as that is: leave it out")?;
+    one("restart", args.restart.as_deref(), &["no", ""], "nobody is there to start it again: choose no")?;
+    one("userns", args.userns.as_deref(), &["host", ""], "your own ids are all there are: choose host")?;
+    one("uts", args.uts.as_deref(), &["host", ""], "choose host, or give a name with --hostname")?;
+    let log = "logs are kept beside the container: leave it out, and see `coracle logs`";
+    one("log-driver", args.log_driver.as_deref(), &["json-file", "local", "none"], log)?;
+    one("ip", args.ip.as_deref(), &[], own_network)?;
+    one("link", args.link.first().map(String::as_str), &[], own_network)?;
+    one("sysctl", args.sysctl.first().map(String::as_str), &[], "kernel settings are the node's: leave it out")?;
+    let dropped = "isolation is not promised, so dropping a capability would promise too much: leave it out";
+    one("cap-drop", args.cap_drop.first().map(String::as_str), &[], dropped)?;
+    if args.privileged {
+        bail!("--privileged: nobody gives privileges here: root inside has what your own account may do: leave it out");
+    }
+    for option in &args.security_opt {
+        let loosens = ["seccomp=unconfined", "apparmor=unconfined", "label=disable", "no-new-privileges"];
+        let option = option.replace(':', "=");
+        if !loosens.iter().any(|fine| option.starts_with(fine)) {
+            bail!("--security-opt {option}: no profile is loaded here: leave it out");
+        }
+    }
+    Ok(())
+}
+
+/// `[ADDRESS:][HOST:]GUEST[/tcp|udp]`, ranges too. Without a host port it is the same on both sides.
+fn ports(text: &str) -> Result<Vec<PortMap>, String> {
+    let (ports, protocol) = match text.split_once('/') {
+        Some((ports, protocol)) => (ports, format!("/{protocol}")),
+        None => (text, String::new()),
+    };
+    let ports = ["0.0.0.0:", "[::]:"].iter().find_map(|any| ports.strip_prefix(any)).unwrap_or(ports);
+    let (host, guest) = ports.split_once(':').unwrap_or((ports, ports));
+    let range = |text: &str| {
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        let number = |text: &str| text.parse::<u16>().map_err(|_| "a port is a number from 1 to 65535".to_owned());
+        Ok::<_, String>((number(first)?, number(last)?))
+    };
+    if guest.contains(':') || host.contains('.') {
+        return Err("an address cannot be chosen, only ports".to_owned());
+    }
+    let ((host, host_last), (guest, guest_last)) = (range(host)?, range(guest)?);
+    if host_last.checked_sub(host) != guest_last.checked_sub(guest) || host_last < host {
+        return Err("the ranges are of different lengths".to_owned());
+    }
+    (0..=host_last - host)
+        .map(|at| format!("{}:{}{protocol}", host + at, guest + at).parse::<PortMap>().map_err(str::to_owned))
+        .collect()
+}
+
+/// `0-3,5`.
+fn cpus(list: &str) -> Option<Vec<usize>> {
+    let mut all = Vec::new();
+    for part in list.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last): (usize, usize) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+        (first <= last && last < 1024).then_some(())?;
+        all.extend(first..=last);
+    }
+    Some(all)
+}
+
+/// `NAME:ADDRESS` or `NAME=ADDRESS` as a line of hosts(5).
+fn host_line(text: &str) -> anyhow::Result<String> {
+    let (name, address) = text.split_once(['=', ':']).unwrap_or((text, ""));
+    let address = address.trim_start_matches('[').trim_end_matches(']');
+    let address = if address == "host-gateway" { "127.0.0.1" } else { address };
+    if name.is_empty() || name.contains(char::is_whitespace) || address.parse::<std::net::IpAddr>().is_err() {
+        bail!("--add-host {text}: write NAME:ADDRESS, with an IP address");
+    }
+    Ok(format!("{address}\t{name}"))
+}
+
+/// A resolv.conf(5) of what was asked for; what was not is the host's.
+fn resolv_conf(args: &OptionArgs) -> Option<String> {
+    if args.dns.is_empty() && args.dns_search.is_empty() && args.dns_option.is_empty() {
+        return None;
+    }
+    let host = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    let mut text = String::new();
+    let mut section = |word: &str, given: Vec<String>, is_given: bool| {
+        if is_given {
+            given.iter().for_each(|line| text += &format!("{word} {line}\n"));
+        } else {
+            host.lines().filter(|line| line.starts_with(word)).for_each(|line| text += &format!("{line}\n"));
+        }
+    };
+    section("nameserver", args.dns.clone(), !args.dns.is_empty());
+    section("search", vec![args.dns_search.join(" ")], !args.dns_search.is_empty());
+    section("options", vec![args.dns_option.join(" ")], !args.dns_option.is_empty());
+    Some(text)
+}
+
+/// Labels as `KEY=VALUE`.
+pub(super) fn labels(given: &[String]) -> impl Iterator<Item = (String, String)> {
+    given.iter().map(|label| {
+        let (key, value) = label.split_once('=').unwrap_or((label, ""));
+        (key.to_owned(), value.to_owned())
+    })
+}
+
+/// A path of the caller's, made absolute.
+pub(super) fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
+    let here = std::env::current_dir().context("cannot find the working directory")?;
+    Ok(here.join(path).components().collect())
+}
+
+/// Says what of the image is not honoured.
+pub(super) fn note_unhonoured(quiet: bool, exposed: &[String], network: bool) {
+    if !network && !exposed.is_empty() {
+        report::note(quiet, "the ports that the image exposes are those of a network of its own, which nobody reaches");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_in_every_form_of_dockers_and_udockers() {
+        let shown =
+            |text: &str| ports(text).map(|all| all.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "));
+        assert_eq!(shown("8080").as_deref(), Ok("8080:8080/tcp"));
+        assert_eq!(shown("8080:80/tcp").as_deref(), Ok("8080:80/tcp"));
+        assert_eq!(shown("0.0.0.0:53:5353/udp").as_deref(), Ok("53:5353/udp"));
+        assert_eq!(shown("90-91:80-81").as_deref(), Ok("90:80/tcp 91:81/tcp"));
+        for wrong in ["", "a", "0:1", "127.0.0.1:80:80", "1-2:1", "2-1:2-1", "1:2/sctp"] {
+            assert!(ports(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn cpus_and_hosts() {
+        assert_eq!(cpus("0-2,5"), Some(vec![0, 1, 2, 5]));
+        assert_eq!(cpus("2-1"), None);
+        assert_eq!(cpus(""), None);
+        assert_eq!(host_line("a:10.0.0.1").ok().as_deref(), Some("10.0.0.1\ta"));
+        assert_eq!(host_line("a=[::1]").ok().as_deref(), Some("::1\ta"));
+        assert!(host_line("a:b").is_err() && host_line("a b:1.1.1.1").is_err());
+    }
+
+    #[test]
+    fn engines_are_known_by_every_name() {
+        assert_eq!(engine("P2").ok(), Some(Some("P2".to_owned())));
+        assert_eq!(engine("AUTO").ok(), Some(None));
+        assert!(engine("R9").is_err_and(|error| error.to_string().contains("choose one of")));
+    }
+}
