@@ -286,6 +286,26 @@ fn a_home_that_cannot_be_written_or_is_not_there_is_no_obstacle() {
 }
 
 #[test]
+fn a_port_is_published_by_the_engine_that_can() {
+    let Some((sandbox, app)) = alpine() else { return };
+    let explain = |port: &str| sandbox.run(&app, [format!("--coracle-publish={port}").as_str(), "--coracle-explain"]);
+    let output = explain("8080:80");
+    assert!(output.ok().contains("namespaces: refused: the network is the host's here"), "{output}");
+    let output = explain("8080:8080");
+    assert!(!output.ok().contains("the network is the host's here"), "{output}");
+    sandbox.run(&app, ["--coracle-publish=80:0", "true"]).fails_with(&["--coracle-publish", "1 to 65535"]);
+    if explain("8080:80").stdout.contains("ptrace: refused") {
+        return skip::because("this node refuses ptrace");
+    }
+    let free = std::net::TcpListener::bind("[::]:0").unwrap().local_addr().unwrap().port();
+    let script = format!(
+        "(nc -l -p 80 -e echo served &); i=0; until nc 127.0.0.1 {free} </dev/null || [ $i -gt 100 ]; do sleep 0.1; i=$((i+1)); done"
+    );
+    let output = sandbox.run(&app, [&format!("--coracle-publish={free}:80"), "sh", "-c", &script]);
+    assert_eq!(output.ok(), "served", "{output}");
+}
+
+#[test]
 fn explain_names_every_bind_and_every_engine() {
     let Some((sandbox, app)) = alpine() else { return };
     let output = sandbox.run(&app, ["--coracle-volume=.:/here:ro", "--coracle-explain"]);
