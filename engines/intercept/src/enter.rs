@@ -13,7 +13,7 @@ use crate::{
     },
     openat2, pairs,
     permit::{permit, permit_descriptor},
-    places,
+    places, prctl,
     pretend::{self, Named, Part},
     rights::unlock,
     sockets::{self, Gives, Whose},
@@ -296,6 +296,7 @@ fn enter_special<G: Guest>(
         Special::Unshare if call.arg(0) & (CLONE_NEWNS | CLONE_NEWUSER) != 0 => Err(EPERM),
         Special::Unshare => Ok(Verdict::Pass),
         Special::Uname => Ok(Verdict::Make { after: After::NodeName { at: call.arg(0) }, outside: Outside::No }),
+        Special::Prctl => prctl::prctl(rules, guest, call, scratch),
         Special::Person(what) => identity::person(guest, call, what, row.name, scratch),
     }
 }

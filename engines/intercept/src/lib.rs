@@ -25,6 +25,7 @@ mod owners;
 mod pairs;
 mod permit;
 mod places;
+mod prctl;
 mod pretend;
 pub mod program;
 mod rights;
@@ -176,6 +177,12 @@ pub trait Guest: Host {
 
     /// The credentials of a thread of this run.
     fn credentials_of(&self, tid: u32) -> Option<Credentials>;
+
+    /// Whether the caller's process believes that others may look into it (`PR_GET_DUMPABLE`).
+    fn dumpable(&self) -> bool;
+
+    /// Has the caller's process believe so.
+    fn set_dumpable(&self, dumpable: bool);
 
     /// The text of `/proc/…/cwd`, or with a descriptor of `/proc/…/fd/N`.
     ///

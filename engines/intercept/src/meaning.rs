@@ -127,6 +127,7 @@ pub(crate) enum Special {
     Unshare,
     Uname,
     Person(Person),
+    Prctl,
 }
 
 /// How a directory's entries are laid out.
@@ -212,6 +213,9 @@ pub(crate) const CLONE_NEWUSER: u64 = 0x1000_0000;
 pub(crate) static FILE_FLAGS: [u32; 7] =
     [0x4008_6602, 0x401c_5820, 0x4008_7602, 0x4008_6604, 0x4004_6602, 0x4004_7602, 0x4004_6604];
 
+/// What prctl(2) is asked about whether a process may be looked into, and about credentials.
+const PRCTLS: [u32; 11] = [3, 4, 7, 8, 23, 24, 27, 28, 38, 39, 47];
+
 impl Row {
     /// The call's number on this interface.
     #[must_use]
@@ -226,17 +230,19 @@ impl Row {
     /// An argument that must have one of these values for the call to mean anything here.
     #[must_use]
     pub fn needs_one_of(&self) -> Option<(u8, &'static [u32])> {
-        matches!(self.meaning, Meaning::Special(Special::FileFlags)).then_some((1, &FILE_FLAGS))
+        match self.meaning {
+            Meaning::Special(Special::FileFlags) => Some((1, &FILE_FLAGS)),
+            Meaning::Special(Special::Prctl) => Some((0, &PRCTLS)),
+            _ => None,
+        }
     }
 
     /// An argument and its value with which the call means nothing here, so that a filter can let most calls pass.
     #[must_use]
     pub fn passes_with(&self) -> Option<(u8, u64)> {
-        const PR_SET_NAME: u64 = 15;
         match self.meaning {
             Meaning::Special(Special::OwnName | Special::PeerName) => Some((1, 0)),
             Meaning::Special(Special::Recvfrom | Special::Sendto) => Some((4, 0)),
-            Meaning::Special(Special::Person(Person::Prctl)) => Some((0, PR_SET_NAME)),
             _ => None,
         }
     }

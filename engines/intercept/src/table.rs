@@ -190,7 +190,7 @@ pub static TABLE: &[Row] = &[
     row("getgroups32", NONE, 205, Own(Special::Person(Person::Groups)), Outside::No),
     row("capget", 125, 184, Own(Special::Person(Person::CapGet)), Outside::No),
     row("capset", 126, 185, Own(Special::Person(Person::CapSet)), Outside::No),
-    row("prctl", 157, 172, Own(Special::Person(Person::Prctl)), Outside::No),
+    row("prctl", 157, 172, Own(Special::Prctl), Outside::No),
     row("setfsgid32", NONE, 216, Own(Special::Person(Person::SetFsGid)), Outside::No),
 ];
 

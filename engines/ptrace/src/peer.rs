@@ -295,6 +295,14 @@ impl Guest for Peer<'_> {
         copy(format!("/proc/{}/fd/{fd}", std::process::id()).as_bytes(), text).ok_or(Errno::ENAMETOOLONG)
     }
 
+    fn dumpable(&self) -> bool {
+        self.record.borrow().dumpable
+    }
+
+    fn set_dumpable(&self, dumpable: bool) {
+        self.record.borrow_mut().dumpable = dumpable;
+    }
+
     fn socket_to_bind(&self, host: &CStr, given: &[u8], name: &mut [u8]) -> Result<usize, Errno> {
         self.sockets.borrow_mut().start_bind(self.thread, host, given, name)
     }

@@ -16,6 +16,8 @@ pub(crate) struct Process {
     pub(crate) root: Rc<[u8]>,
     /// Where the window lies in its memory.
     pub(crate) window: u64,
+    /// It believes that others may look into it.
+    pub(crate) dumpable: bool,
 }
 
 /// A process as its threads hold it.
@@ -25,7 +27,7 @@ impl Process {
     /// A process that nothing is known of yet but where it sees the window.
     pub(crate) fn new(id: i32, window: u64) -> Shared {
         let root: Rc<[u8]> = Rc::from(&b"/"[..]);
-        Rc::new(RefCell::new(Self { id, exe: Rc::clone(&root), root, window }))
+        Rc::new(RefCell::new(Self { id, exe: Rc::clone(&root), root, window, dumpable: true }))
     }
 
     /// The record of its new child `id`.

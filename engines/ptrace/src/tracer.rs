@@ -427,7 +427,11 @@ impl<'r> Tracer<'r> {
         let Doing::Executing(held, mut loading) = std::mem::replace(&mut tracee.doing, Doing::Nothing) else {
             return self.go_on(process, 0);
         };
-        tracee.process.borrow_mut().exe = Rc::clone(&loading.exe);
+        {
+            let mut process = tracee.process.borrow_mut();
+            process.exe = Rc::clone(&loading.exe);
+            process.dumpable = true;
+        }
         if let Some((credentials, _)) = loading.person {
             tracee.person.borrow_mut().credentials = credentials;
         }
