@@ -20,6 +20,7 @@ mod ports;
 mod refusal;
 pub mod signals;
 mod spec;
+pub mod stops;
 
 pub use facts::ImageFacts;
 pub use host::Host;

@@ -5,15 +5,18 @@
 //! which calls stop ([`filter`]), and how a program is started by the guest's own loader ([`loading`]).
 //!
 //! Two variants, by udocker's names: `P1` stops the calls of the table alone, by a seccomp filter; `P2` stops every call,
-//! and is what is left where filters are missing. The tracer stays until the guest's first process has ended; what that
-//! leaves behind is killed then, and nothing survives the tracer (`PTRACE_O_EXITKILL`).
+//! and is what is left where filters are missing. The process that was to become the guest stays in front, and ends as the
+//! guest's first process does; the tracer is a child of it ([`front`]) and stays as long as any guest lives. Nothing
+//! survives the tracer (`PTRACE_O_EXITKILL`).
 
 mod cow;
 mod deep;
 mod filter;
+mod front;
 mod layout;
 mod ledger;
 mod lending;
+mod life;
 mod loading;
 mod memory;
 mod names;
@@ -48,7 +51,7 @@ use std::{
 
 use coracle_api::{
     Access, Ended, Engine, Host, ImageFacts, LaunchSpec, PortMap, Protocol, Refusal, Request, RunError, Unshare,
-    exec::Prepared, signals,
+    exec::Prepared,
 };
 use coracle_intercept::{Identity, Kind, Port, Rules};
 use coracle_view::{Asked, View};
@@ -140,21 +143,18 @@ impl Engine for Ptrace {
         let mark = mark().map_err(step("ask for random numbers"))?;
         let old_order = Host::read(None).kernel < (4, 8);
         let person = Person::new(identity.uid, identity.gid, &identity.groups);
-        let mut tracer = Tracer::new(rules, view.as_ref(), (every, old_order), mark, person)
-            .map_err(step("make the memory shared with guests"))?;
         let filter = (!every).then(|| filter::program(&rules, mark));
-        let child = Child::fork(&prepared, &cwd, filter.as_deref())?;
-        child.seize(!every).map_err(step("trace the guest's first process"))?;
-        signals::forward_to(child.pid).map_err(step("pass signals on to the guest"))?;
-        tracer.adopt(child.pid).map_err(step("stop the guest's first process"))?;
-        child.go().map_err(step("start the guest's first process"))?;
-        let outcome = tracer.run().map_err(step("wait for the guest"))?;
-        if !outcome.started
-            && let Some(error) = child.report()
-        {
-            return Err(error);
-        }
-        Ok(outcome.ended)
+        front::beside(|tracing| {
+            let front::Tracing { line, tell, mask } = tracing;
+            let mut tracer = Tracer::new(rules, view.as_ref(), (every, old_order), mark, person, line)
+                .map_err(step("make the memory shared with guests"))?;
+            let child = Child::fork(&prepared, &cwd, filter.as_deref(), tell, mask)?;
+            front::stand_aside();
+            child.seize(!every).map_err(step("trace the guest's first process"))?;
+            tracer.adopt(child.pid).map_err(step("stop the guest's first process"))?;
+            child.go().map_err(step("start the guest's first process"))?;
+            tracer.run().map_err(step("wait for the guest"))
+        })
     }
 }
 

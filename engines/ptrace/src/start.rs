@@ -1,7 +1,8 @@
 //! The guest's first process, from fork to the first execve(2).
 //!
 //! It waits until it is seized, enters its working directory, puts itself under the filter and executes the program as any
-//! guest process would: through the table. What went wrong comes back through a pipe, since only that process knows.
+//! guest process would: through the table. What went wrong comes back through a pipe, since only that process knows; the
+//! tracer, between it and whoever is told, uses the same pipe.
 
 use std::{
     ffi::CStr,
@@ -16,33 +17,60 @@ use nix::{
     unistd::{ForkResult, fork, pipe2},
 };
 
-use crate::{filter, request};
+use crate::{filter, front, request};
+
+/// Where an error is told.
+#[derive(Debug)]
+pub(crate) struct Tell(pub(crate) OwnedFd);
+
+/// Where it is read.
+#[derive(Debug)]
+pub(crate) struct Report(pub(crate) OwnedFd);
+
+impl Tell {
+    pub(crate) fn try_clone(&self) -> io::Result<Self> {
+        self.0.try_clone().map(Self)
+    }
+
+    pub(crate) fn error(self, error: &RunError) {
+        tell_of(error, self.0);
+    }
+}
+
+impl Report {
+    /// Why the program could not be started, if somebody said so. Returns when all who could are gone or have started it.
+    pub(crate) fn read(self) -> Option<RunError> {
+        let mut text = Vec::new();
+        File::from(self.0).read_to_end(&mut text).ok()?;
+        read_report(&text)
+    }
+}
 
 /// A first process that waits to be let go.
 pub(crate) struct Child {
     pub(crate) pid: i32,
     go: OwnedFd,
-    report: OwnedFd,
 }
 
 impl Child {
-    /// Forks. The child keeps `prepared` and waits.
+    /// Forks. The child keeps `prepared` and waits; it starts the program with the signals of `mask` blocked.
     pub(crate) fn fork(
         prepared: &Prepared,
         cwd: &CStr,
         filter: Option<&[libc::sock_filter]>,
+        tell: Tell,
+        mask: u64,
     ) -> Result<Self, RunError> {
         let step = |error: nix::Error| RunError::step("start the guest's first process", error.into());
         let (wait, go) = pipe2(OFlag::O_CLOEXEC).map_err(step)?;
-        let (report, tell) = pipe2(OFlag::O_CLOEXEC).map_err(step)?;
         // SAFETY: the launcher has one thread (the contract of `Engine::run`), so the child may do anything.
         match unsafe { fork() }.map_err(step)? {
-            ForkResult::Parent { child } => Ok(Self { pid: child.as_raw(), go, report }),
+            ForkResult::Parent { child } => Ok(Self { pid: child.as_raw(), go }),
             ForkResult::Child => {
                 drop(go);
-                drop(report);
+                front::set_mask(mask);
                 let error = begin(prepared, cwd, filter, wait);
-                tell_of(&error, tell);
+                tell.error(&error);
                 // SAFETY: ends the child at once; nothing of the parent's is flushed or run twice.
                 unsafe { libc::_exit(i32::from(error.exit_code())) }
             }
@@ -57,14 +85,6 @@ impl Child {
     /// Lets it go.
     pub(crate) fn go(&self) -> io::Result<()> {
         File::from(self.go.try_clone()?).write_all(b"g")
-    }
-
-    /// Why the program could not be started, if the child said so.
-    pub(crate) fn report(self) -> Option<RunError> {
-        drop(self.go);
-        let mut text = Vec::new();
-        File::from(self.report).read_to_end(&mut text).ok()?;
-        read_report(&text)
     }
 }
 

@@ -7,15 +7,15 @@
 //! - A request that fails means that the tracee was killed meanwhile ([`Gone`]): the next wait tells.
 //! - Registers that were changed are kept in [`Held`] and come back at the call's end.
 
-use std::{cell::RefCell, collections::hash_map::Entry, io, ptr, rc::Rc};
+use std::{cell::RefCell, io, rc::Rc};
 
-use coracle_api::Ended;
 use coracle_intercept::{Abi, Call, Left, Outside, Rules, Scratch, Verdict, enter, leave};
 
 use coracle_view::View;
 
 use crate::{
     cow::CopyOnWrite,
+    front::{Line, News},
     lending::{lend, lend_program},
     memory::Memory,
     nested::{Debuggers, Event, Side},
@@ -42,20 +42,26 @@ pub(crate) struct Tracer<'r> {
     pub(crate) old_order: bool,
     /// The first execve(2) has been seen: from then on, calls are the guest's.
     armed: bool,
-    main: i32,
+    pub(crate) main: i32,
     pub(crate) tracees: Tracees,
     /// Guests that debug others.
     pub(crate) debuggers: Debuggers,
     aliases: Aliases,
-    sockets: RefCell<Sockets>,
+    pub(crate) sockets: RefCell<Sockets>,
     cow: CopyOnWrite<'r>,
     pub(crate) window: Window,
     runners: Runners,
     mark: u64,
     random: u64,
     /// The run's first process.
-    person: Person,
+    pub(crate) person: Person,
     scratch: Box<Scratch>,
+    /// The first process is in a group-stop.
+    pub(crate) main_stopped: bool,
+    /// How many wait for their parents' word.
+    pub(crate) newborns: usize,
+    /// To whoever waits for the guest.
+    pub(crate) line: Line,
     /// The guest's program was started.
     started: bool,
 }
@@ -69,14 +75,6 @@ pub(crate) enum Place {
     Filter,
 }
 
-/// What was learnt when the guest had ended.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Outcome {
-    pub(crate) ended: Ended,
-    /// Its program was started at all.
-    pub(crate) started: bool,
-}
-
 impl<'r> Tracer<'r> {
     pub(crate) fn new(
         rules: Rules<'r>,
@@ -84,6 +82,7 @@ impl<'r> Tracer<'r> {
         (every, old_order): (bool, bool),
         mark: u64,
         person: Person,
+        line: Line,
     ) -> io::Result<Self> {
         Ok(Self {
             rules,
@@ -102,6 +101,9 @@ impl<'r> Tracer<'r> {
             random: mark | 1,
             person,
             scratch: Box::new(Scratch::new()),
+            main_stopped: false,
+            newborns: 0,
+            line,
             started: false,
         })
     }
@@ -109,6 +111,7 @@ impl<'r> Tracer<'r> {
     /// Takes over the seized process `main`, which waits to be let go.
     pub(crate) fn adopt(&mut self, main: i32) -> io::Result<()> {
         self.main = main;
+        self.line.tell(News::Main(main));
         let window = self.window.address();
         let (process, person) = (Process::new(main, window), RefCell::new(self.person.clone()));
         let first = Tracee { process, person, doing: Doing::Nothing, inside: false, side: Side::default() };
@@ -128,59 +131,7 @@ impl<'r> Tracer<'r> {
         Ok(())
     }
 
-    /// Traces the adopted process and its children until it has ended; what is left then is killed.
-    pub(crate) fn run(&mut self) -> io::Result<Outcome> {
-        let ended = loop {
-            let mut status = 0;
-            let usage = if self.debuggers.are_any() { &raw mut self.debuggers.usage.0 } else { ptr::null_mut() };
-            // SAFETY: wait4 writes one int, and a rusage if it is given one.
-            let thread = unsafe { libc::wait4(-1, &raw mut status, libc::__WALL, usage) };
-            if thread < 0 {
-                let error = io::Error::last_os_error();
-                if error.kind() == io::ErrorKind::Interrupted {
-                    continue;
-                }
-                return Err(error);
-            }
-            if let Some(ended) = self.happened(thread, status) {
-                break ended;
-            }
-        };
-        self.end_the_rest();
-        Ok(Outcome { ended, started: self.started })
-    }
-
-    /// Handles one report of wait; how the main process ended, if that is it.
-    fn happened(&mut self, thread: i32, status: i32) -> Option<Ended> {
-        if libc::WIFSTOPPED(status) {
-            // An error means that the tracee is no more: see the module header.
-            let _ = self.stopped(thread, libc::WSTOPSIG(status), status >> 16);
-            return None;
-        }
-        if let Some(mut tracee) = self.tracees.remove(&thread) {
-            self.ended(thread, tracee.id(), tracee.side.bond.take(), status);
-            self.forget(tracee);
-            self.sockets.borrow_mut().forget(thread);
-        }
-        if thread != self.main {
-            return None;
-        }
-        Some(if libc::WIFEXITED(status) {
-            Ended::Exited(u8::try_from(libc::WEXITSTATUS(status)).unwrap_or(u8::MAX))
-        } else {
-            Ended::Signaled(libc::WTERMSIG(status))
-        })
-    }
-
-    fn forget(&mut self, tracee: Tracee) {
-        if let Doing::Call(held) | Doing::Executing(held, _) = tracee.doing
-            && let Some(slot) = held.slot
-        {
-            self.window.release(slot);
-        }
-    }
-
-    fn stopped(&mut self, thread: i32, signal: i32, event: i32) -> Result<(), Gone> {
+    pub(crate) fn stopped(&mut self, thread: i32, signal: i32, event: i32) -> Result<(), Gone> {
         if let Some(tracee) = self.tracees.get_mut(&thread) {
             tracee.side.stopped();
         }
@@ -215,36 +166,6 @@ impl<'r> Tracer<'r> {
             tracee.side.resumes(thread, self.every);
         }
         resume(thread, how, signal)
-    }
-
-    /// A newborn's first stop, a group-stop, or the answer to our interrupt.
-    fn stopped_as_group(&mut self, thread: i32, signal: i32) -> Result<(), Gone> {
-        if let Entry::Vacant(place) = self.tracees.entry(thread) {
-            // Its parent's event is still to come.
-            let (process, person) = (Process::new(thread, 0), RefCell::new(self.person.clone()));
-            let (doing, side) = (Doing::WaitingForParent, Side::default());
-            place.insert(Tracee { process, person, doing, inside: false, side });
-            return Ok(());
-        }
-        self.group_stopped(thread, signal)
-    }
-
-    fn gave_birth(&mut self, parent: i32, event: Event) -> Result<(), Gone> {
-        let child = event_message(parent)?;
-        if let Some(known) = self.tracees.get(&parent) {
-            // SAFETY: tgkill with signal 0 only asks whether the thread is in the process.
-            let is_thread = unsafe { libc::syscall(libc::SYS_tgkill, known.id(), child, 0) } == 0;
-            let process = if is_thread { Rc::clone(&known.process) } else { known.process.borrow().fork(child) };
-            let person = known.person.clone();
-            let side = Side::of(parent, self.inherited(parent, child, event));
-            let newborn = Tracee { process, person, doing: Doing::Nothing, inside: false, side };
-            let waited = self.tracees.insert(child, newborn).is_some();
-            if waited {
-                // It may have been killed while it waited.
-                let _ = self.group_stopped(child, libc::SIGTRAP);
-            }
-        }
-        self.bore(parent, child, event)
     }
 
     /// At a call's entry or end.
@@ -472,35 +393,16 @@ impl<'r> Tracer<'r> {
         }
         let Ok(started) = loading.finish(Memory { pid: process }) else { return kill(process) };
         tracee.process.borrow_mut().window = started.window;
-        self.started = true;
+        if !self.started {
+            self.started = true;
+            self.line.tell(News::Begun);
+        }
         if let Some(mask) = loading.mask {
             set_signal_mask(process, mask)?;
         }
         now.start_program(started.entry, started.stack);
         set_registers(process, &now)?;
         self.program_begins(process)
-    }
-
-    /// Kills what is left when the main process has ended, and waits for it, but not for ever.
-    fn end_the_rest(&mut self) {
-        for tracee in self.tracees.values() {
-            let _ = kill(tracee.id());
-        }
-        for _ in 0..1000 {
-            if self.tracees.is_empty() {
-                return;
-            }
-            let mut status = 0;
-            // SAFETY: waitpid writes one int.
-            match unsafe { libc::waitpid(-1, &raw mut status, libc::__WALL | libc::WNOHANG) } {
-                0 => std::thread::sleep(std::time::Duration::from_millis(1)),
-                thread if thread > 0 && !libc::WIFSTOPPED(status) => {
-                    self.tracees.remove(&thread);
-                }
-                thread if thread > 0 => {}
-                _ => return,
-            }
-        }
     }
 }
 
@@ -509,7 +411,7 @@ fn sigtrap() -> u64 {
     1 << (libc::SIGTRAP - 1)
 }
 
-fn kill(process: i32) -> Result<(), Gone> {
+pub(crate) fn kill(process: i32) -> Result<(), Gone> {
     // SAFETY: kill takes two integers.
     if unsafe { libc::kill(process, libc::SIGKILL) } == 0 { Ok(()) } else { Err(Gone) }
 }

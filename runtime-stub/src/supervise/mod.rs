@@ -5,13 +5,11 @@
 //! container's is: nothing may use the files that are removed next.
 
 use std::{
-    fs, io,
-    os::fd::{AsRawFd, OwnedFd},
-    ptr,
+    fs, io, ptr,
     sync::atomic::{AtomicI32, Ordering},
 };
 
-use coracle_api::{Ended, signals};
+use coracle_api::{Ended, signals, stops};
 
 /// Runs `guest` in a child and waits for it. `guest` returns only if the program could not be started, or with the exit
 /// status to use.
@@ -97,7 +95,7 @@ fn wait(guest: i32) -> io::Result<Ended> {
             continue;
         }
         if libc::WIFSTOPPED(status) {
-            stop_too(guest);
+            stops::stop_with(guest, libc::WSTOPSIG(status));
         } else if libc::WIFSIGNALED(status) {
             return Ok(Ended::Signaled(libc::WTERMSIG(status)));
         } else {
@@ -109,7 +107,7 @@ fn wait(guest: i32) -> io::Result<Ended> {
 /// The guest, for [`stop_handler`].
 static GUEST: AtomicI32 = AtomicI32::new(0);
 
-/// From now on this process stops only when its guest does ([`stop_too`]): a Ctrl-Z reaches both, and if both stopped of it,
+/// From now on this process stops only when its guest does ([`stops::stop_with`]): a Ctrl-Z reaches both, and if both stopped of it,
 /// this process would find out about the guest's stop only after the user's `fg`, and stop again.
 fn leave_stopping_to(guest: i32) -> io::Result<()> {
     GUEST.store(guest, Ordering::SeqCst);
@@ -142,37 +140,6 @@ extern "C" fn stop_handler(signal: i32, info: *mut libc::siginfo_t, _context: *m
             *libc::__errno_location() = errno;
         }
     }
-}
-
-/// The guest stopped: stop as well, so that the shell that waits for us takes over; on its `fg` or `bg`, go on together.
-fn stop_too(guest: i32) {
-    let terminal = terminal();
-    let foreground = |terminal: &OwnedFd| {
-        // SAFETY: tcgetpgrp takes an open descriptor, which `terminal` owns.
-        unsafe { libc::tcgetpgrp(terminal.as_raw_fd()) }
-    };
-    // SAFETY: calls that take and return integers; the guest is our child and not yet waited for, so its id is its own.
-    let (own_group, guest_group) = unsafe { (libc::getpgrp(), libc::getpgid(guest)) };
-    // A guest that made a process group of its own (an interactive shell) has to be given the terminal again.
-    let had_terminal = terminal.as_ref().is_some_and(|terminal| foreground(terminal) == guest_group);
-    // SAFETY: as above; raising SIGSTOP returns when somebody continues us.
-    unsafe { libc::raise(libc::SIGSTOP) };
-    if let Some(terminal) = terminal.filter(|terminal| had_terminal && foreground(terminal) == own_group) {
-        // SAFETY: as above; we are the foreground group, so the call does not stop us.
-        unsafe { libc::tcsetpgrp(terminal.as_raw_fd(), guest_group) };
-    }
-    // SAFETY: as above.
-    unsafe {
-        if guest_group != own_group && guest_group > 0 {
-            libc::kill(-guest_group, libc::SIGCONT);
-        } else {
-            libc::kill(guest, libc::SIGCONT);
-        }
-    }
-}
-
-fn terminal() -> Option<OwnedFd> {
-    fs::File::open("/dev/tty").ok().map(OwnedFd::from)
 }
 
 /// Kills and reaps what the guest left behind. As subreaper we inherit every orphan, so it ends when no child is left.
