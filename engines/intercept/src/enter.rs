@@ -286,6 +286,7 @@ fn enter_special<G: Guest>(
         Special::OwnName => Ok(sockets::take_address(guest, Whose::Own(call.int(0)), call.arg(1), call.arg(2))),
         Special::PeerName => Ok(sockets::take_address(guest, Whose::Peer(call.int(0)), call.arg(1), call.arg(2))),
         Special::Recvfrom => Ok(sockets::take_address(guest, Whose::Peer(call.int(0)), call.arg(4), call.arg(5))),
+        Special::PeerCredentials => Ok(sockets::peer_credentials(rules, call)),
         Special::Sendmsg => sockets::message::send(rules, guest, call, scratch),
         Special::Recvmsg => Ok(sockets::message::receive(guest, call)),
         Special::Sendmmsg => sockets::message::send_many(rules, guest, call, scratch),

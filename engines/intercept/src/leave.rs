@@ -47,6 +47,13 @@ pub enum After {
         /// `msg_len` of its `struct mmsghdr`.
         result_at: u64,
     },
+    /// A `struct ucred` tells who a socket's peer is.
+    PeerCredentials {
+        /// Where it is.
+        at: u64,
+        /// Where its length is.
+        length_at: u64,
+    },
     /// A directory's first entries have come, and those that only the view has follow them.
     Listing {
         /// The directory.
@@ -137,6 +144,10 @@ pub fn leave<G: Guest>(
         }
         After::Received { socket, array, room } => {
             sockets::message::show_many(rules, guest, call.abi, (socket, array, room), result, scratch);
+        }
+        After::PeerCredentials { at, length_at } => {
+            // As for addresses.
+            let _ = sockets::show_credentials(rules, guest, at, length_at);
         }
         After::SentOne { result_at } => {
             let sent = u32::try_from(result).unwrap_or(u32::MAX);

@@ -87,7 +87,7 @@ impl Rules<'_> {
         match row.meaning {
             Meaning::Special(Special::Fstat) => self.shows_files(),
             Meaning::Special(Special::Listing(_)) => self.unlisted,
-            Meaning::Special(Special::Person(_)) => self.identity.pretends(),
+            Meaning::Special(Special::Person(_) | Special::PeerCredentials) => self.identity.pretends(),
             Meaning::Special(Special::Uname) => self.hostname.is_some(),
             _ => true,
         }

@@ -120,6 +120,7 @@ pub(crate) enum Special {
     Recvfrom,
     Sendmsg,
     Recvmsg,
+    PeerCredentials,
     Sendmmsg,
     Recvmmsg,
     Socketcall,
@@ -213,6 +214,9 @@ pub(crate) const CLONE_NEWUSER: u64 = 0x1000_0000;
 pub(crate) static FILE_FLAGS: [u32; 7] =
     [0x4008_6602, 0x401c_5820, 0x4008_7602, 0x4008_6604, 0x4004_6602, 0x4004_7602, 0x4004_6604];
 
+/// The socket's option that tells who its peer is.
+pub(crate) const SO_PEERCRED: u32 = 17;
+
 /// What prctl(2) is asked about whether a process may be looked into, and about credentials.
 const PRCTLS: [u32; 11] = [3, 4, 7, 8, 23, 24, 27, 28, 38, 39, 47];
 
@@ -233,6 +237,7 @@ impl Row {
         match self.meaning {
             Meaning::Special(Special::FileFlags) => Some((1, &FILE_FLAGS)),
             Meaning::Special(Special::Prctl) => Some((0, &PRCTLS)),
+            Meaning::Special(Special::PeerCredentials) => Some((2, &[SO_PEERCRED])),
             _ => None,
         }
     }

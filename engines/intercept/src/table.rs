@@ -124,6 +124,7 @@ pub static TABLE: &[Row] = &[
     row("getsockname", 51, 367, Own(Special::OwnName), Outside::No),
     row("getpeername", 52, 368, Own(Special::PeerName), Outside::No),
     row("recvfrom", 45, 371, Own(Special::Recvfrom), Outside::No),
+    row("getsockopt", 55, 365, Own(Special::PeerCredentials), Outside::No),
     row("sendmsg", 46, 370, Own(Special::Sendmsg), Outside::No),
     row("recvmsg", 47, 372, Own(Special::Recvmsg), Outside::No),
     row("sendmmsg", 307, 345, Own(Special::Sendmmsg), Outside::No),

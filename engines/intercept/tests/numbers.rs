@@ -19,7 +19,7 @@ const HARMLESS: &str = "
     fsmount fsopen fstatfs fstatfs64 fsync ftime ftruncate ftruncate64 futex futex_requeue futex_time64
     futex_wait futex_waitv futex_wake get_kernel_syms get_mempolicy get_robust_list get_thread_area getcpu
     getitimer getpgid getpgrp getpid getpmsg getppid getpriority getrandom
-    getrlimit getrusage getsid getsockopt gettid gettimeofday gtty idle init_module inotify_init inotify_init1
+    getrlimit getrusage getsid gettid gettimeofday gtty idle init_module inotify_init inotify_init1
     inotify_rm_watch io_cancel io_destroy io_getevents io_pgetevents io_pgetevents_time64 io_setup io_submit
     io_uring_enter io_uring_register ioperm iopl ioprio_get ioprio_set ipc kcmp kexec_file_load kexec_load
     keyctl kill landlock_add_rule landlock_create_ruleset landlock_restrict_self listen lock lookup_dcookie lseek

@@ -2,7 +2,7 @@
 //!
 //! What gives an address to the kernel is made as the call of its own that Linux has since 4.3.
 
-use super::{Gives, Whose, give_address, message, take_address};
+use super::{Gives, Whose, give_address, message, peer_credentials, take_address};
 use crate::{Call, Errno, Guest, Rules, Scratch, enter::Verdict};
 
 /// socketcall(2).
@@ -32,6 +32,7 @@ pub(crate) fn socketcall<G: Guest>(
         Does::TakePeer([at, length]) => {
             return Ok(take_address(guest, Whose::Peer(socket), direct.arg(at), direct.arg(length)));
         }
+        Does::Credentials => return Ok(peer_credentials(rules, &direct)),
         Does::Receive => return Ok(message::receive(guest, &direct)),
         Does::ReceiveMany => return Ok(message::receive_many(guest, &direct)),
         Does::Send => message::send(rules, guest, &direct, scratch)?,
@@ -59,6 +60,7 @@ enum Does {
     Give(Gives, [u8; 2]),
     TakeOwn,
     TakePeer([u8; 2]),
+    Credentials,
     Send,
     Receive,
     SendMany,
@@ -66,7 +68,7 @@ enum Does {
 }
 
 #[rustfmt::skip] // one call, one line
-static INNER: [Inner; 12] = [
+static INNER: [Inner; 13] = [
     Inner { selector: 2, number: 361, count: 3, does: Does::Give(Gives::Own, [1, 2]) },   // bind
     Inner { selector: 3, number: 362, count: 3, does: Does::Give(Gives::Peer, [1, 2]) },  // connect
     Inner { selector: 5, number: 364, count: 3, does: Does::TakePeer([1, 2]) },           // accept
@@ -74,6 +76,7 @@ static INNER: [Inner; 12] = [
     Inner { selector: 7, number: 368, count: 3, does: Does::TakePeer([1, 2]) },           // getpeername
     Inner { selector: 11, number: 369, count: 6, does: Does::Give(Gives::Peer, [4, 5]) }, // sendto
     Inner { selector: 12, number: 371, count: 6, does: Does::TakePeer([4, 5]) },          // recvfrom
+    Inner { selector: 15, number: 365, count: 5, does: Does::Credentials },               // getsockopt
     Inner { selector: 16, number: 370, count: 3, does: Does::Send },                      // sendmsg
     Inner { selector: 17, number: 372, count: 3, does: Does::Receive },                   // recvmsg
     Inner { selector: 18, number: 364, count: 4, does: Does::TakePeer([1, 2]) },          // accept4

@@ -18,7 +18,7 @@ use crate::{
     enter::Verdict,
     errno::{EBADF, ENOTSOCK},
     leave::After,
-    meaning::{Intent, Outside},
+    meaning::{Intent, Outside, SO_PEERCRED},
     pretend::descriptor_path,
 };
 
@@ -150,6 +150,34 @@ pub(crate) fn take_address<G: Guest>(guest: &G, whose: Whose, at: u64, length_at
     }
     let after = After::Address { whose, at, length_at, room: u32::from_ne_bytes(length) };
     Verdict::Make { after, outside: Outside::No }
+}
+
+/// getsockopt(2): who the peer is believed to be.
+pub(crate) fn peer_credentials(rules: &Rules<'_>, call: &Call) -> Verdict {
+    const SOL_SOCKET: i32 = 1;
+    if !rules.identity.pretends() || call.int(1) != SOL_SOCKET || call.arg(2) & 0xffff_ffff != u64::from(SO_PEERCRED) {
+        return Verdict::Pass;
+    }
+    let after = After::PeerCredentials { at: call.arg(3), length_at: call.arg(4) };
+    Verdict::Make { after, outside: Outside::No }
+}
+
+/// Shows the ids of a `struct ucred` as those that the process believes to have, or as the guest sees the host's.
+pub(crate) fn show_credentials<G: Guest>(rules: &Rules<'_>, guest: &G, at: u64, length_at: u64) -> Result<(), Errno> {
+    let (mut length, mut told) = ([0; 4], [0; 12]);
+    guest.read(length_at, &mut length)?;
+    if u32::from_ne_bytes(length) < 12 {
+        return Ok(());
+    }
+    guest.read(at, &mut told)?;
+    let word = |at: usize| u32::from_ne_bytes([told[at], told[at + 1], told[at + 2], told[at + 3]]);
+    let (uid, gid) = match guest.credentials_of(word(0)) {
+        Some(known) => (known.user.effective, known.group.effective),
+        None => (rules.identity.shown_uid(word(4)), rules.identity.shown_gid(word(8))),
+    };
+    told[4..8].copy_from_slice(&uid.to_ne_bytes());
+    told[8..].copy_from_slice(&gid.to_ne_bytes());
+    guest.write(at, &told)
 }
 
 /// Whose address comes from the kernel.
