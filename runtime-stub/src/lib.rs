@@ -3,6 +3,7 @@
 pub mod actions;
 pub mod cache;
 pub mod config;
+pub mod drivers;
 pub mod inside;
 pub mod launch;
 pub use coracle_open as open;

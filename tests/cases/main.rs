@@ -4,6 +4,7 @@ mod apptainer;
 mod building;
 mod cache;
 mod damage;
+mod devices;
 mod downloads;
 mod examples;
 mod probes;

@@ -57,6 +57,12 @@ pub struct Order {
     pub omit: Vec<PathBuf>,
     /// What `/dev` holds.
     pub devices: Devices,
+    /// NVIDIA's GPUs to show, numbers or `all`, with the node's driver.
+    #[serde(default)]
+    pub gpus: Option<String>,
+    /// Devices to show: nodes by path, and CDI names.
+    #[serde(default)]
+    pub device_names: Vec<String>,
     /// Namespaces to make beyond those that the engine needs.
     pub unshare: Unshare,
     /// Host name inside.
@@ -130,6 +136,8 @@ impl Order {
             names: true,
             omit: Vec::new(),
             devices: Devices::Host,
+            gpus: None,
+            device_names: Vec::new(),
             unshare: Unshare::default(),
             hostname: None,
             hosts: Vec::new(),

@@ -15,6 +15,7 @@ use coracle_api::{Access, LaunchSpec, Order, PortMap, Request, SPEC_VERSION, Uns
 use super::{
     Caller, LaunchError, Own, Plan, Tree,
     binds::{Binds, NAMES},
+    devices,
     environ::Environment,
     files, identity,
     identity::Person,
@@ -68,6 +69,11 @@ pub fn plan(order: &Order, caller: &Caller) -> Result<Plan, LaunchError> {
     for bind in &order.binds {
         binds.as_given(bind.clone());
     }
+    let mut devices = order.devices.clone();
+    let cdi: Vec<PathBuf> = caller.var("CORACLE_CDI").iter().flat_map(std::env::split_paths).collect();
+    let asked = devices::Asked { gpus: order.gpus.as_deref(), devices: &order.device_names, cdi: &cdi };
+    let lists = devices::Lists { binds: &mut binds, env: &mut env, devices: &mut devices, notes: &mut notes };
+    devices::show(asked, caller, Some(&made), lists)?;
     if let Some(own) = &own {
         for (number, (guest, mode)) in order.temporary.iter().enumerate() {
             binds.temporary(own.dir(&format!("tmpfs-{number}"), *mode)?, guest);
@@ -98,7 +104,7 @@ pub fn plan(order: &Order, caller: &Caller) -> Result<Plan, LaunchError> {
         make_cwd: true,
         identity: person.identity(caller),
         binds: binds.into_vec(),
-        devices: order.devices.clone(),
+        devices,
         unshare,
         hostname: order.hostname.clone(),
         ports: order.ports.clone(),

@@ -44,6 +44,9 @@ pub enum LaunchError {
         /// The name that was not found.
         name: String,
     },
+    /// A device.
+    #[error(transparent)]
+    Driver(#[from] crate::drivers::DriverError),
     /// `--coracle-engine` names none.
     #[error("engine {asked:?}: no such engine: choose one of {known}")]
     NoSuchEngine {

@@ -9,6 +9,7 @@ mod binds;
 mod caller;
 mod command;
 pub mod container;
+mod devices;
 pub mod engines;
 mod environ;
 mod error;
@@ -124,6 +125,11 @@ pub fn plan(inputs: &Inputs) -> Result<Plan, LaunchError> {
         binds.volume(volume, origin, caller)?;
     }
 
+    let mut devices = if options.isolated { Devices::Minimal { extra: Vec::new() } } else { Devices::Host };
+    let asked = devices::Asked { gpus: options.gpus.as_deref(), devices: &options.devices, cdi: &options.cdi };
+    let lists = devices::Lists { binds: &mut binds, env: &mut env, devices: &mut devices, notes: &mut notes };
+    devices::show(asked, caller, own.as_ref().map(Own::path).or(inputs.shared), lists)?;
+
     let (cwd, why) = working_directory(inputs, &binds, env.get("HOME"));
     let shown = binds.shows(&cwd);
     notes.push(("directory", format!("{}, {why}", cwd.display())));
@@ -162,7 +168,7 @@ pub fn plan(inputs: &Inputs) -> Result<Plan, LaunchError> {
         make_cwd: !shown,
         identity: person.identity(caller),
         binds: binds.into_vec(),
-        devices: if options.isolated { Devices::Minimal { extra: Vec::new() } } else { Devices::Host },
+        devices,
         unshare,
         hostname: options.hostname.clone(),
         ports: options.ports.clone(),

@@ -105,6 +105,12 @@ pub struct Options {
     pub hostname: Option<OsString>,
     /// Ports that the host knows by other numbers, lowest layer first.
     pub ports: Vec<PortMap>,
+    /// NVIDIA's GPUs to show: `all`, or numbers.
+    pub gpus: Option<String>,
+    /// Devices to show, by path or CDI name, lowest layer first.
+    pub devices: Vec<String>,
+    /// Directories of CDI specifications instead of the standard ones.
+    pub cdi: Vec<PathBuf>,
     /// Nothing of the host.
     pub isolated: bool,
     /// May the guest write.
@@ -220,7 +226,18 @@ impl Options {
                 self.cache = Some((cache, given.origin.clone()));
             }
             Id::Scratch => self.scratch = Some(needed(given)?.into()),
-            Id::Nvidia | Id::Device | Id::CacheLimit | Id::Report | Id::Export | Id::Key => {
+            Id::Nvidia => {
+                self.gpus = match value.map(|value| (value, yes_or_no(value))) {
+                    // `1` and `0` are GPUs here, not yes and no.
+                    Some((value, _)) if value.as_bytes().first().is_some_and(u8::is_ascii_digit) => Some(text(given)?),
+                    None | Some((_, Some(true))) => Some("all".to_owned()),
+                    Some((_, Some(false))) => None,
+                    Some((_, None)) => Some(text(given)?),
+                }
+            }
+            Id::Device => self.devices.push(text(given)?),
+            Id::Cdi => self.cdi.push(needed(given)?.into()),
+            Id::CacheLimit | Id::Report | Id::Export | Id::Key => {
                 return Err(OptionError::Later { name: given.name() });
             }
         }

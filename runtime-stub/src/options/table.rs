@@ -31,6 +31,7 @@ pub enum Id {
     Scratch,
     Nvidia,
     Device,
+    Cdi,
     CacheLimit,
     Report,
     Export,
@@ -83,7 +84,7 @@ const fn row(id: Id, name: &'static str, takes: Takes, kind: Kind, help: &'stati
 }
 
 /// Every option, in the order of `help`.
-pub const ROWS: [Row; 31] = [
+pub const ROWS: [Row; 32] = [
     row(Id::Help, "help", Takes::Switch, Kind::Action, "show these options"),
     row(Id::Version, "version", Takes::Switch, Kind::Action, "show the version of Coracle that built this file"),
     row(Id::Info, "info", Takes::Optional("json"), Kind::Action, "show what this file holds and where it came from"),
@@ -139,8 +140,27 @@ pub const ROWS: [Row; 31] = [
     ),
     row(Id::Cache, "cache", Takes::Value("DIR|none"), Kind::Node, "where unpacked images are kept and shared, or none"),
     row(Id::Scratch, "scratch", Takes::Value("DIR"), Kind::Node, "where this run's temporary files go"),
-    row(Id::Nvidia, "nvidia", Takes::Optional("GPUS"), Kind::Later, ""),
-    row(Id::Device, "device", Takes::List("PATH", b",\n"), Kind::Later, ""),
+    row(
+        Id::Nvidia,
+        "nvidia",
+        Takes::Optional("GPUS"),
+        Kind::Run,
+        "show the node's NVIDIA driver and its GPUs: all, or numbers as 0,1",
+    ),
+    row(
+        Id::Device,
+        "device",
+        Takes::List("PATH|NAME", b",\n"),
+        Kind::Run,
+        "show a device, by its path or its CDI name (nvidia.com/gpu=0)",
+    ),
+    row(
+        Id::Cdi,
+        "cdi",
+        Takes::List("DIR", b":\n"),
+        Kind::Node,
+        "look for CDI specifications here, not in /etc/cdi and /var/run/cdi",
+    ),
     row(Id::CacheLimit, "cache-limit", Takes::Value("SIZE"), Kind::Later, ""),
     row(Id::Report, "report", Takes::Optional("FILE"), Kind::Later, ""),
     row(Id::Export, "export", Takes::Optional("FILE"), Kind::Later, ""),

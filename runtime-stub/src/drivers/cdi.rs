@@ -1,0 +1,217 @@
+//! The Container Device Interface: specifications in JSON or YAML that say what a device needs of the node.
+//!
+//! After the specification of the CNCF's `container-device-interface`, version 1: a directory that comes later outranks
+//! one before it; within one directory the same device twice is an error when it is asked for. Of the hooks, those that
+//! arrange libraries (`update-ldcache`, `create-symlinks`) are done by [`libraries`](super::libraries); a file that cannot
+//! be read or understood is passed over with a note, as podman and containerd do.
+
+use std::{
+    ffi::OsString,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use serde::Deserialize;
+
+use super::{DriverError, Edits, is_library, yaml};
+
+/// No specification of any vendor comes near.
+const LARGEST: u64 = 16 << 20;
+
+/// All specifications of the node.
+#[derive(Debug, Default)]
+pub(super) struct Specifications {
+    /// File, rank of its directory, content.
+    list: Vec<(PathBuf, usize, Specification)>,
+    dirs: String,
+    /// Files that could not be used, in words.
+    pub(super) complaints: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Specification {
+    kind: String,
+    #[serde(default)]
+    devices: Vec<Device>,
+    #[serde(default)]
+    container_edits: ContainerEdits,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Device {
+    name: Name,
+    #[serde(default)]
+    container_edits: ContainerEdits,
+}
+
+/// YAML without quotes makes a number of `0`.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Name {
+    Text(String),
+    Number(i64),
+}
+
+impl Name {
+    fn is(&self, asked: &str) -> bool {
+        match self {
+            Self::Text(name) => name == asked,
+            Self::Number(number) => number.to_string() == asked,
+        }
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct ContainerEdits {
+    env: Vec<String>,
+    device_nodes: Vec<DeviceNode>,
+    mounts: Vec<Mount>,
+    hooks: Vec<Hook>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct DeviceNode {
+    path: PathBuf,
+    host_path: Option<PathBuf>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Mount {
+    host_path: PathBuf,
+    container_path: PathBuf,
+}
+
+#[derive(Debug, Deserialize)]
+struct Hook {
+    #[serde(default)]
+    args: Vec<String>,
+}
+
+/// Whether this is `vendor/class=device`.
+pub(super) fn is_name(text: &str) -> bool {
+    text.split_once('=').is_some_and(|(kind, device)| {
+        kind.split_once('/').is_some_and(|(vendor, class)| !vendor.is_empty() && !class.is_empty())
+            && !device.is_empty()
+    })
+}
+
+impl Specifications {
+    /// Reads every specification in `dirs`.
+    pub(super) fn read(dirs: &[PathBuf]) -> Self {
+        let shown: Vec<_> = dirs.iter().map(|dir| dir.display().to_string()).collect();
+        let mut all = Self { dirs: shown.join(" and "), ..Self::default() };
+        for (rank, dir) in dirs.iter().enumerate() {
+            let mut files: Vec<_> =
+                fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+            files.sort();
+            for file in files {
+                let is_json = match file.extension().and_then(|extension| extension.to_str()) {
+                    Some("json") => true,
+                    Some("yaml" | "yml") => false,
+                    _ => continue,
+                };
+                match read(&file, is_json) {
+                    Ok(specification) => all.list.push((file, rank, specification)),
+                    Err(why) => all.complaints.push(format!("CDI specification {}: {why}", file.display())),
+                }
+            }
+        }
+        all
+    }
+
+    pub(super) fn has_kind(&self, kind: &str) -> bool {
+        self.list.iter().any(|(_, _, specification)| specification.kind == kind)
+    }
+
+    /// Adds what the named devices need, and once what all devices of their specifications need.
+    pub(super) fn add(&self, names: &[String], edits: &mut Edits) -> Result<(), DriverError> {
+        let mut used: Vec<&Path> = Vec::new();
+        for name in names {
+            let (kind, device) = name.split_once('=').unwrap_or((name, ""));
+            let mut found: Option<(&Path, usize, &Specification, &Device)> = None;
+            for (file, rank, specification) in self.list.iter().filter(|(_, _, one)| one.kind == kind) {
+                let Some(device) = specification.devices.iter().find(|one| one.name.is(device)) else { continue };
+                match found {
+                    Some((first, best, ..)) if best == *rank => {
+                        let (first, second) = (first.to_owned(), file.clone());
+                        return Err(DriverError::Twice { name: name.clone(), first, second });
+                    }
+                    _ => found = Some((file, *rank, specification, device)),
+                }
+            }
+            let Some((file, _, specification, device)) = found else {
+                return Err(DriverError::Unknown { name: name.clone(), dirs: self.dirs.clone(), known: self.known() });
+            };
+            edits.notes.push(format!("{name}, by {}", file.display()));
+            apply(&device.container_edits, edits);
+            if !used.contains(&file) {
+                used.push(file);
+                apply(&specification.container_edits, edits);
+            }
+        }
+        Ok(())
+    }
+
+    fn known(&self) -> String {
+        let mut names: Vec<_> = self
+            .list
+            .iter()
+            .flat_map(|(_, _, one)| {
+                one.devices.iter().map(|device| match &device.name {
+                    Name::Text(name) => format!("{}={name}", one.kind),
+                    Name::Number(number) => format!("{}={number}", one.kind),
+                })
+            })
+            .collect();
+        names.sort();
+        names.dedup();
+        if names.is_empty() { String::new() } else { format!(" (there are {})", names.join(", ")) }
+    }
+}
+
+fn read(file: &Path, is_json: bool) -> Result<Specification, String> {
+    if fs::metadata(file).map_err(|error| error.to_string())?.len() > LARGEST {
+        return Err("too large".to_owned());
+    }
+    let text = fs::read_to_string(file).map_err(|error| error.to_string())?;
+    let value = if is_json {
+        serde_json::from_str(&text).map_err(|error| error.to_string())?
+    } else {
+        yaml::parse(&text).ok_or("not YAML as specifications use it")?
+    };
+    serde_json::from_value(value).map_err(|error| error.to_string())
+}
+
+fn apply(from: &ContainerEdits, edits: &mut Edits) {
+    edits.env.extend(from.env.iter().cloned());
+    for node in &from.device_nodes {
+        edits.nodes.push((node.host_path.as_ref().unwrap_or(&node.path).clone(), node.path.clone()));
+    }
+    for mount in &from.mounts {
+        if is_library(&mount.container_path) {
+            edits.libraries.push(mount.host_path.clone());
+        } else {
+            edits.files.push((mount.host_path.clone(), mount.container_path.clone()));
+        }
+    }
+    for hook in &from.hooks {
+        let mut words = hook.args.iter();
+        while let Some(word) = words.next() {
+            let link = match word.strip_prefix("--link") {
+                Some("") => words.next().map(String::as_str),
+                Some(rest) => rest.strip_prefix('='),
+                None => None,
+            };
+            // `TARGET::LINK`: of either only the name counts, as all libraries are in one directory.
+            if let Some((target, link)) = link.and_then(|link| link.split_once("::")) {
+                let name = |path: &str| Path::new(path).file_name().map(OsString::from);
+                edits.links.extend(name(link).zip(name(target)).filter(|(link, target)| link != target));
+            }
+        }
+    }
+}
