@@ -22,12 +22,9 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// Engine, probe, the kernel's line, the engine's line, why.
 type Difference = (&'static str, &'static str, &'static str, &'static str, &'static str);
 
-const NARROW: &str = "a 64-bit program that calls by 32-bit numbers: what is lent to it lies too high for those";
 const UNMAPPED: &str = "a user namespace knows no other ids than those it maps";
 
 const KNOWN: &[Difference] = &[
-    ("ptrace", "ways", "narrow open: EROFS", "narrow open: ENOENT", NARROW),
-    ("ptrace", "ways", "narrow chmod: EROFS", "narrow chmod: ENOENT", NARROW),
     ("namespaces", "kernel", "setuid(0): EPERM", "setuid(0): EINVAL", UNMAPPED),
     ("namespaces", "kernel", "setgid(0): EPERM", "setgid(0): EINVAL", UNMAPPED),
 ];

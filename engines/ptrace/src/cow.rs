@@ -10,7 +10,7 @@ use std::{
 };
 
 use coracle_api::RunError;
-use coracle_intercept::{Errno, File, FileId};
+use coracle_intercept::{Errno, File, FileId, errno::EROFS};
 use coracle_view::{Asked, Turn, Unshared, View, ViewError};
 
 use crate::peer::last_errno;
@@ -52,26 +52,52 @@ impl<'v> CopyOnWrite<'v> {
         }
     }
 
+    /// chmod(2), but never of a shared file that got the name since somebody looked: `EROFS`.
+    pub(crate) fn set_mode(&self, host: &CStr, mode: u32) -> Result<(), Errno> {
+        let Some(view) = self.view else { return chmod(host, mode) };
+        let fd = open_path(host, 0)?;
+        if view.marks().find(&stat(fd.as_raw_fd(), c"", libc::AT_EMPTY_PATH)?.id).is_some() {
+            return Err(EROFS);
+        }
+        let mut link = [0; 48];
+        write_link(&fd, &mut link)?;
+        chmod(CStr::from_bytes_until_nul(&link).map_err(|_| EROFS)?, mode)
+    }
+
     pub(crate) fn successor(&self, shared: &FileId) -> Option<u64> {
         self.copies.borrow().get(&shared.inode).copied()
     }
 
     pub(crate) fn pin(&self, host: &CStr, path: &mut [u8]) -> Result<(File, usize), Errno> {
-        // SAFETY: a NUL-terminated path.
-        let fd = unsafe { libc::open(host.as_ptr(), libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC) };
-        if fd < 0 {
-            return Err(last_errno());
-        }
-        // SAFETY: the kernel just made this descriptor, and nobody else owns it.
-        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        let fd = open_path(host, libc::O_NOFOLLOW)?;
         let file = stat(fd.as_raw_fd(), c"", libc::AT_EMPTY_PATH)?;
-        let size = path.len();
-        let mut rest = &mut *path;
-        write!(rest, "/proc/{}/fd/{}\0", std::process::id(), fd.as_raw_fd()).map_err(|_| Errno::ENAMETOOLONG)?;
-        let len = size - rest.len();
+        let len = write_link(&fd, path)?;
         self.pin.replace(Some(fd));
         Ok((file, len))
     }
+}
+
+fn open_path(host: &CStr, flags: i32) -> Result<OwnedFd, Errno> {
+    // SAFETY: a NUL-terminated path.
+    let fd = unsafe { libc::open(host.as_ptr(), libc::O_PATH | libc::O_CLOEXEC | flags) };
+    if fd < 0 {
+        return Err(last_errno());
+    }
+    // SAFETY: the kernel just made this descriptor, and nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Writes the path by which any process of this user reaches our descriptor, with its NUL; the length counts that.
+fn write_link(fd: &OwnedFd, path: &mut [u8]) -> Result<usize, Errno> {
+    let size = path.len();
+    let mut rest = path;
+    write!(rest, "/proc/{}/fd/{}\0", std::process::id(), fd.as_raw_fd()).map_err(|_| Errno::ENAMETOOLONG)?;
+    Ok(size - rest.len())
+}
+
+fn chmod(path: &CStr, mode: u32) -> Result<(), Errno> {
+    // SAFETY: a NUL-terminated path.
+    if unsafe { libc::chmod(path.as_ptr(), mode) } == 0 { Ok(()) } else { Err(last_errno()) }
 }
 
 /// What fstatat(2) says.

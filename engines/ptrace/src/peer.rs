@@ -234,10 +234,7 @@ impl Guest for Peer<'_> {
     }
 
     fn set_mode(&self, host: &CStr, mode: u32) -> Result<(), Errno> {
-        deep::with_short(host, |host| {
-            // SAFETY: a NUL-terminated path.
-            if unsafe { libc::chmod(host.as_ptr(), mode) } == 0 { Ok(()) } else { Err(last_errno()) }
-        })
+        deep::with_short(host, |host| self.cow.set_mode(host, mode))
     }
 
     fn credentials(&self) -> Credentials {
