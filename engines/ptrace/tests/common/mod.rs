@@ -107,16 +107,18 @@ pub(crate) struct Output {
 /// Status by which the child of `run` says that the engine failed; its text is the error.
 pub(crate) const ENGINE_FAILED: i32 = 125;
 
-pub(crate) fn run(spec: &LaunchSpec) -> Output {
+/// Starts a run in a process of its own: its id, and where both of its streams can be read.
+pub(crate) fn start(spec: &LaunchSpec) -> (i32, fs::File) {
     let (read, write) = pipe().expect("pipe");
     // SAFETY: the child has one thread, this one; of what other threads held locked it uses the allocator at most, which
     // the C library makes usable after fork.
     match unsafe { fork() }.expect("fork") {
         ForkResult::Child => {
-            drop(read);
             nix::unistd::dup2_stdout(&write).expect("dup2");
             nix::unistd::dup2_stderr(&write).expect("dup2");
-            drop(write);
+            // What other tests hold open (a script being written, say) is not for this one to keep open.
+            // SAFETY: no owner of any of them gets to run in this child: it ends by `_exit`.
+            unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, 0) };
             if Uid::effective().is_root() {
                 nix::unistd::fchown(std::io::stdout(), Some(Uid::from_raw(NOBODY_IN_PARTICULAR)), None)
                     .expect("fchown");
@@ -124,8 +126,11 @@ pub(crate) fn run(spec: &LaunchSpec) -> Output {
                 nix::unistd::setgid(Gid::from_raw(NOBODY_IN_PARTICULAR)).expect("setgid");
                 nix::unistd::setuid(Uid::from_raw(NOBODY_IN_PARTICULAR)).expect("setuid");
             }
-            // SAFETY: the signal's disposition alone; Rust ignores it, and a guest would inherit that.
-            unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+            // Rust ignores the first, whoever runs tests in the background the others, and a guest would inherit that.
+            for signal in [libc::SIGPIPE, libc::SIGINT, libc::SIGQUIT] {
+                // SAFETY: the signal's disposition alone.
+                unsafe { libc::signal(signal, libc::SIG_DFL) };
+            }
             let status = match Ptrace.run(spec) {
                 Ok(ended) => i32::from(coracle_api::signals::die_as(ended)),
                 Err(error) => {
@@ -137,19 +142,32 @@ pub(crate) fn run(spec: &LaunchSpec) -> Output {
             // SAFETY: ends the child at once, without the test harness's exit handlers.
             unsafe { libc::_exit(status) }
         }
-        ForkResult::Parent { child } => {
-            drop(write);
-            let mut text = Vec::new();
-            fs::File::from(read).read_to_end(&mut text).expect("the guest's output");
-            let text = String::from_utf8_lossy(&text).into_owned();
-            let ended = match nix::sys::wait::waitpid(child, None).expect("waitpid") {
-                nix::sys::wait::WaitStatus::Exited(_, code) => Ended::Exited(u8::try_from(code).expect("a status")),
-                nix::sys::wait::WaitStatus::Signaled(_, signal, _) => Ended::Signaled(signal as i32),
-                other => panic!("{other:?}"),
-            };
-            Output { text, ended }
-        }
+        ForkResult::Parent { child } => (child.as_raw(), fs::File::from(read)),
     }
+}
+
+/// How the run `process` ended, or by which signal it stopped.
+pub(crate) fn wait(process: i32) -> Result<Ended, i32> {
+    let mut status = 0;
+    // SAFETY: waitpid writes one int.
+    let waited = unsafe { libc::waitpid(process, &raw mut status, libc::WUNTRACED) };
+    assert_eq!(waited, process, "a child of ours");
+    if libc::WIFSTOPPED(status) {
+        Err(libc::WSTOPSIG(status))
+    } else if libc::WIFSIGNALED(status) {
+        Ok(Ended::Signaled(libc::WTERMSIG(status)))
+    } else {
+        Ok(Ended::Exited(u8::try_from(libc::WEXITSTATUS(status)).expect("a status")))
+    }
+}
+
+pub(crate) fn run(spec: &LaunchSpec) -> Output {
+    let (process, mut output) = start(spec);
+    let mut text = Vec::new();
+    output.read_to_end(&mut text).expect("the guest's output");
+    let text = String::from_utf8_lossy(&text).into_owned();
+    let ended = wait(process).expect("the run's end");
+    Output { text, ended }
 }
 
 /// Runs a shell script in the shared tree, under both variants, which must agree.

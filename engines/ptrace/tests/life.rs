@@ -1,0 +1,139 @@
+//! Births, stops and deaths: what outlives the first program and what does not, and what whoever waits is told.
+
+mod common;
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use common::*;
+use coracle_api::Ended;
+
+/// Sends a signal to a process that is not waited for yet, or was never ours.
+fn kill(process: i32, signal: i32) {
+    // SAFETY: kill takes two integers.
+    unsafe { libc::kill(process, signal) };
+}
+
+/// Waits up to ten seconds.
+fn soon(what: &str, mut done: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    while !done() {
+        assert!(begin.elapsed() < Duration::from_secs(10), "{what}");
+        sleep(Duration::from_millis(5));
+    }
+}
+
+/// Processes whose environment holds `marker`.
+fn marked(marker: &str) -> Vec<i32> {
+    let processes = fs::read_dir("/proc").expect("/proc").flatten();
+    let ids = processes.filter_map(|entry| entry.file_name().to_str().and_then(|name| name.parse().ok()));
+    ids.filter(|id: &i32| {
+        let environment = fs::read(format!("/proc/{id}/environ")).unwrap_or_default();
+        environment.windows(marker.len()).any(|part| part == marker.as_bytes())
+    })
+    .collect()
+}
+
+#[test]
+fn a_daemon_outlives_the_first_program() {
+    let Some(tree) = alpine() else { return };
+    for variant in ["P1", "P2"] {
+        let dir = volume();
+        let script = "(sleep 2; cat /etc/alpine-release >/v/late; ls /v/late >>/v/late; sh -c 'echo new; exit 3' >>/v/late; \
+                      echo $? >>/v/late; mv /v/late /v/whole) </dev/null >/dev/null 2>&1 & echo early; exit 7";
+        let mut spec = spec(tree, &["sh", "-c", script]);
+        spec.variant = Some(variant.to_owned());
+        spec.binds.push(bind(dir.path(), "/v", false));
+        let begin = Instant::now();
+        assert_eq!(run(&spec), Output { text: "early\n".to_owned(), ended: Ended::Exited(7) });
+        assert!(begin.elapsed() < Duration::from_millis(1900), "the first program's end is told at once");
+        soon("the daemon's file", || dir.path().join("whole").exists());
+        assert_eq!(fs::read_to_string(dir.path().join("whole")).expect("it"), "3.20.3\n/v/late\nnew\n3\n");
+    }
+}
+
+#[test]
+fn nothing_survives_the_one_who_waits_or_the_tracer() {
+    let Some(tree) = alpine() else { return };
+    for round in 0..40_u64 {
+        let marker = format!("SURVIVOR={}-{round}", std::process::id());
+        let script = "echo $PPID; while :; do /bin/true & (cat /etc/hosts; ls /etc | wc -l) >/dev/null; done";
+        let mut spec = spec(tree, &["sh", "-c", script]);
+        let (key, value) = marker.split_once('=').expect("it has one");
+        spec.env.push((key.into(), value.into()));
+        let (front, output) = start(&spec);
+        let mut output = BufReader::new(output);
+        let mut tracer = String::new();
+        output.read_line(&mut tracer).expect("the tracer's id");
+        sleep(Duration::from_millis(round * 7 % 40));
+        assert!(!marked(&marker).is_empty(), "it runs");
+        if round % 2 == 0 {
+            kill(front, libc::SIGKILL);
+        } else {
+            kill(tracer.trim().parse().expect("a number"), libc::SIGKILL);
+        }
+        assert_eq!(wait(front), Ok(Ended::Signaled(libc::SIGKILL)));
+        soon("all are gone", || marked(&marker).is_empty());
+        output.read_to_end(&mut Vec::new()).expect("nobody holds the pipe");
+    }
+}
+
+#[test]
+fn every_signal_that_ends_it_is_told() {
+    let Some(tree) = alpine() else { return };
+    // Busybox's shell ignores SIGQUIT.
+    let harmless = [libc::SIGQUIT, libc::SIGCHLD, libc::SIGURG, libc::SIGWINCH, libc::SIGCONT];
+    let stops = [libc::SIGSTOP, libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU];
+    for signal in (1..=64).filter(|signal| !harmless.contains(signal) && !stops.contains(signal)) {
+        let script = format!("ulimit -c 0; kill -{signal} $$; sleep 1");
+        let ended = run(&spec(tree, &["sh", "-c", &script])).ended;
+        assert_eq!(ended, Ended::Signaled(signal));
+    }
+}
+
+#[test]
+fn signals_reach_the_guest_and_stops_are_seen() {
+    let Some(tree) = alpine() else { return };
+    for variant in ["P1", "P2"] {
+        let script = "trap 'echo usr1' USR1; trap 'echo alarm' ALRM; trap 'echo rt; exit 5' 40; echo ready; kill -STOP $$; echo on; \
+                      while :; do sleep 0.1; done";
+        let mut spec = spec(tree, &["sh", "-c", script]);
+        spec.variant = Some(variant.to_owned());
+        let (front, output) = start(&spec);
+        assert_eq!(wait(front), Err(libc::SIGSTOP), "the guest's stop is ours");
+        kill(front, libc::SIGCONT);
+        let mut lines = BufReader::new(output).lines().map(|line| line.expect("a line"));
+        assert_eq!(lines.next().as_deref(), Some("ready"));
+        assert_eq!(lines.next().as_deref(), Some("on"));
+        for (signal, word) in [(libc::SIGUSR1, "usr1"), (libc::SIGALRM, "alarm"), (40, "rt")] {
+            kill(front, signal);
+            assert_eq!(lines.next().as_deref(), Some(word));
+        }
+        assert_eq!(wait(front), Ok(Ended::Exited(5)));
+    }
+}
+
+#[test]
+fn the_tracer_keeps_nothing_of_those_who_have_gone() {
+    // The tracer is the first program's parent.
+    let script = "f() { ls /proc/$PPID/fd | wc -l; sed -n 's/VmRSS:[^0-9]*\\([0-9]*\\).*/\\1/p' /proc/$PPID/status; }; \
+                  w() { i=0; while [ $i -lt $1 ]; do /bin/true & cat /etc/hosts /none >/dev/null 2>&1; i=$((i+1)); done; wait; }; \
+                  w 50; f; w 300; f";
+    let Some(output) = sh_either(script) else { return };
+    let numbers: Vec<u64> = output.text.lines().map(|line| line.trim().parse().expect(&output.text)).collect();
+    let [files, memory, files_later, memory_later] = numbers[..] else { panic!("{}", output.text) };
+    assert_eq!(files, files_later, "descriptors");
+    assert!(memory_later < memory + 512, "{memory} KiB, then {memory_later} KiB");
+}
+
+/// Runs a script under P1 alone.
+fn sh_either(script: &str) -> Option<Output> {
+    let tree = alpine()?;
+    let output = run(&spec(tree, &["sh", "-c", script]));
+    assert_eq!(output.ended, Ended::Exited(0), "{}", output.text);
+    Some(output)
+}
