@@ -204,6 +204,7 @@ int main(int argc, char **argv) {
     if (argc > 1 && !strcmp(argv[1], "--signals")) { signals(); return 0; }
     if (argc > 1 && !strcmp(argv[1], "--count")) { printf("  %d arguments, last %s\n", argc, argv[argc - 1]); return 0; }
     if (argc > 1 && !strcmp(argv[1], "--quiet")) return 0;
+    if (argc > 1 && !strcmp(argv[1], "--wait")) { write(1, "x", 1); pause(); return 0; }
     if (argc > 1 && !strcmp(argv[1], "--heap")) { printf("  heap %lx behind\n", stat_field(47) - (((unsigned long)&end + 4095) & ~4095ul)); return 0; }
     if (argc > 1 && !strcmp(argv[1], "--fds")) { int open = 0; for (int fd = 0; fd < 100; fd++) open += fcntl(fd, F_GETFD) >= 0; printf("  open %d\n", open); return 0; }
     if (argc < 2 && !strcmp(argc ? argv[0] : "", "")) { printf("  argc %d of nothing\n", argc); return 0; }
@@ -310,6 +311,15 @@ int main(int argc, char **argv) {
     chmod("mine", 0444); run("mine"); chmod("mine", 0); run("mine"); chmod("mine", 0755);
     int writing = open("mine", O_WRONLY); run("mine"); close(writing); run("mine");
     mkfifo("fifo", 0777); run("fifo"); run("/dev/null"); run("/proc/self/status"); run("."); run("/"); run("none/"); run("mine/"); run(""); executable("s", "#!", -1); run("s");
+
+    printf("--- while it runs\n");
+    executable("running", whole, size); executable("other", whole, size); link("running", "same");
+    int ends[2]; pipe(ends); fflush(stdout);
+    child = fork();
+    if (child == 0) { dup2(ends[1], 1); char *argv[] = {"x", "--wait", NULL}; execve("running", argv, environment); _exit(77); }
+    char byte; if (read(ends[0], &byte, 1) != 1) printf("it does not run\n");
+    O(open("running", O_WRONLY)); O(open("same", O_RDWR)); O(open("running", O_RDONLY | O_TRUNC)); O(open("running", O_RDONLY)); O(open("running", O_WRONLY | O_CREAT, 0755)); O(open("running", O_WRONLY | O_CREAT | O_EXCL, 0755)); O(open("other", O_WRONLY)); O(creat("running", 0755)); T(truncate("running", 1)); T(truncate("other", size)); T(chmod("running", 0755)); T(rename("same", "moved")); T(unlink("moved")); O(openat(AT_FDCWD, "./running", O_RDWR)); snprintf(path, 64, "/proc/%d/exe", child); O(open(path, O_RDONLY)); O(open(path, O_WRONLY));
+    kill(child, SIGKILL); waitpid(child, NULL, 0); O(open("running", O_WRONLY));
 
     printf("--- signals\n");
     fflush(stdout);

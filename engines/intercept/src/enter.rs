@@ -5,11 +5,11 @@ use coracle_paths::Found;
 use crate::{
     After, Call, Errno, Guest, Rules, Scratch,
     cow::Cow,
-    errno::{EOPNOTSUPP, EPERM},
+    errno::{EOPNOTSUPP, EPERM, ETXTBSY},
     exec, identity, listing,
     meaning::{
-        AT_EMPTY_PATH, CLONE_NEWNS, CLONE_NEWUSER, Dir, FILE_FLAGS, Intent, Last, Meaning, O_CREAT, Outside, PathArg,
-        Row, Special,
+        AT_EMPTY_PATH, CLONE_NEWNS, CLONE_NEWUSER, Dir, FILE_FLAGS, Intent, Last, Meaning, O_ACCMODE, O_CREAT, O_EXCL,
+        O_PATH, O_TRUNC, Outside, PathArg, Row, Special,
     },
     openat2, pairs,
     permit::{permit, permit_descriptor},
@@ -116,6 +116,10 @@ fn enter_paths<G: Guest>(
         if place.found == Found::Missing && needs_existence(call, arg.intent) {
             return Err(Errno::ENOENT);
         }
+        if place.found != Found::Missing && writes(call, arg.intent) && guest.is_running(place.host) {
+            // The kernel would say so of a program that it started itself.
+            return Err(ETXTBSY);
+        }
         if place.at_base || place.is_long() {
             outside = Outside::No;
         }
@@ -167,6 +171,19 @@ fn needs_existence(call: &Call, intent: Intent) -> bool {
         Intent::Access(_) | Intent::Remove => true,
         Intent::Open(flags) => call.arg(flags) & O_CREAT == 0,
         Intent::Write | Intent::Create | Intent::Replace => false,
+    }
+}
+
+/// Whether the call writes to a file that exists.
+fn writes(call: &Call, intent: Intent) -> bool {
+    match intent {
+        Intent::Open(flags) => {
+            let flags = call.arg(flags);
+            let new = flags & O_CREAT != 0 && flags & O_EXCL != 0;
+            flags & (O_ACCMODE | O_TRUNC) != 0 && flags & O_PATH == 0 && !new
+        }
+        Intent::Write | Intent::Size => true,
+        _ => false,
     }
 }
 

@@ -30,6 +30,8 @@ pub const EXDEV: Errno = Errno(18);
 pub const EISDIR: Errno = Errno(21);
 /// No space left.
 pub const ENOSPC: Errno = Errno(28);
+/// A program that runs.
+pub const ETXTBSY: Errno = Errno(26);
 /// Read-only file system.
 pub const EROFS: Errno = Errno(30);
 /// Result too large.

@@ -178,6 +178,9 @@ pub trait Guest: Host {
     /// The credentials of a thread of this run.
     fn credentials_of(&self, tid: u32) -> Option<Credentials>;
 
+    /// Whether a process of this run executes this file.
+    fn is_running(&self, host: &CStr) -> bool;
+
     /// Whether the caller's process believes that others may look into it (`PR_GET_DUMPABLE`).
     fn dumpable(&self) -> bool;
 

@@ -6,7 +6,7 @@
 //! believes of the program's memory, and the tracer starts the program. The path of the runner is written with so many
 //! slashes that the guest's own path has room in its place: AT_EXECFN.
 
-use std::{ffi::CStr, rc::Rc};
+use std::{ffi::CStr, os::unix::fs::MetadataExt, rc::Rc};
 
 use coracle_elf::Segment;
 use coracle_intercept::{Abi, Credentials, Errno, errno::ENOEXEC};
@@ -76,6 +76,11 @@ impl Loading {
         let script = Script::new(abi, mark);
         let (person, mask, begun) = (None, None, None);
         Self { exe, abi, stack_kind, person, given, name, prefix, program, interpreter, script, mask, begun }
+    }
+
+    /// Device and inode of the program.
+    pub(crate) fn file(&self) -> (u64, u64) {
+        self.program.file.metadata().map_or((0, 0), |file| (file.dev(), file.ino()))
     }
 
     /// The path by which the guest executes the runner: at least as long as the path that it gave.

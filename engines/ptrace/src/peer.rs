@@ -292,6 +292,15 @@ impl Guest for Peer<'_> {
         copy(format!("/proc/{}/fd/{fd}", std::process::id()).as_bytes(), text).ok_or(Errno::ENAMETOOLONG)
     }
 
+    fn is_running(&self, host: &CStr) -> bool {
+        use std::os::unix::{ffi::OsStrExt, fs::MetadataExt};
+        let name = std::path::Path::new(std::ffi::OsStr::from_bytes(host.to_bytes()));
+        let Ok(file) = std::fs::metadata(name) else { return false };
+        file.is_file()
+            && file.mode() & 0o111 != 0
+            && self.tracees.values().any(|tracee| tracee.process.borrow().file == (file.dev(), file.ino()))
+    }
+
     fn dumpable(&self) -> bool {
         self.record.borrow().dumpable
     }

@@ -12,6 +12,8 @@ pub(crate) struct Process {
     pub(crate) id: i32,
     /// Guest path of the program that it runs.
     pub(crate) exe: Rc<[u8]>,
+    /// Device and inode of that program.
+    pub(crate) file: (u64, u64),
     /// Its root directory, a canonical guest path.
     pub(crate) root: Rc<[u8]>,
     /// Where the window lies in its memory.
@@ -27,7 +29,7 @@ impl Process {
     /// A process that nothing is known of yet but where it sees the window.
     pub(crate) fn new(id: i32, window: u64) -> Shared {
         let root: Rc<[u8]> = Rc::from(&b"/"[..]);
-        Rc::new(RefCell::new(Self { id, exe: Rc::clone(&root), root, window, dumpable: true }))
+        Rc::new(RefCell::new(Self { id, exe: Rc::clone(&root), file: (0, 0), root, window, dumpable: true }))
     }
 
     /// The record of its new child `id`.

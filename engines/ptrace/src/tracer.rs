@@ -351,6 +351,7 @@ impl<'r> Tracer<'r> {
         {
             let mut process = tracee.process.borrow_mut();
             process.exe = Rc::clone(&loading.exe);
+            process.file = loading.file();
             process.dumpable = true;
         }
         if let Some((credentials, _)) = loading.person {
