@@ -1,17 +1,21 @@
 //! Cases that drive the built binaries as processes, as an ordinary user. One file per theme.
 
 mod apptainer;
+mod archives;
 mod building;
 mod cache;
+mod containers;
 mod damage;
 mod devices;
 mod downloads;
 mod examples;
+mod hammer;
 mod probes;
 mod programs;
 mod registries;
 mod running;
 mod sources;
+mod store;
 mod suites;
 mod terminal;
 mod tidy;

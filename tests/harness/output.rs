@@ -67,7 +67,16 @@ impl Output {
     /// On any other outcome.
     #[track_caller]
     pub fn fails_with(&self, parts: &[&str]) -> &Self {
-        assert_eq!(self.code, Some(125), "{self}");
+        self.fails_as(125, parts)
+    }
+
+    /// As [`fails_with`](Self::fails_with), with another exit status.
+    ///
+    /// # Panics
+    /// On any other outcome.
+    #[track_caller]
+    pub fn fails_as(&self, code: i32, parts: &[&str]) -> &Self {
+        assert_eq!(self.code, Some(code), "{self}");
         let last = self.stderr.trim_end().lines().last().unwrap_or_default();
         assert!(last.starts_with("coracle: "), "the last line is no message of ours: {self}");
         for part in parts {

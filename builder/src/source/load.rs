@@ -34,12 +34,15 @@ pub struct Archive {
     pub spools: Vec<Arc<File>>,
 }
 
-/// Reads an archive of either form, compressed or not, or a layout's directory.
+/// Reads an archive of either form, compressed or not, or a layout's directory; no path is standard input.
 ///
 /// # Errors
 /// Every kind of [`SourceError`] that concerns files.
-pub fn archive(path: &Path, options: &Options) -> Result<Archive, SourceError> {
-    let files = open::tar(path, options)?;
+pub fn archive(path: Option<&Path>, options: &Options) -> Result<Archive, SourceError> {
+    let files = match path {
+        Some(path) => open::tar(path, options)?,
+        None => open::stdin_tar(options)?,
+    };
     // New Dockers write both tables into one file; theirs has the full names.
     let images = if files.find("manifest.json")?.is_some() {
         docker_archive::all(&files, options.platform.as_ref())?

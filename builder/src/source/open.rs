@@ -43,6 +43,23 @@ pub(super) fn tar(path: &Path, options: &Options) -> Result<Files, SourceError> 
     }
 }
 
+/// Standard input as a tar: read where it lies if it is a file, spooled otherwise.
+///
+/// # Errors
+/// As [`tar`].
+pub(super) fn stdin_tar(options: &Options) -> Result<Files, SourceError> {
+    let file = io::stdin()
+        .as_fd()
+        .try_clone_to_owned()
+        .map(File::from)
+        .map_err(|cause| SourceError::file("read", "standard input", cause))?;
+    let regular = file.metadata().is_ok_and(|meta| meta.is_file())
+        && io::Seek::stream_position(&mut &file).is_ok_and(|position| position == 0);
+    let path = Path::new("/proc/self/fd/0");
+    // Opening it anew needs a permission of its own, which whoever gave it to us may not have given.
+    if regular && File::open(path).is_ok() { tar(path, options) } else { spooled(file, &[], options, "standard input") }
+}
+
 /// A stream that begins with bytes read already, as a tar in a file without a name.
 fn spooled(mut from: impl Read, head: &[u8], options: &Options, name: &str) -> Result<Files, SourceError> {
     let mut first = head.to_vec();

@@ -10,7 +10,7 @@ use super::{LimitArgs, ListArgs, SourceArgs};
 #[derive(Debug, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "flags are independent of each other")]
 pub struct ImagesArgs {
-    /// Show only images whose name holds this.
+    /// Show only this image, or all tags of this repository.
     pub name: Option<String>,
     /// Show the layers of each, with their sizes.
     #[arg(long, short)]

@@ -51,14 +51,14 @@ pub(super) fn list(args: &ImagesArgs, quiet: bool) -> anyhow::Result<()> {
             Ok(reference) => reference.familiar(),
             Err(_) => record.reference.clone(),
         };
-        if args.name.as_ref().is_some_and(|part| !name.contains(part) && !record.reference.contains(part)) {
-            continue;
-        }
         // A digest's colon is no tag's.
         let (repository, tag) = match name.split_once('@') {
             Some((name, _)) => (name, "<none>"),
             None => name.rsplit_once(':').filter(|(_, tag)| !tag.contains('/')).unwrap_or((&name, "<none>")),
         };
+        if args.name.as_ref().is_some_and(|asked| asked != repository && !is_named(&record.reference, asked)) {
+            continue;
+        }
         for (platform, pulled) in &record.platforms {
             let id = stored::id(&store, pulled)?;
             if args.layers {
@@ -84,6 +84,16 @@ pub(super) fn list(args: &ImagesArgs, quiet: bool) -> anyhow::Result<()> {
         }
     }
     if args.layers { Ok(()) } else { listing.print(&args.list, quiet) }
+}
+
+/// Whether a reference is what was asked for: one image, or any tag of a repository.
+fn is_named(reference: &str, asked: &str) -> bool {
+    let (Ok(reference), Ok(wanted)) = (reference.parse::<Reference>(), asked.parse::<Reference>()) else {
+        return false;
+    };
+    let any_tag = wanted.tag.as_deref() == Some("latest") && !asked.ends_with(":latest");
+    let same_repository = reference.registry == wanted.registry && reference.repository == wanted.repository;
+    reference == wanted || (any_tag && same_repository)
 }
 
 fn layers(store: &Store, pulled: &Pulled) -> anyhow::Result<Vec<String>> {

@@ -22,7 +22,7 @@ pub(super) fn run(args: &LoadArgs, quiet: bool) -> anyhow::Result<()> {
         args.platform.as_deref().map(str::parse).transpose().map_err(|why: String| anyhow::anyhow!(why))?;
     let store = open_store(&options)?;
     let _using = store.use_blobs()?;
-    let archive = load::archive(&path, &options)?;
+    let archive = load::archive(path.as_deref(), &options)?;
     if let Some(name) = &rename {
         ensure!(
             archive.images.len() == 1,
@@ -31,8 +31,11 @@ pub(super) fn run(args: &LoadArgs, quiet: bool) -> anyhow::Result<()> {
         );
     }
     // All are known by name before the first is taken in.
-    let names: Vec<Vec<Reference>> =
-        archive.images.iter().map(|image| names_of(image, rename.as_deref(), &path)).collect::<Result<_, _>>()?;
+    let names: Vec<Vec<Reference>> = archive
+        .images
+        .iter()
+        .map(|image| names_of(image, rename.as_deref(), path.as_deref()))
+        .collect::<Result<_, _>>()?;
     for (image, names) in archive.images.iter().zip(names) {
         for name in &names {
             if store.image(&name.to_string())?.is_some_and(|there| there.protected) {
@@ -48,27 +51,26 @@ pub(super) fn run(args: &LoadArgs, quiet: bool) -> anyhow::Result<()> {
 }
 
 /// The archive, and the name to give its image: `load -i FILE [NAME]`, `load - [NAME]`, `load [NAME] < FILE`.
-fn files(args: &LoadArgs) -> anyhow::Result<(PathBuf, Option<String>)> {
-    let stdin = || PathBuf::from("/proc/self/fd/0");
+fn files(args: &LoadArgs) -> anyhow::Result<(Option<PathBuf>, Option<String>)> {
     let mut words = args.words.iter();
     let mut path = args.input.clone();
     let mut next = words.next();
     if path.is_none() && next.is_some_and(|word| word == "-") {
-        path = Some(stdin());
+        path = Some(PathBuf::from("-"));
         next = words.next();
     }
     if let Some(more) = words.next() {
         bail!("{more}: one name at most can be given");
     }
-    let path = path.filter(|path| path != Path::new("-")).unwrap_or_else(stdin);
-    if path == stdin() && std::io::IsTerminal::is_terminal(&std::io::stdin()) {
+    let path = path.filter(|path| path != Path::new("-"));
+    if path.is_none() && std::io::IsTerminal::is_terminal(&std::io::stdin()) {
         bail!("standard input is a terminal: name an archive with -i, or use a pipe");
     }
     Ok((path, next.cloned()))
 }
 
 /// What an image is to be called.
-fn names_of(image: &Loaded, rename: Option<&str>, path: &Path) -> anyhow::Result<Vec<Reference>> {
+fn names_of(image: &Loaded, rename: Option<&str>, path: Option<&Path>) -> anyhow::Result<Vec<Reference>> {
     let parse = |name: &str| name.parse::<Reference>().map_err(|why| anyhow::anyhow!("{name}: {why}"));
     if let Some(name) = rename {
         return Ok(vec![parse(name)?]);
@@ -79,10 +81,11 @@ fn names_of(image: &Loaded, rename: Option<&str>, path: &Path) -> anyhow::Result
         return Ok(full);
     }
     // A mere tag, as skopeo writes it into layouts, or nothing: the file's name says what it is of.
-    let stem = path.file_stem().unwrap_or_default().to_string_lossy().to_lowercase();
-    let stem = stem.strip_suffix(".tar").unwrap_or(&stem).to_owned();
     let tag = image.names.first().map_or("latest", String::as_str);
-    let from_file = (!path.starts_with("/proc/self/fd")).then(|| format!("{stem}:{tag}").parse().ok()).flatten();
+    let from_file = path.and_then(|path| {
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy().to_lowercase();
+        format!("{}:{tag}", stem.strip_suffix(".tar").unwrap_or(&stem)).parse().ok()
+    });
     from_file.map(|reference| vec![reference]).with_context(|| {
         format!("an image in the archive has no name, only its id {}: give it one behind the archive", image.config.0)
     })

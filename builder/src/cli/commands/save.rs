@@ -66,6 +66,15 @@ fn add(tar: &mut tar::Builder<&mut dyn Write>, name: &str, size: u64, from: impl
     tar.append_data(&mut header, name, from).with_context(|| format!("cannot write {name} to the archive"))
 }
 
+/// Directories on the way: skopeo, as an ordinary user, cannot make them by itself.
+fn add_directory(tar: &mut tar::Builder<&mut dyn Write>, name: &str) -> anyhow::Result<()> {
+    let mut header = tar::Header::new_ustar();
+    header.set_entry_type(tar::EntryType::Directory);
+    header.set_mode(0o755);
+    header.set_size(0);
+    tar.append_data(&mut header, name, io::empty()).with_context(|| format!("cannot write {name} to the archive"))
+}
+
 fn add_json(tar: &mut tar::Builder<&mut dyn Write>, name: &str, value: &Value) -> anyhow::Result<()> {
     let bytes = value.to_string();
     add(tar, name, bytes.len() as u64, bytes.as_bytes())
@@ -169,6 +178,12 @@ fn plain(
 /// An image layout: blobs as they are, so manifests keep their digests.
 fn oci(store: &Store, images: &[Image], tar: &mut tar::Builder<&mut dyn Write>) -> anyhow::Result<()> {
     add_json(tar, "oci-layout", &json!({ "imageLayoutVersion": "1.0.0" }))?;
+    add_directory(tar, "blobs/")?;
+    let blobs = images.iter().flat_map(|image| image.blobs.iter().chain([&image.manifest]));
+    let algorithms: BTreeSet<&str> = blobs.filter_map(|blob| Some(blob.split_once(':')?.0)).collect();
+    for algorithm in algorithms {
+        add_directory(tar, &format!("blobs/{algorithm}/"))?;
+    }
     let mut written: BTreeSet<&str> = BTreeSet::new();
     let mut entries = Vec::new();
     for image in images {

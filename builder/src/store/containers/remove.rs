@@ -149,7 +149,7 @@ pub fn remove_tree(path: &Path) -> Result<(), ContainerError> {
     match removal.failed {
         None => Ok(()),
         Some((at, errno)) => Err(ContainerError::Remove {
-            path: path.join(Path::new(std::ffi::OsStr::from_bytes(at.as_bytes()))),
+            path: if at == name { path.to_owned() } else { path.join(std::ffi::OsStr::from_bytes(at.as_bytes())) },
             cause: errno.into(),
         }),
     }
