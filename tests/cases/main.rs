@@ -2,6 +2,7 @@
 
 mod apptainer;
 mod archives;
+mod background;
 mod building;
 mod cache;
 mod containers;
@@ -14,6 +15,7 @@ mod probes;
 mod programs;
 mod registries;
 mod running;
+mod runs;
 mod sources;
 mod store;
 mod suites;

@@ -77,6 +77,8 @@ pub enum Command {
     Wait(WaitArgs),
     /// List the processes of a container.
     Top(TopArgs),
+    /// Copy files between the host and a container.
+    Cp(CpArgs),
     /// Stay beside a run in the background.
     #[command(hide = true)]
     Monitor(MonitorArgs),
@@ -148,6 +150,7 @@ impl Command {
             | Self::Export(_)
             | Self::Ps(_)
             | Self::Attach(_)
+            | Self::Cp(_)
             | Self::Logs(_)
             | Self::Stop(_)
             | Self::Kill(_)

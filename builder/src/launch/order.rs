@@ -30,7 +30,7 @@ pub fn of_container(
     let mut order = of_tree(store, container.root(), config, options)?;
     order.ledger = Some(container.ledger());
     order.made = Some(container.directory().join("made"));
-    order.engine = options.engine.clone().or_else(|| settings.engine.clone());
+    order.engine = options.engine.clone().or_else(|| settings.engine.clone()).map(engine);
     if options.read_only {
         // What the image calls a volume is for writing even then; it keeps its place in the container's own tree.
         for volume in config.volumes.iter().map(PathBuf::from).filter(|volume| volume.is_absolute()) {
@@ -93,6 +93,15 @@ pub fn of_tree(store: &Store, root: PathBuf, config: &ImageConfig, options: &Opt
 
 fn bind(host: PathBuf, guest: PathBuf, read_only: bool, optional: bool) -> Bind {
     Bind { host, guest, read_only, optional, origin: BindOrigin::Volume }
+}
+
+/// Udocker's modes that are variants of one engine, under the name that the engine itself knows.
+fn engine(name: String) -> String {
+    match name.to_ascii_uppercase().as_str() {
+        "R2" | "R3" | "USERNS" => "R1".to_owned(),
+        "SINGULARITY" => "S1".to_owned(),
+        _ => name,
+    }
 }
 
 /// Docker's rule: arguments replace Cmd and follow the entrypoint; an entrypoint of the user's drops Cmd.

@@ -103,7 +103,10 @@ fn parts(path: &Path) -> Vec<PathBuf> {
 }
 
 /// Copies a directory's content: files, directories and links with their modes; nothing else belongs into a volume.
-pub(crate) fn copy(from: &Path, to: &Path) -> io::Result<()> {
+///
+/// # Errors
+/// Those of reading and writing.
+pub fn copy(from: &Path, to: &Path) -> io::Result<()> {
     for entry in fs::read_dir(from)? {
         let entry = entry?;
         copy_one(&entry.path(), &to.join(entry.file_name()))?;
@@ -113,12 +116,16 @@ pub(crate) fn copy(from: &Path, to: &Path) -> io::Result<()> {
 }
 
 /// Copies one thing of any kind to a name that is free, or a file over a file.
-pub(crate) fn copy_one(from: &Path, to: &Path) -> io::Result<()> {
+///
+/// # Errors
+/// Those of reading and writing; a directory over something else.
+pub fn copy_one(from: &Path, to: &Path) -> io::Result<()> {
     let meta = fs::symlink_metadata(from)?;
     let kind = meta.file_type();
     if kind.is_dir() {
+        // A link that is there is not followed: it may lead out of a tree.
         match fs::create_dir(to) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && to.is_dir() => {}
+            Err(_) if fs::symlink_metadata(to).is_ok_and(|there| there.is_dir()) => {}
             answer => answer?,
         }
         return copy(from, to);

@@ -21,21 +21,29 @@ pub struct ListArgs {
 
 /// `coracle create`.
 #[derive(Debug, Args)]
+#[command(disable_help_flag = true)]
 pub struct CreateArgs {
-    /// The image, as for build.
-    pub image: OsString,
+    /// Show this help.
+    #[arg(long, action = clap::ArgAction::Help)]
+    pub help: Option<bool>,
     /// Give the container this name.
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
     /// If another container has the name, make this one without.
     #[arg(long)]
     pub force: bool,
+    /// How it will run.
+    #[command(flatten)]
+    pub options: super::OptionArgs,
     /// Where the image comes from.
     #[command(flatten)]
     pub source_options: SourceArgs,
     /// How much it may hold.
     #[command(flatten)]
     pub limits: LimitArgs,
+    /// The image, as for build; then a command instead of the image's. Options end here.
+    #[arg(value_name = "IMAGE [COMMAND [ARG]...]", trailing_var_arg = true, num_args = 1.., required = true)]
+    pub words: Vec<OsString>,
 }
 
 /// `coracle ps`.

@@ -5,8 +5,9 @@ use std::ffi::OsStr;
 use anyhow::Context as _;
 
 use crate::{
-    cli::{args::CreateArgs, plan, print, report, source},
+    cli::{args::CreateArgs, options, plan, print, report, source},
     flatten::{self, Limits},
+    launch,
     source::{Options, SourceSpec, resolve},
     store::{
         Store,
@@ -28,8 +29,20 @@ pub(super) fn run(args: CreateArgs, quiet: bool) -> anyhow::Result<()> {
         report::note(quiet, &format!("the name {given} is taken: the container gets none"));
         name = None;
     }
-    let container = make(&store, &args.image, options, limits, name, quiet, |_| {})?;
+    let mut given = options::resolve(&args.options, &store, quiet)?;
+    let mut words = args.words.into_iter();
+    let image = words.next().context("no image is named")?;
+    given.command = words.collect();
+    let labels = args.options.label;
+    let container = make(&store, &image, options, limits, name, quiet, |settings| keep(settings, &given, &labels))?;
     print::line(container.id())
+}
+
+/// Has a container keep the options of its runs.
+pub(super) fn keep(settings: &mut Settings, given: &launch::Options, labels: &[String]) {
+    settings.config.labels.extend(options::labels(labels));
+    settings.engine = given.engine.clone().or(settings.engine.take());
+    settings.options = serde_json::to_value(given).unwrap_or_default();
 }
 
 /// Makes a container of an image: fetched if need be, flattened, written. `adjust` has the last word on its settings.

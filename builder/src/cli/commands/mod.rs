@@ -5,6 +5,7 @@ mod build;
 mod clone;
 mod completions;
 mod container;
+mod cp;
 mod create;
 mod diff;
 mod each;
@@ -89,6 +90,7 @@ pub(super) fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Login(args) => login::run(args, quiet),
         Command::Logout(args) => logout::run(args, quiet),
         Command::Help(args) => help::run(&args),
+        Command::Cp(args) => cp::run(&args, quiet),
         Command::Logs(args) => logs::run(&args, quiet),
         Command::Top(args) => top::run(&args, quiet),
         Command::Monitor(args) => monitor::run(&args),

@@ -48,12 +48,9 @@ pub(super) fn run(mut args: RunArgs, quiet: bool) -> anyhow::Result<u8> {
             (container, options)
         }
         None => {
-            let (labels, engine, kept) = (args.options.label.clone(), given.engine.clone(), given.clone());
             let container =
-                create::make(&store, &what, fetch, Limits::default(), args.name.as_deref(), quiet, move |settings| {
-                    settings.config.labels.extend(options::labels(&labels));
-                    settings.engine = engine.or(settings.engine.take());
-                    settings.options = serde_json::to_value(&kept).unwrap_or_default();
+                create::make(&store, &what, fetch, Limits::default(), args.name.as_deref(), quiet, |settings| {
+                    create::keep(settings, &given, &args.options.label);
                 })?;
             (container, given)
         }

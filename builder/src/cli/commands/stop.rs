@@ -72,7 +72,12 @@ pub(super) fn wait(args: &WaitArgs, quiet: bool) -> anyhow::Result<u8> {
         let ended = loop {
             let runs = running(&container)?;
             if runs.is_empty() {
-                break container.state()?;
+                settle(&container);
+                match container.state()? {
+                    // Another run has begun meanwhile.
+                    State::Running(runs) if !runs.is_empty() => continue,
+                    state => break state,
+                }
             }
             for run in &runs {
                 let _ = processes::wait(run, None);
