@@ -60,6 +60,8 @@ pub(super) fn resolve(args: &OptionArgs, store: &Store, quiet: bool) -> anyhow::
         stop_timeout: args.stop_timeout,
         interactive: args.interactive,
         tty: args.tty,
+        nvidia: args.nvidia,
+        devices: args.device.clone(),
         unshare: namespaces(args)?,
         ..Options::default()
     };
@@ -72,8 +74,10 @@ pub(super) fn resolve(args: &OptionArgs, store: &Store, quiet: bool) -> anyhow::
             bail!("--hostname {}: use at most 64 letters, digits, dots and hyphens", name.display());
         }
     }
-    if args.nvidia || args.others.gpus.is_some() {
-        bail!("the NVIDIA driver cannot be shown by this version: show its files with --volume");
+    if let Some(gpus) = &args.gpus {
+        // Docker's words: all, a number of them, or device=0,1.
+        let named = gpus.trim_matches('"').strip_prefix("device=").unwrap_or(gpus);
+        options.gpus = Some(named.to_owned());
     }
     volumes::resolve(args, store, quiet, &mut options)?;
     for guest in &args.novol {

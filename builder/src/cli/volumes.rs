@@ -1,4 +1,4 @@
-//! `-v`, `--mount`, `--tmpfs`, `--device`, `--volumes-from`: what of the host a container sees, as typed.
+//! `-v`, `--mount`, `--tmpfs`, `--volumes-from`: what of the host a container sees, as typed.
 
 use std::{
     ffi::OsStr,
@@ -48,9 +48,6 @@ pub(super) fn resolve(args: &OptionArgs, store: &Store, quiet: bool, options: &m
             }
         }
         temporary(guest, mode, options).with_context(|| format!("--tmpfs {given}"))?;
-    }
-    for given in &args.device {
-        options.volumes.extend(device(given)?);
     }
     if args.dri {
         let places = RENDERING.iter().map(PathBuf::from).filter(|place| place.exists());
@@ -188,25 +185,6 @@ fn mount(text: &str, quiet: bool, options: &mut Options) -> anyhow::Result<()> {
     };
     options.volumes.push(checked(Volume { source, guest, read_only, optional: false })?);
     Ok(())
-}
-
-/// A device: `/dev` is the host's, so only another name for one needs doing.
-fn device(text: &str) -> anyhow::Result<Option<Volume>> {
-    if !text.starts_with('/') {
-        bail!("--device {text}: devices by a vendor's name (CDI) are not known to this version: name files of /dev");
-    }
-    let mut parts = text.split(':');
-    let host = PathBuf::from(parts.next().unwrap_or_default());
-    let meta = std::fs::metadata(&host).with_context(|| format!("--device {text}"))?;
-    use std::os::unix::fs::FileTypeExt as _;
-    if !meta.file_type().is_char_device() && !meta.file_type().is_block_device() && !meta.is_dir() {
-        bail!("--device {text}: it is no device: show it with --volume");
-    }
-    let guest = parts.next().filter(|guest| guest.starts_with('/')).map_or_else(|| host.clone(), PathBuf::from);
-    if guest == host && host.starts_with("/dev") {
-        return Ok(None);
-    }
-    Ok(Some(Volume { source: Source::Host(host), guest, read_only: false, optional: false }))
 }
 
 #[cfg(test)]

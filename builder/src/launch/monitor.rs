@@ -90,8 +90,7 @@ pub fn start(mut watch: Watch, coracle: &Path) -> Result<Result<(), NotStarted>,
             Ok(())
         });
     }
-    // It is never waited for: it outlives us.
-    command.spawn().map_err(LaunchError::step(format!("start {}", coracle.display())))?;
+    let mut monitor = command.spawn().map_err(LaunchError::step(format!("start {}", coracle.display())))?;
     drop((told, text));
     let mut ready = [PollFd::new(heard.as_fd(), PollFlags::POLLIN)];
     let patience = PollTimeout::try_from(PATIENCE).unwrap_or(PollTimeout::NONE);
@@ -100,7 +99,10 @@ pub fn start(mut watch: Watch, coracle: &Path) -> Result<Result<(), NotStarted>,
     if known {
         BufReader::new(File::from(heard)).read_line(&mut line).map_err(step("hear of the program's start"))?;
     }
-    Ok(serde_json::from_str(&line).map_or(Ok(()), Err))
+    let Ok(not_started) = serde_json::from_str(&line) else { return Ok(Ok(())) };
+    // It tidies up, and ends soon; one that has a program to watch outlives us.
+    let _ = monitor.wait();
+    Ok(Err(not_started))
 }
 
 /// The monitor itself, given the descriptor that [`start`] made. Nobody sees what it might print.

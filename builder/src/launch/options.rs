@@ -36,8 +36,12 @@ pub struct Options {
     pub no_names: bool,
     /// Defaults not to show.
     pub omit: Vec<PathBuf>,
-    /// The host's NVIDIA driver.
+    /// The host's NVIDIA driver, with all GPUs.
     pub nvidia: bool,
+    /// These GPUs of NVIDIA's: numbers, or `all`.
+    pub gpus: Option<String>,
+    /// Devices: nodes by path, and names of CDI.
+    pub devices: Vec<String>,
     /// Namespaces of its own.
     pub unshare: Unshare,
     /// Host name inside.
@@ -130,6 +134,8 @@ impl Options {
         self.no_names |= top.no_names;
         self.omit.extend(top.omit);
         self.nvidia |= top.nvidia;
+        self.gpus = top.gpus.or(self.gpus);
+        self.devices.extend(top.devices);
         self.unshare = Unshare {
             pid: self.unshare.pid | top.unshare.pid,
             ipc: self.unshare.ipc | top.unshare.ipc,

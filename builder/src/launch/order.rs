@@ -80,6 +80,8 @@ pub fn of_tree(store: &Store, root: PathBuf, config: &ImageConfig, options: &Opt
         home: options.home,
         names: !options.no_names,
         omit: options.omit.clone(),
+        gpus: options.gpus.clone().or_else(|| options.nvidia.then(|| "all".to_owned())),
+        device_names: options.devices.clone(),
         unshare: options.unshare,
         hostname: options.hostname.clone(),
         hosts: options.hosts.clone(),

@@ -123,14 +123,17 @@ pub struct OptionArgs {
     /// Show the host's drivers for direct rendering.
     #[arg(long)]
     pub dri: bool,
-    /// Use the host's NVIDIA driver.
-    #[arg(long, hide = true)]
+    /// Show the host's NVIDIA driver and all GPUs.
+    #[arg(long)]
     pub nvidia: bool,
+    /// Show the host's NVIDIA driver and these GPUs: all, or numbers.
+    #[arg(long, value_name = "GPUS")]
+    pub gpus: Option<String>,
     /// Run on these CPUs only.
     #[arg(long, value_name = "LIST")]
     pub cpuset_cpus: Option<String>,
-    /// Show a device of the host's, at another path if one is given.
-    #[arg(long, value_name = "HOST[:GUEST]")]
+    /// Show a device of the host's: a file of /dev, or a name of CDI such as nvidia.com/gpu=all.
+    #[arg(long, value_name = "HOST[:GUEST]|NAME")]
     pub device: Vec<String>,
     /// Limit a resource: nofile=1024:2048, core=0, as=BYTES…
     #[arg(long, value_name = "NAME=SOFT[:HARD]")]
@@ -228,9 +231,6 @@ pub struct OtherArgs {
     /// Only none and json-file: logs are kept beside the container.
     #[arg(long, value_name = "DRIVER")]
     pub log_driver: Option<String>,
-    /// Refused, but for all, with the drivers that --nvidia shows.
-    #[arg(long, value_name = "GPUS")]
-    pub gpus: Option<String>,
     /// Accepted: no health checks are run.
     #[arg(long)]
     pub no_healthcheck: bool,

@@ -60,9 +60,6 @@ pub(super) fn run(mut args: RunArgs, quiet: bool) -> anyhow::Result<u8> {
         written.with_context(|| format!("--cidfile {}", file.display()))?;
     }
     let settings = container.settings()?;
-    if options.nvidia {
-        bail!("the NVIDIA driver cannot be shown by this version: see `coracle setup --help`");
-    }
     options::note_unhonoured(quiet, &settings.config.exposed_ports, !options.unshare.net);
     let id = container.id().to_owned();
     let run =
