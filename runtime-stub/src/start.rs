@@ -244,6 +244,7 @@ impl Start<'_> {
             }
         };
         name_engine(&mut plan.spec, engine);
+        plan.bring_near(engine, &launch::places(self.options, self.caller));
         if alone {
             if let Some(memory) = memory {
                 memory.write(engine.name());
@@ -284,8 +285,10 @@ impl Start<'_> {
     }
 
     fn clean(&self, plan: Plan, cached: Cached) {
-        if let Some(Err(error)) = plan.own.map(|own| own.remove(&plan.spec.identity)) {
-            self.voice.warn(&error.to_string());
+        for own in [plan.own, plan.near].into_iter().flatten() {
+            if let Err(error) = own.remove(&plan.spec.identity) {
+                self.voice.warn(&error.to_string());
+            }
         }
         self.remove(cached);
     }

@@ -271,3 +271,27 @@ fn a_view_that_was_being_made_when_its_maker_was_killed_is_made_again() {
     let left: Vec<_> = fs::read_dir(sandbox.work("kept")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left.len(), 2, "{left:?}");
 }
+
+#[test]
+fn changes_that_are_not_kept_lie_where_links_can_be_made() {
+    let Some(app) = bundles::alpine() else { return };
+    let mut sandbox = Sandbox::new();
+    let Ok(elsewhere) = tempfile::tempdir_in("/dev/shm") else { return skip::because("no /dev/shm") };
+    sandbox.own(elsewhere.path());
+    let device = |path: &Path| fs::metadata(path).unwrap().dev();
+    if device(elsewhere.path()) == device(sandbox.path()) {
+        return skip::because("/dev/shm is no file system of its own");
+    }
+    sandbox.set("TMPDIR", elsewhere.path());
+    let script = "stat -c %d /etc/shells; echo x >>/etc/shells";
+    let seen = |writable: &str| {
+        let output = sandbox.run(&app, ["--coracle-engine=ptrace", writable, "sh", "-c", script]);
+        output.ok().parse::<u64>().unwrap()
+    };
+    assert_eq!(seen("--coracle-writable"), device(sandbox.path()), "beside the tree");
+    let base = sandbox.path().join("cache").join(format!("coracle-{}", user::ordinary().uid));
+    let left = fs::read_dir(base).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    assert_eq!(left.filter(|name| name.contains("run")).count(), 0, "and gone at the end");
+    let kept = format!("--coracle-writable={}", elsewhere.path().join("kept").display());
+    assert_eq!(seen(&kept), device(elsewhere.path()), "copied, if that is asked for");
+}

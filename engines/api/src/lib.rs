@@ -69,6 +69,12 @@ pub trait Engine: Sync {
     /// engine that does not stays nevertheless where a pid namespace is asked for.
     fn stays(&self) -> bool;
 
+    /// Whether a copy-on-write run shares files with the tree by hard links, so that its changes had better be on the tree's
+    /// file system: elsewhere the whole tree is copied.
+    fn links(&self) -> bool {
+        false
+    }
+
     /// Whether this node, this image and this request allow the engine.
     ///
     /// # Errors

@@ -75,6 +75,10 @@ impl Engine for Ptrace {
         true
     }
 
+    fn links(&self) -> bool {
+        true
+    }
+
     fn probe(&self, _host: &Host, facts: &ImageFacts, request: &Request) -> Result<(), Refusal> {
         if !matches!(facts.architecture.as_str(), "" | "amd64" | "386") {
             return Err(Refusal::new(format!("programs for {} cannot run on this processor", facts.architecture)));

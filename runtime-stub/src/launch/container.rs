@@ -112,7 +112,7 @@ pub fn plan(order: &Order, caller: &Caller) -> Result<Plan, LaunchError> {
         host_path: caller.var("PATH").map(OsStr::to_owned),
         variant: order.engine.clone(),
     };
-    Ok(Plan { spec, request, own, notes })
+    Ok(Plan { spec, request, own, near: None, notes })
 }
 
 /// The run's own directory, if it needs one.

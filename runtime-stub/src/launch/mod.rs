@@ -26,7 +26,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use coracle_api::{Access, Devices, LaunchSpec, PortMap, Request, SPEC_VERSION, Unshare};
+use coracle_api::{Access, Devices, Engine, LaunchSpec, PortMap, Request, SPEC_VERSION, Unshare};
 use coracle_format::Manifest;
 
 pub use caller::Caller;
@@ -76,8 +76,19 @@ pub struct Plan {
     pub request: Request,
     /// The run's own directory, to be removed at its end.
     pub own: Option<Own>,
+    /// Where its changes are, if that is not there: see [`Plan::bring_near`].
+    pub near: Option<Own>,
     /// Decisions in words: topic and text.
     pub notes: Vec<(&'static str, String)>,
+}
+
+impl Plan {
+    /// Has the changes of a run that keeps none lie where this engine can share files with the tree.
+    pub(crate) fn bring_near(&mut self, engine: &dyn Engine, places: &Settings) {
+        if let Some(own) = self.own.as_ref().filter(|_| engine.links()) {
+            self.near = scratch::bring_near(&mut self.spec, own, places);
+        }
+    }
 }
 
 /// Decides everything about a run but the engine.
@@ -175,7 +186,7 @@ pub fn plan(inputs: &Inputs) -> Result<Plan, LaunchError> {
         host_path: caller.var("PATH").map(OsStr::to_owned),
         variant: options.engine.as_ref().map(|(name, _)| name.clone()),
     };
-    Ok(Plan { spec, request, own, notes })
+    Ok(Plan { spec, request, own, near: None, notes })
 }
 
 /// By default you; isolated, whom the image names, as Docker does: root if it names nobody.

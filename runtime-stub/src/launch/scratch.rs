@@ -2,11 +2,11 @@
 
 use std::{
     fs, io,
-    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
-use coracle_api::Identity;
+use coracle_api::{Access, Identity, LaunchSpec};
 
 use super::LaunchError;
 use crate::cache;
@@ -22,6 +22,19 @@ impl Own {
     /// [`LaunchError::NoScratch`] with every place's reason.
     pub fn make(settings: &cache::Settings) -> Result<Self, LaunchError> {
         Ok(Self(cache::Scratch::create(settings)?))
+    }
+
+    /// Makes one on the file system of a cached tree, `PLACE/coracle-UID/DIGEST/root`, if there is room for one.
+    fn near(root: &Path) -> Option<Self> {
+        let place = root.ancestors().nth(3)?;
+        let settings = cache::Settings { scratch: Some(place.to_owned()), ..cache::Settings::default() };
+        let own = Self::make(&settings).ok()?;
+        if is_near(own.path(), root) {
+            return Some(own);
+        }
+        // It has gone elsewhere. What is empty is easily removed.
+        let _ = own.0.remove();
+        None
     }
 
     /// Where it is.
@@ -62,6 +75,25 @@ impl Own {
         };
         removed.map_err(|source| LaunchError::Scratch { step: "remove it", path, source })
     }
+}
+
+/// For an engine that shares files by hard links: has the changes of a run that keeps none lie where links can be made.
+/// The directory for them, to be removed at the run's end; none if they are well where they are.
+pub(crate) fn bring_near(spec: &mut LaunchSpec, own: &Own, settings: &cache::Settings) -> Option<Own> {
+    let Access::CopyOnWrite { changes } = &spec.access else { return None };
+    // Whoever names a place for scratch means it, and so does who names one for the changes.
+    if settings.scratch.is_some() || !changes.starts_with(own.path()) || is_near(changes, &spec.root) {
+        return None;
+    }
+    let near = Own::near(&spec.root)?;
+    let changes = near.dir("changes", 0o700).ok()?;
+    spec.access = Access::CopyOnWrite { changes };
+    Some(near)
+}
+
+fn is_near(one: &Path, other: &Path) -> bool {
+    let device = |path: &Path| fs::metadata(path).map(|data| data.dev()).ok();
+    device(one).is_some() && device(one) == device(other)
 }
 
 fn unlock(dir: &Path) {
