@@ -4,7 +4,9 @@
 //! figures are medians with their quartiles and the ratio to the peer that the goal names. Run as root, everything
 //! measured runs as the tests' ordinary user.
 
+mod calls;
 mod pack;
+mod peers;
 mod start;
 mod stats;
 mod tree;
@@ -34,6 +36,10 @@ enum What {
     Pack,
     /// Unpacking a tree against tar and unsquashfs.
     Unpack,
+    /// Single system calls, native and under every engine and peer.
+    Syscalls,
+    /// A C build, native and under every engine and peer.
+    Compile,
 }
 
 /// Builds the release binary and runs the benchmarks asked for.
@@ -47,6 +53,8 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
             What::Start => start::run(options.rounds)?,
             What::Pack => pack::run(options.rounds / 3)?,
             What::Unpack => unpack::run(options.rounds / 3)?,
+            What::Syscalls => calls::syscalls(options.rounds)?,
+            What::Compile => calls::compile(options.rounds / 3)?,
         }
     }
     Ok(())

@@ -47,6 +47,27 @@ pub(crate) fn compare(title: &str, rounds: usize, bases: &[&str], peers: &[Peer<
             }
         }
     }
+    print(&format!("{title} ({rounds} rounds, interleaved)"), ("ms", 1e3), bases, peers, times);
+    Ok(())
+}
+
+/// As [`compare`], for peers that print how many nanoseconds it took.
+pub(crate) fn compare_printed(title: &str, rounds: usize, base: &str, peers: &[Peer<'_>]) -> anyhow::Result<()> {
+    let mut times: Vec<Vec<Duration>> = vec![Vec::new(); peers.len()];
+    for _ in 0..rounds {
+        for (peer, times) in peers.iter().zip(&mut times) {
+            let output = (peer.command)().stdin(Stdio::null()).output();
+            let output = output.with_context(|| format!("{} cannot be started", peer.name))?;
+            let text = String::from_utf8_lossy(&output.stdout);
+            let nanoseconds = text.trim().parse().with_context(|| format!("{} printed {text:?}", peer.name))?;
+            times.push(Duration::from_nanos(nanoseconds));
+        }
+    }
+    print(&format!("{title} ({rounds} rounds, interleaved)"), ("µs", 1e6), &[base], peers, times);
+    Ok(())
+}
+
+fn print(title: &str, (unit, scale): (&str, f64), bases: &[&str], peers: &[Peer<'_>], mut times: Vec<Vec<Duration>>) {
     for times in &mut times {
         times.sort();
     }
@@ -57,19 +78,18 @@ pub(crate) fn compare(title: &str, rounds: usize, bases: &[&str], peers: &[Peer<
         .filter(|(peer, _)| bases.contains(&peer.name))
         .map(|(_, times)| median(times))
         .fold(f64::INFINITY, f64::min);
-    println!("\n{title} ({rounds} rounds, interleaved)");
+    println!("\n{title}");
     println!("{:<24} {:>11} {:>23} {:>8}", "", "median", "quartiles", "ratio");
     for (peer, times) in peers.iter().zip(&times) {
         println!(
-            "{:<24} {:>8.2} ms {:>9.2} – {:>8.2} ms {:>8.2}",
+            "{:<24} {:>8.2} {unit} {:>9.2} – {:>8.2} {unit} {:>8.2}",
             peer.name,
-            median(times) * 1e3,
-            quantile(times, 0.25).as_secs_f64() * 1e3,
-            quantile(times, 0.75).as_secs_f64() * 1e3,
+            median(times) * scale,
+            quantile(times, 0.25).as_secs_f64() * scale,
+            quantile(times, 0.75).as_secs_f64() * scale,
             median(times) / base,
         );
     }
-    Ok(())
 }
 
 #[expect(
