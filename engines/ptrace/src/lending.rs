@@ -80,7 +80,7 @@ pub(crate) fn lend_program(
 
 /// Reads an array of pointers up to its null, as bytes.
 fn read_pointers(memory: Memory, at: u64, word: usize) -> Result<Vec<u8>, Errno> {
-    const LIMIT: usize = 4 << 20;
+    const LIMIT: usize = 6 << 20;
     let mut all = Vec::new();
     if at == 0 {
         return Ok(all);

@@ -31,6 +31,7 @@ mod program;
 mod registers;
 mod request;
 mod script;
+mod shortage;
 mod shown;
 mod sockets;
 mod stack;

@@ -2,7 +2,7 @@
 //!
 //! The front is told of the first process's end at once; the loop goes on while there is anybody else.
 
-use std::{cell::RefCell, collections::hash_map::Entry, fs, io, ptr, rc::Rc};
+use std::{cell::RefCell, collections::hash_map::Entry, fs, io, ptr, rc::Rc, time::Duration};
 
 use coracle_api::Ended;
 
@@ -22,7 +22,8 @@ impl Tracer<'_> {
         loop {
             let mut status = 0;
             // Its end is told when it is known whether anybody is left.
-            let how = libc::__WALL | if ended.is_some() { libc::WNOHANG } else { 0 };
+            let short = self.shortage.is_any();
+            let how = libc::__WALL | if ended.is_some() || short { libc::WNOHANG } else { 0 };
             let usage = if self.debuggers.are_any() { &raw mut self.debuggers.usage.0 } else { ptr::null_mut() };
             // SAFETY: wait4 writes one int, and a rusage if it is given one.
             let thread = unsafe { libc::wait4(-1, &raw mut status, how, usage) };
@@ -38,11 +39,19 @@ impl Tracer<'_> {
                 }
             }
             if thread == 0 {
-                self.line.part();
-                ended.take().into_iter().for_each(|ended| self.line.tell(News::Ended(ended)));
-                continue;
+                if let Some(ended) = ended.take() {
+                    self.line.part();
+                    self.line.tell(News::Ended(ended));
+                } else {
+                    // Nobody tells when a call falls asleep.
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            } else {
+                ended = self.happened(thread, status).or(ended);
             }
-            ended = self.happened(thread, status).or(ended);
+            if short {
+                self.end_shortage();
+            }
         }
     }
 

@@ -9,7 +9,7 @@
 
 use std::{cell::RefCell, io, rc::Rc};
 
-use coracle_intercept::{Abi, Call, Left, Outside, Rules, Scratch, Verdict, enter, leave};
+use coracle_intercept::{Abi, Call, Left, Outside, Rules, Scratch, Verdict, enter, errno::E2BIG, leave};
 
 use coracle_view::View;
 
@@ -28,6 +28,7 @@ use crate::{
     registers::Registers,
     request::{Gone, Resume, event_message, registers, resume, set_registers, set_signal_mask, signal_mask},
     script::Runners,
+    shortage::Shortage,
     sockets::Sockets,
     tracee::{Doing, Held, Then, Tracee, Tracees},
     window::Window,
@@ -58,6 +59,8 @@ pub(crate) struct Tracer<'r> {
     scratch: Box<Scratch>,
     /// The first process is in a group-stop.
     pub(crate) main_stopped: bool,
+    /// Who waits for a slot of the window.
+    pub(crate) shortage: Shortage,
     /// How many wait for their parents' word.
     pub(crate) newborns: usize,
     /// To whoever waits for the guest.
@@ -102,6 +105,7 @@ impl<'r> Tracer<'r> {
             person,
             scratch: Box::new(Scratch::new()),
             main_stopped: false,
+            shortage: Shortage::default(),
             newborns: 0,
             line,
             started: false,
@@ -184,6 +188,10 @@ impl<'r> Tracer<'r> {
 
     /// A call of the table, or any, is being entered.
     pub(crate) fn entered(&mut self, thread: i32, place: Place) -> Result<(), Gone> {
+        if !self.has_slot() {
+            self.wait_for_slot(thread, place);
+            return Ok(());
+        }
         let now = registers(thread)?;
         let mut call = Call { abi: now.abi(), number: now.number(), args: now.args() };
         if !self.armed {
@@ -246,6 +254,10 @@ impl<'r> Tracer<'r> {
                         {
                             tracee.doing = Doing::Executing(held, Box::new(loading));
                         }
+                        Ok(())
+                    }
+                    Err(E2BIG) if !self.window.is_large_free() => {
+                        self.wait_for_slot(thread, place);
                         Ok(())
                     }
                     Err(errno) => self.answer(thread, now, before, -i64::from(errno.0), place),

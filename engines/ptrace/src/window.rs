@@ -19,10 +19,10 @@ use coracle_intercept::{
 
 /// Bytes of one slot: two paths, or the arguments of a script.
 const SLOT: usize = 16 << 10;
-/// Calls that can borrow at one time; those beyond get `ENOMEM`.
+/// Calls that can borrow at one time; those beyond wait (see [`crate::shortage`]).
 const SLOTS: u16 = 512;
 /// One large place for a script's argument list that no slot holds.
-const LARGE: usize = 4 << 20;
+const LARGE: usize = 8 << 20;
 
 /// Offset of a word that is always zero.
 pub(crate) const STILL: usize = SLOT * SLOTS as usize + LARGE;
@@ -94,6 +94,16 @@ impl Window {
         }
         self.large_is_free = false;
         Ok(Slot::BIG)
+    }
+
+    /// Whether there is a slot of the usual size.
+    pub(crate) fn is_free(&self) -> bool {
+        !self.free.is_empty()
+    }
+
+    /// Whether there is the large place.
+    pub(crate) fn is_large_free(&self) -> bool {
+        self.large_is_free
     }
 
     /// Gives a slot back.

@@ -137,3 +137,17 @@ fn sh_either(script: &str) -> Option<Output> {
     assert_eq!(output.ended, Ended::Exited(0), "{}", output.text);
     Some(output)
 }
+
+#[test]
+fn more_calls_that_block_than_there_are_slots() {
+    let Some(tree) = alpine() else { return };
+    for variant in ["P1", "P2"] {
+        let dir = volume();
+        let script = "mkfifo /v/f; i=0; while [ $i -lt 600 ]; do (read x </v/f) & i=$((i+1)); done; sleep 1; \
+                      cat /etc/hosts >/dev/null && sh -c 'echo others go on'; exec 3>/v/f; exec 3>&-; wait; echo all";
+        let mut spec = spec(tree, &["sh", "-c", script]);
+        spec.variant = Some(variant.to_owned());
+        spec.binds.push(bind(dir.path(), "/v", false));
+        assert_eq!(run(&spec), Output { text: "others go on\nall\n".to_owned(), ended: Ended::Exited(0) });
+    }
+}
