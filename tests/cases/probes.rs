@@ -5,11 +5,11 @@
 //! reason. A difference that is not there fails, and so does one that is there and has gone away.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     fs,
     os::unix::{fs::symlink, process::CommandExt},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     sync::OnceLock,
     time::{Duration, Instant},
 };
@@ -81,21 +81,15 @@ fn prepare() -> Prepared {
     }
     ways::plant(&root);
     let mut names = Vec::new();
+    let mut compilers = Vec::new();
     for entry in fs::read_dir(images::workspace().join("tests/guests")).unwrap() {
         let source = entry.unwrap().path();
-        if source.extension().is_some_and(|extension| extension == "c") {
-            let name = source.file_stem().unwrap().to_str().unwrap();
-            for (dir, word) in [("probes", "-m64"), ("probes32", "-m32")] {
-                let name = format!("{dir}/{name}");
-                let mut gcc = Command::new("gcc");
-                gcc.args([word, "-O1", "-static", "-pthread", "-w", "-o"]).arg(root.join(&name)).arg(&source);
-                if word == "-m64" || has_other_word() {
-                    assert!(gcc.status().unwrap().success(), "{} does not compile", source.display());
-                    names.push(name);
-                }
-            }
+        for (name, compiler) in compilers_of(&root, &source) {
+            compilers.push(compiler);
+            names.push(name);
         }
     }
+    compile(compilers);
     assert!(!names.is_empty());
     // Everything is the user's own, as it is in an unpacked tree.
     let owner = format!("{}:{}", user::ordinary().uid, user::ordinary().gid);
@@ -105,6 +99,49 @@ fn prepare() -> Prepared {
     let source = format!("rootfs:{}", root.display());
     sandbox.run(coracle(), ["build", &source, "--cmd", r#"["/probes/exec"]"#, "-o", bundle.to_str().unwrap()]).ok();
     Prepared { sandbox, bundle, native }
+}
+
+/// The names of a probe's programs, and what makes them of its source.
+fn compilers_of(root: &Path, source: &Path) -> Vec<(String, Command)> {
+    let name = source.file_stem().unwrap().to_str().unwrap();
+    let kind = source.extension().and_then(|extension| extension.to_str());
+    let gcc = |dir: &str, word: &str| {
+        let name = format!("{dir}/{name}");
+        let mut gcc = Command::new("gcc");
+        gcc.args([word, "-O1", "-static", "-pthread", "-w", "-o"]).arg(root.join(&name)).arg(source);
+        (name, gcc)
+    };
+    match kind {
+        Some("c") if has_other_word() => vec![gcc("probes", "-m64"), gcc("probes32", "-m32")],
+        Some("c") => vec![gcc("probes", "-m64")],
+        Some("rs") => {
+            let name = format!("probes/{name}");
+            let mut rustc = Command::new(std::env::var_os("RUSTC").unwrap_or("rustc".into()));
+            rustc
+                .args(["--edition", "2024", "-C", "target-feature=+crt-static", "-o"])
+                .arg(root.join(&name))
+                .arg(source);
+            vec![(name, rustc)]
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// Two at a time.
+fn compile(compilers: Vec<Command>) {
+    let mut running = VecDeque::new();
+    for mut compiler in compilers {
+        if running.len() == 2 {
+            ended(running.pop_front().unwrap());
+        }
+        let child = compiler.spawn().unwrap();
+        running.push_back((compiler, child));
+    }
+    running.into_iter().for_each(ended);
+}
+
+fn ended((compiler, mut child): (Command, Child)) {
+    assert!(child.wait().unwrap().success(), "{compiler:?} failed");
 }
 
 /// Whether programs of 32 bits can be made (Debian: gcc-multilib) and run here.
