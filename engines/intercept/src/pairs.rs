@@ -64,7 +64,8 @@ pub(crate) fn enter<G: Guest>(
         }
         mode(guest, scratch, 0)?;
     }
-    let new = find(rules, guest, call, row, (1, to), scratch)?;
+    let new = find(rules, guest, call, row, (1, to), scratch)
+        .map_err(|errno| scratch.lent[0].path().map_or(errno, |old| refuse(guest, old, errno)))?;
     match (&old, &new) {
         (Some(old), Some(new)) if links => {
             let across = old.bind.is_some_and(|bind| bind != new.home.bind);

@@ -66,8 +66,10 @@ pub(crate) fn permit<G: Guest>(
     match intent {
         // A rename's second name is judged with the first.
         Intent::Read | Intent::Remove | Intent::Replace => Ok(()),
-        Intent::Open(arg) => permit_open(call.arg(arg), slash, kind),
-        Intent::Write => permit_open(1 | O_CREAT | O_TRUNC, slash, kind),
+        Intent::Open(arg) => permit_open(call.arg(arg), slash, kind).map_err(|errno| refuse(guest, place.host, errno)),
+        Intent::Write => {
+            permit_open(1 | O_CREAT | O_TRUNC, slash, kind).map_err(|errno| refuse(guest, place.host, errno))
+        }
         // The kernel finds out what is there, or is not.
         Intent::Attribute | Intent::Owner | Intent::Mode if kind().is_err() => Ok(()),
         Intent::Attribute | Intent::Owner | Intent::Mode => Err(EROFS),
@@ -79,7 +81,7 @@ pub(crate) fn permit<G: Guest>(
         Intent::Create if place.ending != Ending::Name => Ok(()),
         Intent::Create => match name_mode(guest, place.host) {
             Err(Errno::ENOENT) if slash && !makes_directory(call) => Err(Errno::ENOENT),
-            Err(Errno::ENOENT) => Err(EROFS),
+            Err(Errno::ENOENT) => Err(refuse(guest, place.host, EROFS)),
             _ => Ok(()),
         },
         Intent::Access(arg) if call.arg(arg) & W_OK == 0 => Ok(()),
@@ -122,8 +124,8 @@ pub(crate) fn name_mode<G: Guest>(guest: &G, host: &CStr) -> Result<u32, Errno> 
     guest.mode(CStr::from_bytes_until_nul(&name).unwrap_or(c"/"), false)
 }
 
-/// `errno`, unless the name is in no directory, or in one that cannot be searched: the kernel finds that first, and the walk
-/// leaves it to the kernel.
+/// `errno`, unless the name is in no directory, or in one that cannot be searched: the kernel finds that first, and a walk
+/// that met no link leaves it to the kernel.
 pub(crate) fn refuse<G: Guest>(guest: &G, host: &CStr, errno: Errno) -> Errno {
     let path = host.to_bytes();
     let name_end = path.len() - path.iter().rev().take_while(|byte| **byte == b'/').count();
@@ -136,7 +138,7 @@ pub(crate) fn refuse<G: Guest>(guest: &G, host: &CStr, errno: Errno) -> Errno {
     dir[name_start] = b'.';
     let dir = CStr::from_bytes_until_nul(&dir).unwrap_or(c"/");
     match guest.mode(dir, false) {
-        Err(found @ (Errno::ENOTDIR | Errno::EACCES)) => found,
+        Err(found @ (Errno::ENOENT | Errno::ENOTDIR | Errno::EACCES)) => found,
         _ => errno,
     }
 }
