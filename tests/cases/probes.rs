@@ -31,7 +31,7 @@ const KNOWN: &[Difference] = &[
 
 /// Probes of where one mount ends and the next begins. Namespaces are the kernel's own, but they have more mounts than the
 /// chroot that is the measure: a directory that lacks a mount point gets a cover, which is a mount too.
-const OF_MOUNTS: [&str; 2] = ["openat2", "order"];
+const OF_MOUNTS: [&str; 3] = ["openat2", "order", "random"];
 
 /// A probe of writing to files whose modes would allow it. In namespaces the kernel looks at the modes on disk first, and
 /// files of a shared tree have no write bits there: `EACCES` comes before `EROFS`.

@@ -95,6 +95,10 @@ fn enter_paths<G: Guest>(
     if let [from, to] = args {
         return pairs::enter(rules, guest, call, row, (from, to), scratch);
     }
+    if row.name.starts_with("symlink") && guest.read_string(call.arg(0), &mut scratch.path)? == 0 {
+        // The kernel reads the text first, and takes no empty one.
+        return Err(Errno::ENOENT);
+    }
     let mut outside = row.outside;
     let mut after = After::Nothing;
     for (at, arg) in args.iter().enumerate() {
@@ -123,8 +127,8 @@ fn enter_paths<G: Guest>(
         if place.at_base || place.is_long() {
             outside = Outside::No;
         }
-        if place.magic.is_some_and(|magic| magic.pid == 0) {
-            // `/proc/self` itself: whoever makes the call is meant.
+        if place.host.to_bytes().starts_with(b"/proc/") {
+            // What is there, and what one may do with it, depends on who asks.
             outside = Outside::No;
         }
         if let Some(len) = places::shown_file(rules, guest, call, arg.intent, &place, text) {

@@ -31,7 +31,8 @@ struct Seen {
 impl Seen {
     fn new(rules: &Rules<'_>, place: &Resolved<'_>, outside: Outside) -> Self {
         let is_link = place.magic.is_some_and(crate::Magic::shows_host_path) && place.found != Found::Symlink;
-        let own_process = place.magic.is_some_and(|magic| magic.pid == 0);
+        // What a process may do in `/proc` depends on who asks.
+        let own_process = place.host.to_bytes().starts_with(b"/proc/");
         Self {
             home: Home::of(rules, place),
             bind: if is_link { place.behind } else { Some(place.bind) },
@@ -71,7 +72,8 @@ pub(crate) fn enter<G: Guest>(
             let across = old.bind.is_some_and(|bind| bind != new.home.bind);
             // What is there already goes first.
             if across && new.ending == Ending::Name && mode(guest, scratch, 1) == Err(Errno::ENOENT) {
-                return Err(if slash(scratch, 1) { Errno::ENOENT } else { EXDEV });
+                let errno = if slash(scratch, 1) { Errno::ENOENT } else { EXDEV };
+                return Err(scratch.lent[1].path().map_or(errno, |path| refuse(guest, path, errno)));
             }
         }
         (Some(old), Some(new)) => permit_rename(guest, row, call, (old, new), scratch)?,

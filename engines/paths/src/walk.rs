@@ -166,7 +166,8 @@ impl<'b, H: Host> Walk<'_, 'b, H> {
                 }
                 b".." => {
                     self.at.pending.advance(2);
-                    if is_last && self.request.last == Last::Parent {
+                    // For openat2(2) it is a step like any other.
+                    if is_last && self.request.last == Last::Parent && self.bounds == Bounds::default() {
                         return Ok(End { ending: Ending::DotDot, ..End::new(b"/..", Found::Directory) });
                     }
                     let at_root = self.go_up()?;
@@ -175,9 +176,13 @@ impl<'b, H: Host> Walk<'_, 'b, H> {
                     }
                 }
                 _ => {
-                    let mounted = self.go_down(len)?;
                     let trail: &'static [u8] = if slash.is_empty() { b"" } else { b"/" };
                     let final_slash = is_last && self.request.last == Last::Create && !trail.is_empty();
+                    if is_last && !trail.is_empty() && matches!(self.request.last, Last::Create | Last::Parent) {
+                        // openat2(2) that would make it: refused before anything is looked up.
+                        self.bounds = Bounds::default();
+                    }
+                    let mounted = self.go_down(len)?;
                     if is_last && (mounted || final_slash || self.request.last == Last::Parent) {
                         let found = if mounted { Found::NotLink } else { self.look_up().unwrap_or(Found::Unknown) };
                         return Ok(End::new(trail, found));
