@@ -21,5 +21,6 @@ mod store;
 mod suites;
 mod terminal;
 mod tidy;
+mod tutorial;
 mod workspace;
 mod writable;

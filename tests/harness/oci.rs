@@ -104,6 +104,13 @@ impl OciImage {
         self
     }
 
+    /// Adds a layer that is a tar already.
+    #[must_use]
+    pub fn raw_layer(mut self, tar: Vec<u8>) -> Self {
+        self.layers.push(tar);
+        self
+    }
+
     /// Writes the layout to a directory, under the tag `latest`.
     ///
     /// # Errors

@@ -161,6 +161,15 @@ fn make_directory(path: &Path) -> io::Result<()> {
 /// # Errors
 /// Those of writing beside it and of renaming.
 pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    place(path, content, mode, true)
+}
+
+/// The same for what need not outlive a crash of the node, and is written where a disk's answer would be waited for.
+fn replace_fleeting(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    place(path, content, mode, false)
+}
+
+fn place(path: &Path, content: &[u8], mode: u32, kept: bool) -> io::Result<()> {
     use std::{io::Write as _, os::unix::fs::PermissionsExt as _};
     let directory = path.parent().unwrap_or(Path::new("."));
     let mut file = tempfile::Builder::new()
@@ -168,7 +177,9 @@ pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
         .permissions(fs::Permissions::from_mode(mode))
         .tempfile_in(directory)?;
     file.write_all(content)?;
-    file.as_file().sync_all()?;
+    if kept {
+        file.as_file().sync_all()?;
+    }
     file.persist(path).map_err(|error| error.error)?;
     Ok(())
 }

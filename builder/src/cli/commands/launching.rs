@@ -42,6 +42,7 @@ impl Run<'_> {
         let lease = self.container.lease()?.inherit();
         order.lease = Some(lease.number());
         let own = i32::try_from(std::process::id()).unwrap_or(0);
+        self.container.forget_old_runs()?;
         let mut record = RunRecord::of(own, words(&order.argv)).context("cannot look at this process")?;
         record.exec = self.exec;
         record.engine.clone_from(&order.engine);
@@ -67,6 +68,7 @@ impl Run<'_> {
         let mut order = self.order()?;
         let lease = self.container.lease()?.inherit();
         order.lease = Some(lease.number());
+        self.container.forget_old_runs()?;
         let watch = monitor::Watch {
             store: self.store.root().canonicalize().unwrap_or_else(|_| self.store.root().to_owned()),
             container: self.container.id().to_owned(),

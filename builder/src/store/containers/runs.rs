@@ -16,10 +16,15 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{Container, error::ContainerError};
-use crate::store::{lock, make_directory, replace};
+use crate::store::{lock, make_directory, replace_fleeting};
 
 /// Descriptors from here on are out of the way of shells and of programs that count theirs.
 const HIGH: i32 = 700;
+
+/// So many records are worth a look at whether they are still of use.
+const MANY: usize = 40;
+/// So many are kept then.
+const FEW: usize = 10;
 
 /// One program started in a container.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -216,6 +221,23 @@ impl Container {
         Ok(runs)
     }
 
+    /// Forgets ended runs but for the last few, once there are many: a container may run ten thousand times.
+    ///
+    /// # Errors
+    /// [`ContainerError::File`].
+    pub fn forget_old_runs(&self) -> Result<(), ContainerError> {
+        if fs::read_dir(self.runs_directory()).map_or(0, Iterator::count) < MANY {
+            return Ok(());
+        }
+        let files = self.run_files()?;
+        let old = files.len().saturating_sub(FEW);
+        for (path, _) in files.iter().take(old).filter(|(_, run)| !run.is_alive()) {
+            // Another command may have been faster.
+            let _ = fs::remove_file(path);
+        }
+        Ok(())
+    }
+
     /// Puts a run on record, or changes its record.
     ///
     /// # Errors
@@ -225,7 +247,7 @@ impl Container {
         let path = directory.join(format!("{}-{}-{}.json", run.began, run.pid, run.start));
         let json = serde_json::to_vec_pretty(run).unwrap_or_default();
         make_directory(&directory)
-            .and_then(|()| replace(&path, &json, 0o600))
+            .and_then(|()| replace_fleeting(&path, &json, 0o600))
             .map_err(ContainerError::file("write", &path))?;
         Ok(path)
     }

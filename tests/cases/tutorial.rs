@@ -1,0 +1,105 @@
+//! udocker's tutorial, with our command's name in its place: a working day from `search` to `rm`, as an ordinary user.
+
+use std::fs;
+
+use harness::{Registry, Sandbox, images, oci::OciImage, skip, user};
+use serde_json::json;
+
+#[test]
+fn udockers_tutorial_runs_from_the_first_line_to_the_last() {
+    let Some(tar) = images::find(images::ALPINE) else { return };
+    if skip::lacks(&["docker-registry", "skopeo", "tar"]) {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let registry = Registry::open();
+    let layer = sandbox.work("layer.tar");
+    let status = std::process::Command::new("sh")
+        .arg("-c")
+        .arg(format!("gzip -dc {} > {}", tar.display(), layer.display()))
+        .status();
+    assert!(status.unwrap().success());
+    let layout = tempfile::tempdir().unwrap();
+    let config =
+        json!({"Cmd": ["/bin/sh"], "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]});
+    OciImage::new(config).raw_layer(fs::read(&layer).unwrap()).write(layout.path()).unwrap();
+    registry.push(&format!("oci:{}:latest", layout.path().display()), "library/ubuntu:18.04", &[]);
+    let image = format!("{}/library/ubuntu:18.04", registry.address());
+    let coracle = |args: &[&str]| sandbox.coracle(args);
+
+    // Images.
+    let tags = coracle(&["search", "--list-tags", "--insecure", &format!("{}/library/ubuntu", registry.address())]);
+    assert!(tags.ok().contains("18.04"));
+    coracle(&["pull", "--insecure", &image]).ok();
+    assert!(coracle(&["images"]).ok().contains("ubuntu"));
+    coracle(&["inspect", &image]).ok();
+    coracle(&["verify", &image]).ok();
+    // A container, by a name.
+    assert_eq!(coracle(&["create", "--name=ubuntu18", &image]).ok().len(), 32);
+    assert!(coracle(&["ps"]).ok().contains("ubuntu18"));
+    assert_eq!(coracle(&["run", "ubuntu18", "cat", "/etc/alpine-release"]).ok(), "3.20.3");
+    assert_eq!(coracle(&["run", "--env=MY=one two", "ubuntu18", "/bin/sh", "-c", "echo $MY"]).ok(), "one two");
+    // Yourself, with your home.
+    sandbox.write("../home/mine", "my file\n");
+    if let Some(name) = &user::ordinary().name {
+        let user = format!("--user={name}");
+        let said =
+            coracle(&["run", &user, "--bindhome", "--hostauth", "ubuntu18", "/bin/sh", "-c", "id -un; cat $HOME/mine"]);
+        assert_eq!(said.ok(), format!("{name}\nmy file"));
+    }
+    let data = sandbox.make_dir("work/data");
+    let volume = format!("--volume={}:/data", data.display());
+    coracle(&["run", &volume, "--workdir=/data", "ubuntu18", "touch", "here"]).ok();
+    assert!(data.join("here").exists());
+    // A script on standard input.
+    let script = b"echo from a script\nid -u\necho changed > /changed\n";
+    let said = sandbox.run_with_input(harness::coracle(), ["run", "ubuntu18", "/bin/sh"], script);
+    assert_eq!(said.ok(), "from a script\n0");
+    // Root inside installs and makes users.
+    coracle(&["run", "ubuntu18", "adduser", "-D", "newuser"]).ok();
+    assert_eq!(coracle(&["run", "--user=newuser", "ubuntu18", "id", "-un"]).ok(), "newuser");
+    // Copies.
+    coracle(&["clone", "--name=copy", "ubuntu18"]).ok();
+    assert_eq!(coracle(&["run", "copy", "cat", "/changed"]).ok(), "changed");
+    coracle(&["export", "-o", "ubuntu18.tar", "ubuntu18"]).ok();
+    coracle(&["import", "ubuntu18.tar", "mine:1"]).ok();
+    assert_eq!(coracle(&["run", "--rm", "mine:1", "cat", "/changed"]).ok(), "changed");
+    coracle(&["import", "--tocontainer", "--name=imported", "ubuntu18.tar"]).ok();
+    assert_eq!(coracle(&["run", "imported", "cat", "/changed"]).ok(), "changed");
+    let pipe = |line: &str| {
+        let line = line.replace("coracle", &harness::coracle().display().to_string());
+        let output = sandbox.command("sh").arg("-c").arg(&line).output().unwrap();
+        assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+    };
+    coracle(&["setup", "--execmode=P2", "copy"]).ok();
+    pipe("coracle export --clone copy | coracle import --clone --name=elsewhere -");
+    assert!(coracle(&["setup", "elsewhere"]).ok().contains("P2"), "a clone keeps its engine");
+    assert_eq!(coracle(&["run", "elsewhere", "cat", "/changed"]).ok(), "changed");
+    pipe(&format!("coracle save -o - {image} > saved.tar && coracle rmi {image} && coracle load -i - < saved.tar"));
+    assert!(coracle(&["images"]).ok().contains("ubuntu"));
+    // Engines.
+    for mode in ["P1", "P2", "R1", "auto"] {
+        coracle(&["setup", &format!("--execmode={mode}"), "ubuntu18"]).ok();
+        assert_eq!(coracle(&["run", "ubuntu18", "cat", "/changed"]).ok(), "changed", "{mode}");
+    }
+    for mode in ["F1", "F2", "F3", "F4", "S1"] {
+        coracle(&["setup", &format!("--execmode={mode}"), "ubuntu18"]).ok();
+        let said = coracle(&["run", "ubuntu18", "cat", "/changed"]);
+        // It runs by what was asked for, or says why not: never by something else.
+        assert!(said.code == Some(0) || said.stderr.starts_with("coracle: engine "), "{mode}: {said}");
+    }
+    coracle(&["setup", "--execmode=auto", "ubuntu18"]).ok();
+    // The tree, and what may be removed.
+    let root = coracle(&["inspect", "-p", "ubuntu18"]).ok().to_owned();
+    assert_eq!(fs::read_to_string(format!("{root}/changed")).unwrap(), "changed\n");
+    coracle(&["protect", "ubuntu18"]).ok();
+    coracle(&["rm", "ubuntu18"]).fails_as(1, &["protected"]);
+    coracle(&["unprotect", "ubuntu18"]).ok();
+    coracle(&["rename", "ubuntu18", "old"]).ok();
+    for name in ["old", "copy", "imported", "elsewhere"] {
+        coracle(&["rm", name]).ok();
+    }
+    coracle(&["rmi", &image]).ok();
+    assert_eq!(coracle(&["ps", "--format", "{{.Names}}"]).ok(), "");
+    coracle(&["verify"]).ok();
+}
