@@ -3,13 +3,13 @@
 use coracle_paths::Found;
 
 use crate::{
-    After, Call, Errno, Guest, Rules, Scratch,
+    After, Call, Errno, Guest, Rules, Scratch, birth,
     cow::Cow,
-    errno::{EOPNOTSUPP, EPERM, ETXTBSY},
+    errno::{EOPNOTSUPP, ETXTBSY},
     exec, identity, listing,
     meaning::{
-        AT_EMPTY_PATH, CLONE_NEWNS, CLONE_NEWUSER, Dir, FILE_FLAGS, Intent, Last, Meaning, O_ACCMODE, O_CREAT, O_EXCL,
-        O_PATH, O_TRUNC, Outside, PathArg, Row, Special,
+        AT_EMPTY_PATH, Dir, FILE_FLAGS, Intent, Last, Meaning, O_ACCMODE, O_CREAT, O_EXCL, O_PATH, O_TRUNC, Outside,
+        PathArg, Row, Special,
     },
     openat2, pairs,
     permit::{permit, permit_descriptor},
@@ -314,9 +314,9 @@ fn enter_special<G: Guest>(
         Special::Recvmmsg => Ok(sockets::message::receive_many(guest, call)),
         Special::Socketcall => sockets::call::socketcall(rules, guest, call, scratch),
         Special::FanotifyMark => enter_fanotify(rules, guest, call, scratch),
-        // In a user or mount namespace of its own a guest could lay its files out anew, which no rule here would see.
-        Special::Unshare if call.arg(0) & (CLONE_NEWNS | CLONE_NEWUSER) != 0 => Err(EPERM),
-        Special::Unshare => Ok(Verdict::Pass),
+        Special::Unshare => birth::unshare(call),
+        Special::Clone => birth::clone(call),
+        Special::Clone3 => birth::clone3(guest, call),
         Special::Uname => Ok(Verdict::Make { after: After::NodeName { at: call.arg(0) }, outside: Outside::No }),
         Special::Prctl => prctl::prctl(rules, guest, call, scratch),
         Special::Person(what) => identity::person(guest, call, what, row.name, scratch),

@@ -10,6 +10,7 @@
 
 #![no_std]
 
+mod birth;
 mod cow;
 mod credentials;
 mod enter;

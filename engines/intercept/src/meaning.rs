@@ -126,6 +126,8 @@ pub(crate) enum Special {
     Socketcall,
     FanotifyMark,
     Unshare,
+    Clone,
+    Clone3,
     Uname,
     Person(Person),
     Prctl,
@@ -207,6 +209,7 @@ pub(crate) const W_OK: u64 = 2;
 
 pub(crate) const CLONE_NEWNS: u64 = 0x0002_0000;
 pub(crate) const CLONE_NEWUSER: u64 = 0x1000_0000;
+pub(crate) const CLONE_UNTRACED: u64 = 0x0080_0000;
 
 /// Requests of ioctl(2) by which a file's owner changes what is known of it, through whatever descriptor
 /// (`ioctl_iflags(2)`): FS_IOC_SETFLAGS, FS_IOC_FSSETXATTR, FS_IOC_SETVERSION and ext4's own name for that; the first and
@@ -238,6 +241,17 @@ impl Row {
             Meaning::Special(Special::FileFlags) => Some((1, &FILE_FLAGS)),
             Meaning::Special(Special::Prctl) => Some((0, &PRCTLS)),
             Meaning::Special(Special::PeerCredentials) => Some((2, &[SO_PEERCRED])),
+            _ => None,
+        }
+    }
+
+    /// An argument of flags, and those with any of which alone the call means something here.
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "flags of the lower half")]
+    pub fn needs_flags(&self) -> Option<(u8, u32)> {
+        match self.meaning {
+            Meaning::Special(Special::Unshare) => Some((0, (CLONE_NEWNS | CLONE_NEWUSER) as u32)),
+            Meaning::Special(Special::Clone) => Some((0, (CLONE_NEWNS | CLONE_NEWUSER | CLONE_UNTRACED) as u32)),
             _ => None,
         }
     }

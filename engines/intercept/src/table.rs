@@ -152,6 +152,8 @@ pub static TABLE: &[Row] = &[
     // A view of files that the engine would not know of.
     row("setns", 308, 346, Refused(EPERM), Outside::No),
     row("unshare", 272, 310, Own(Special::Unshare), Outside::No),
+    row("clone", 56, 120, Own(Special::Clone), Outside::No),
+    row("clone3", 435, 435, Own(Special::Clone3), Outside::No),
     // Paths that the kernel would read by itself, past any table.
     row("io_uring_setup", 425, 425, Refused(ENOSYS), Outside::No),
     // Who and where one is said to be.

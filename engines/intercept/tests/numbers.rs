@@ -12,7 +12,7 @@ use coracle_intercept::{
 const HARMLESS: &str = "
     _llseek _newselect _sysctl add_key adjtimex afs_syscall alarm arch_prctl bdflush bpf break brk cachestat
     clock_adjtime clock_adjtime64 clock_getres clock_getres_time64 clock_gettime clock_gettime64
-    clock_nanosleep clock_nanosleep_time64 clock_settime clock_settime64 clone clone3 close close_range
+    clock_nanosleep clock_nanosleep_time64 clock_settime clock_settime64 close close_range
     copy_file_range create_module delete_module dup dup2 dup3 epoll_create epoll_create1 epoll_ctl epoll_ctl_old
     epoll_pwait epoll_pwait2 epoll_wait epoll_wait_old eventfd eventfd2 exit exit_group fadvise64 fadvise64_64
     fallocate fanotify_init fchdir fcntl fcntl64 fdatasync fgetxattr finit_module flistxattr flock fork fsconfig

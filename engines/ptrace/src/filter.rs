@@ -17,6 +17,7 @@ const X32: u32 = 0x4000_0000;
 const LOAD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
 const EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
 const AT_LEAST: u16 = 0x35; // BPF_JMP | BPF_JGE | BPF_K
+const ANY_BIT: u16 = 0x45; // BPF_JMP | BPF_JSET | BPF_K
 const JUMP: u16 = 0x05; // BPF_JMP | BPF_JA
 const RETURN: u16 = 0x06; // BPF_RET | BPF_K
 
@@ -33,6 +34,8 @@ enum When {
     Unless(u8, u64),
     /// If this argument is one of these values.
     OneOf(u8, &'static [u32]),
+    /// If this argument has one of these flags.
+    Flags(u8, u32),
     /// Unless the sixth argument is the loader's mark.
     Unmarked,
 }
@@ -66,7 +69,11 @@ fn section(rules: &Rules<'_>, abi: Abi, mark: u64) -> Code {
             let when = match row.passes_with() {
                 Some((arg, value)) => When::Unless(arg, value),
                 None if row.name == "openat" => When::Unmarked,
-                None => row.needs_one_of().map_or(When::Always, |(arg, values)| When::OneOf(arg, values)),
+                None => match (row.needs_one_of(), row.needs_flags()) {
+                    (Some((arg, values)), _) => When::OneOf(arg, values),
+                    (_, Some((arg, flags))) => When::Flags(arg, flags),
+                    _ => When::Always,
+                },
             };
             Some((u32::from(row.number(abi)?), when))
         })
@@ -103,6 +110,11 @@ fn leaf(when: When, mark: u64) -> Code {
         When::Unless(arg, value) => (arg, value),
         When::Unmarked => (5, mark),
         When::OneOf(arg, values) => return one_of(arg, values),
+        When::Flags(arg, flags) => {
+            let at = offset(offset_of!(libc::seccomp_data, args)) + 8 * u32::from(arg);
+            let allow = step(RETURN, libc::SECCOMP_RET_ALLOW);
+            return vec![step(LOAD, at), branch(ANY_BIT, flags, 1, 0), allow, trace];
+        }
     };
     let at = offset(offset_of!(libc::seccomp_data, args)) + 8 * u32::from(arg);
     #[expect(clippy::cast_possible_truncation, reason = "the two halves of a word, little-endian")]
@@ -180,6 +192,7 @@ mod tests {
                     word = u32::from_ne_bytes(bytes[from..from + 4].try_into().expect("four bytes"));
                 }
                 EQUAL => at += usize::from(if word == step.k { step.jt } else { step.jf }),
+                ANY_BIT => at += usize::from(if word & step.k != 0 { step.jt } else { step.jf }),
                 AT_LEAST => at += usize::from(if word >= step.k { step.jt } else { step.jf }),
                 JUMP => at += usize::try_from(step.k).expect("a distance"),
                 RETURN => return step.k,
@@ -214,6 +227,10 @@ mod tests {
                     let mut args = [7; 6];
                     if let Some((at, values)) = row.and_then(coracle_intercept::Row::needs_one_of) {
                         args[usize::from(at)] = u64::from(values[values.len() - 1]);
+                    }
+                    if let Some((at, flags)) = row.and_then(coracle_intercept::Row::needs_flags) {
+                        args[usize::from(at)] = u64::from(flags);
+                        assert_eq!(verdict(&code, arch, number, [17; 6]), libc::SECCOMP_RET_ALLOW, "SIGCHLD alone");
                     }
                     let stops = row.is_some() || number == ptrace_number(abi);
                     let expected = if stops { STOP } else { libc::SECCOMP_RET_ALLOW };
