@@ -14,6 +14,7 @@ mod hammer;
 mod probes;
 mod programs;
 mod registries;
+mod root;
 mod running;
 mod runs;
 mod sources;

@@ -24,7 +24,11 @@ static void show_file(const char *name) {
     SAME(fstatat(fd, "", &b, AT_EMPTY_PATH), b.st_mode, b.st_uid, b.st_gid, b.st_rdev, b.st_nlink);
     SAME(statx(fd, "", AT_EMPTY_PATH, STATX_BASIC_STATS, &x), x.stx_mode, x.stx_uid, x.stx_gid, makedev(x.stx_rdev_major, x.stx_rdev_minor), x.stx_nlink);
     close(fd);
-#ifdef SYS_stat
+#ifdef __i386__
+    /* The oldest, whose ids have 16 bits. */
+    struct { unsigned dev, ino; unsigned short mode, links, uid, gid; unsigned rdev, rest[12]; } o;
+    if (!S_ISLNK(a.st_mode)) { if (syscall(SYS_stat, name, &o)) perror("stat"); else line(name, "stat", 0, o.mode, o.uid, o.gid, 0, 0, o.links); }
+#else
     if (!S_ISLNK(a.st_mode)) SAME(syscall(SYS_stat, name, &b), b.st_mode, b.st_uid, b.st_gid, b.st_rdev, b.st_nlink);
 #endif
 }

@@ -18,7 +18,7 @@ static void caps(char *text) {
 
 /* Everything there is to say of who we are. */
 static void who(long result, int error) {
-    unsigned r, e, s, gr, ge, gs;
+    unsigned r = 0, e = 0, s = 0, gr = 0, ge = 0, gs = 0;
     char text[100];
     syscall(SYS_getresuid, &r, &e, &s);
     syscall(SYS_getresgid, &gr, &ge, &gs);
@@ -90,7 +90,7 @@ int main(int argc, char **argv) {
 
     gid_t many[] = {5, 6, 7, 5}, some[2];
     T(setgroups(4, many)); show_groups(); T(getgroups(0, NULL)); T(getgroups(2, some)); T(getgroups(-1, some)); T(setgroups(-1, many)); T(setgroups(70000, many)); T(setgroups(2, (void *)8)); T(setgroups(0, NULL)); show_groups();
-    CHILD(setgroups(2, many); setuid(1); T(setgroups(0, NULL)); show_groups(); execl("/probes/ids", STATE, STATE, NULL));
+    CHILD(setgroups(2, many); setuid(1); T(setgroups(0, NULL)); show_groups(); execl(PROBES "/ids", STATE, STATE, NULL));
     unsigned bad; T(syscall(SYS_getresuid, (void *)8, &bad, &bad)); CHILD(T(syscall(SYS_setuid, 70000)); T(syscall(SYS_getuid)); T(syscall(SYS_setresuid, 0, 0, 0)));
     CHILD(T(syscall(SYS_setresuid, 70000, 70001, 70002)); who(0, 0); T(syscall(SYS_setresuid, 0, -1, -1)));
 
@@ -99,20 +99,20 @@ int main(int argc, char **argv) {
     T(syscall(SYS_capget, &head, data)); printf("version %x\n", head.version); head.version = 1; T(syscall(SYS_capget, &head, NULL)); T(syscall(SYS_capset, &head, data));
     head.version = _LINUX_CAPABILITY_VERSION_1; T(syscall(SYS_capget, &head, data)); printf("%x\n", data[0].effective); head.pid = -1; T(syscall(SYS_capget, &head, data)); head.pid = getppid() + 100000; T(syscall(SYS_capget, &head, data)); T(syscall(SYS_capget, (void *)8, data)); head.pid = 0; T(syscall(SYS_capget, &head, (void *)8));
     CHILD(set_caps(1, 3, 2); set_caps(3, 3, 0); set_caps(4, 3, 0); set_caps(1, 1, 1); set_caps(1, 3, 0); T(prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, 0, 0, 0)); T(prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, 1, 0, 0)); T(prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_IS_SET, 0, 0, 0)); T(prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)); T(prctl(PR_CAP_AMBIENT, 9, 0, 0, 0)); T(prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_IS_SET, 99, 0, 0)); T(prctl(PR_CAPBSET_DROP, 3)); T(setuid(1)));
-    CHILD(set_caps(0xff, 0xff, 1); T(prctl(PR_SET_KEEPCAPS, 1)); T(prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, 0, 0, 0)); T(setuid(1)); who(0, 0); T(prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, 0, 0, 0)); execl("/probes/ids", STATE, STATE, NULL));
-    CHILD(T(prctl(PR_SET_SECUREBITS, 1)); T(prctl(PR_GET_SECUREBITS)); execl("/probes/ids", STATE, STATE, NULL));
+    CHILD(set_caps(0xff, 0xff, 1); T(prctl(PR_SET_KEEPCAPS, 1)); T(prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, 0, 0, 0)); T(setuid(1)); who(0, 0); T(prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, 0, 0, 0)); execl(PROBES "/ids", STATE, STATE, NULL));
+    CHILD(T(prctl(PR_SET_SECUREBITS, 1)); T(prctl(PR_GET_SECUREBITS)); execl(PROBES "/ids", STATE, STATE, NULL));
     CHILD(T(prctl(PR_SET_SECUREBITS, 4)); T(setresuid(1, 1, 1)); who(0, 0); T(setuid(0)); T(prctl(PR_SET_SECUREBITS, 0)));
     CHILD(T(prctl(PR_SET_SECUREBITS, 3)); T(prctl(PR_SET_SECUREBITS, 2)); T(prctl(PR_SET_SECUREBITS, 1)); T(prctl(PR_SET_SECUREBITS, 3)); T(prctl(PR_SET_SECUREBITS, 0x1000)));
     for (int cap = 0; cap < 42; cap++) printf("%d", prctl(PR_CAPBSET_READ, cap));
     puts("");
-    CHILD(T(prctl(PR_CAPBSET_DROP, 0)); T(prctl(PR_CAPBSET_READ, 0)); T(prctl(PR_CAPBSET_DROP, 63)); execl("/probes/ids", STATE, STATE, NULL));
+    CHILD(T(prctl(PR_CAPBSET_DROP, 0)); T(prctl(PR_CAPBSET_READ, 0)); T(prctl(PR_CAPBSET_DROP, 63)); execl(PROBES "/ids", STATE, STATE, NULL));
     T(prctl(PR_GET_KEEPCAPS)); T(prctl(PR_SET_KEEPCAPS, 2)); T(prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0)); T(prctl(PR_SET_NO_NEW_PRIVS, 0, 0, 0, 0));
 
     /* Programs with set-id bits, run by somebody. */
     for (int mode = 0; mode < 4; mode++) for (int nnp = 0; nnp < 2; nnp++) for (int id = 0; id < 3; id++) {
         char name[20];
         sprintf(name, "set%d%d%d", mode, nnp, id);
-        int in = open("/probes/ids", O_RDONLY), out = open(name, O_CREAT | O_WRONLY, 0700), got; char buffer[65536];
+        int in = open(PROBES "/ids", O_RDONLY), out = open(name, O_CREAT | O_WRONLY, 0700), got; char buffer[65536];
         while ((got = read(in, buffer, sizeof buffer)) > 0) if (write(out, buffer, got) != got) exit(1);
         close(in); close(out);
         chown(name, id, id + 1); chmod(name, (mode & 1 ? 04000 : 0) | (mode & 2 ? 02000 : 0) | 0755);
@@ -122,6 +122,6 @@ int main(int argc, char **argv) {
         CHILD(setresgid(0, 7, 7); setresuid(0, 2, 2); execl(name, STATE, STATE, NULL));
         unlink(name);
     }
-    CHILD(chmod("/work", 0755); int fd = open("script", O_CREAT | O_WRONLY, 0755); dprintf(fd, "#!/probes/ids told\n"); close(fd); chmod("script", 06755); chown("script", 3, 3); chmod("script", 06755); setuid(5); execl("./script", STATE, NULL));
+    CHILD(chmod("/work", 0755); int fd = open("script", O_CREAT | O_WRONLY, 0755); dprintf(fd, "#!%s/ids told\n", PROBES); close(fd); chmod("script", 06755); chown("script", 3, 3); chmod("script", 06755); setuid(5); execl("./script", STATE, NULL));
     return 0;
 }
