@@ -73,7 +73,7 @@ fn a_pretended_root_is_told_what_a_real_one_is() {
     for (_, dir) in words() {
         for name in PROBES {
             let native = natively(&sandbox, &root, dir, name);
-            assert!(native.lines().count() > 500, "{native}");
+            assert!(native.lines().count() > 400, "{native}");
             for engine in ENGINES {
                 let work = sandbox.make_dir(&format!("work/{engine}-{dir}-{name}"));
                 let options = [
@@ -83,7 +83,8 @@ fn a_pretended_root_is_told_what_a_real_one_is() {
                     format!("--coracle-volume={}:/work", work.display()),
                     format!("/{dir}/{name}"),
                 ];
-                let seen = sandbox.run(&bundle, options).ok();
+                let output = sandbox.run(&bundle, options);
+                let seen = output.ok();
                 let differ = |(native, seen): &(&str, &str)| native != seen;
                 let new: Vec<_> = native.lines().zip(seen.lines()).filter(differ).collect();
                 assert!(new.is_empty(), "{engine} {dir}/{name} differs from the kernel: {new:#?}");
@@ -102,7 +103,7 @@ fn as_root(sandbox: &Sandbox, bundle: &Path, engine: &str, script: &str) -> Outp
 
 const ALPINE: &str = r#"
     id -u; adduser -D bob; ls -ldn /home/bob; su bob -c 'id -u; id -G; touch ~/mine /etc/mine; ls -ln ~/mine' 2>&1
-    cd /tmp; touch a; chown 5:6 a; chmod 4750 a; mkdir d; chmod 555 d; touch d/in; mknod n c 1 3; echo gone > n; ls -ln a d/in n
+    mkdir /w; cd /w; touch a; chown 5:6 a; chmod 4750 a; mkdir d; chmod 555 d; touch d/in; mknod n c 1 3; echo gone > n; ls -ln a d/in n
     tar -cf t.tar a d n; mkdir u; tar -xf t.tar -C u; ls -ln u u/d; rm a; touch a; ls -n a
     chgrp 7 d; chmod 2775 d; mkdir d/e; ls -ldn d/e; cp /usr/bin/id .; chown bob id; chmod u+s id; ./id -u
     chown -R bob /usr/share/apk; stat -c '%u:%g %a' /usr/share/apk/* /etc/shadow; umask 0; install -o bob -m 6711 id id2; stat -c '%u:%g %a' id2
@@ -114,7 +115,7 @@ const ALPINE_SAYS: &[&str] = &[
     "-rwsr-x---    1 5        6                0",
     "crw-r--r--    1 0        0           1,   3",
     "drwxr-sr-x    2 0        7 ",
-    "1000:0 755\n0:42 640\n1000:0 6711\n",
+    "1000:0 755\n0:42 640\n1000:0 6711",
 ];
 
 #[test]
@@ -122,7 +123,8 @@ fn a_small_distributions_tools_work_as_root() {
     let Some(bundle) = bundles::alpine() else { return };
     let sandbox = Sandbox::new();
     let said = ENGINES.map(|engine| {
-        let output = as_root(&sandbox, &bundle, engine, ALPINE).ok();
+        let output = as_root(&sandbox, &bundle, engine, ALPINE);
+        let output = output.ok();
         for part in ALPINE_SAYS {
             assert!(output.contains(part), "{engine}: {part:?} is missing in:\n{output}");
         }
@@ -134,15 +136,15 @@ fn a_small_distributions_tools_work_as_root() {
 
 /// Debian's own tools, of which many ask who they are, become somebody, give files away.
 const DEBIAN: &str = r#"
-    set -e
+    set -e; export LC_ALL=C
     apt-get update >/dev/null; apt-get install -y unzip >/dev/null 2>&1; unzip -v | head -1 | cut -c1-5
     useradd -m bob; su bob -c 'id; touch ~/x'; stat -c '%U %G %a' /home/bob /home/bob/x
     echo bob:secret | chpasswd; passwd -S bob | cut -d' ' -f1,2; su bob -c 'passwd -S bob' | cut -d' ' -f1,2
     adduser --disabled-password --gecos x carol >/dev/null; id carol; su bob -c 'cat /etc/shadow /root/.bashrc' 2>&1 || true
     setpriv --reuid 33 --regid 33 --init-groups id; setpriv --dump | grep -i bounding
     dpkg-deb -x /var/cache/apt/archives/*.deb /tmp/x 2>/dev/null || true; dpkg -r unzip >/dev/null; userdel -r bob 2>/dev/null; id bob 2>&1 || true
-    cd /tmp; tar -C / -cf t.tar etc/shadow var/mail var/local tmp usr/bin/passwd; mkdir t; tar -xpf t.tar -C t
-    stat -c '%n %u:%g %a' t/etc/shadow t/var/mail t/var/local t/usr/bin/passwd; chroot / id -u
+    mkdir /w; cd /w; tar -C / -cf t.tar etc/shadow etc/gshadow usr/bin/passwd usr/bin/chage; mkdir t; tar -xpf t.tar -C t
+    stat -c '%n %u:%g %a' t/etc/shadow t/etc/gshadow t/usr/bin/passwd t/usr/bin/chage; chroot / id -u
 "#;
 
 const DEBIAN_SAYS: &str = "UnZip
@@ -158,9 +160,9 @@ uid=33(www-data) gid=33(www-data) groups=33(www-data)
 Capability bounding set: chown,dac_override,fowner,fsetid,kill,setgid,setuid,setpcap,net_bind_service,net_raw,sys_chroot,mknod,audit_write,setfcap
 id: 'bob': no such user
 t/etc/shadow 0:42 640
-t/var/mail 0:8 2775
-t/var/local 0:50 2775
+t/etc/gshadow 0:42 640
 t/usr/bin/passwd 0:0 4755
+t/usr/bin/chage 0:42 2755
 0
 ";
 
@@ -184,6 +186,6 @@ fn debian_installs_packages_and_users() {
     assert!(fs::metadata(&bundle).unwrap().permissions().mode() & 0o111 != 0);
     assert!(user::ordinary().uid != 0);
     for engine in ENGINES {
-        assert_eq!(as_root(&sandbox, &bundle, engine, DEBIAN).ok(), DEBIAN_SAYS, "{engine}");
+        assert_eq!(as_root(&sandbox, &bundle, engine, DEBIAN).ok(), DEBIAN_SAYS.trim_end(), "{engine}");
     }
 }
