@@ -2,13 +2,13 @@
 //!
 //! The front is told of the first process's end at once; the loop goes on while there is anybody else.
 
-use std::{cell::RefCell, collections::hash_map::Entry, fs, io, ptr, rc::Rc, time::Duration};
+use std::{cell::RefCell, collections::hash_map::Entry, io, ptr, rc::Rc, time::Duration};
 
 use coracle_api::Ended;
 
 use crate::{
     front::News,
-    nested::{Event, Side},
+    nested::{Event, Side, parent_of},
     process::Process,
     request::{Gone, event_message},
     tracee::{Doing, Tracee},
@@ -139,16 +139,9 @@ impl Tracer<'_> {
             if let Some(waited) = self.tracees.insert(child, newborn) {
                 self.forget(waited);
                 // It may have been killed while it waited.
-                let _ = self.group_stopped(child, libc::SIGTRAP);
+                let _ = self.stopped(child, libc::SIGTRAP, libc::PTRACE_EVENT_STOP);
             }
         }
         self.bore(parent, child, event)
     }
-}
-
-/// The process whose child `process` is by now.
-fn parent_of(process: i32) -> Option<i32> {
-    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-    // The name in parentheses may hold anything; the parent is the second field after it.
-    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
 }

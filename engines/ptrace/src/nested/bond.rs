@@ -84,8 +84,10 @@ pub(crate) struct Stop {
 pub(crate) enum AboutCall {
     /// What the kernel says.
     Real,
-    /// No call.
+    /// No call: a trap at the next instruction.
     None,
+    /// No call, since calls are not told from other traps (`PTRACE_O_TRACESYSGOOD`).
+    Hidden,
     /// A call's end, where the kernel knows of none.
     End,
 }
@@ -103,8 +105,16 @@ impl Stop {
 
     /// A stop at a call's entry or end.
     pub(crate) fn call(at: At, options: u32) -> Self {
-        let code = number(libc::SIGTRAP) | if options & SYSGOOD == 0 { 0 } else { 0x80 };
-        Self::new(at, code, Info::Made(libc::SIGTRAP, code.cast_signed()))
+        let good = options & SYSGOOD != 0;
+        let code = number(libc::SIGTRAP) | if good { 0x80 } else { 0 };
+        let call = if good { AboutCall::Real } else { AboutCall::Hidden };
+        Self { call, ..Self::new(at, code, Info::Made(libc::SIGTRAP, code.cast_signed())) }
+    }
+
+    /// A stop at the end of execve(2), where the kernel knows of none.
+    pub(crate) fn end_of_execve(options: u32) -> Self {
+        let stop = Self::call(At::Event, options);
+        Self { call: if options & SYSGOOD == 0 { AboutCall::Hidden } else { AboutCall::End }, ..stop }
     }
 
     /// The trap after one instruction.

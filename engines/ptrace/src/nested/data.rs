@@ -160,7 +160,7 @@ impl Tracer<'_> {
                     into[16..24].copy_from_slice(&at.to_ne_bytes());
                 } else {
                     into[16..20].copy_from_slice(&pid.to_ne_bytes());
-                    into[20..24].copy_from_slice(&self.rules.identity.uid.to_ne_bytes());
+                    into[20..24].copy_from_slice(&self.uid_of(pid).to_ne_bytes());
                 }
             }
         }

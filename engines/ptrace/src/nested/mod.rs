@@ -23,6 +23,7 @@ use std::collections::HashMap;
 pub(crate) use bond::{Bond, Usage};
 use bond::{Exit, How};
 use coracle_intercept::{Abi, Call, errno::ESRCH};
+pub(crate) use requests::parent_of;
 pub(crate) use stops::Event;
 pub(crate) use waits::Wanted;
 
@@ -61,8 +62,12 @@ pub(crate) struct Side {
     pub(crate) parent: i32,
     /// It stays in a group-stop.
     pub(crate) listening: bool,
-    /// We interrupted it, and it has not stopped for that yet.
+    /// We interrupted it, or it is newborn, and it has not stopped for that yet.
     kicked: bool,
+    /// It stopped after we had; if it had stopped already when we did, it stops once more for it, at once.
+    answered: bool,
+    /// So it was at its last stop but one.
+    carried: bool,
     /// Its next wait sleeps without the kernel's help.
     park: bool,
     /// Its debugger.
@@ -72,13 +77,19 @@ pub(crate) struct Side {
 impl Side {
     /// Of a thread that `parent` made.
     pub(crate) fn of(parent: i32, bond: Option<Box<Bond>>) -> Self {
-        Self { parent, bond, ..Self::default() }
+        Self { parent, bond, kicked: true, ..Self::default() }
     }
 
     /// It stopped, for whatever reason: to the kernel that answers every interrupt before.
     pub(crate) fn stopped(&mut self) {
-        self.kicked = false;
+        self.carried = self.answered;
+        self.answered = std::mem::take(&mut self.kicked);
         self.listening = false;
+    }
+
+    /// Whether it may have stopped because we interrupted it.
+    fn is_ours(&self) -> bool {
+        self.answered || self.carried
     }
 
     /// It goes on, and its debugger did not see why it stopped.

@@ -4,7 +4,7 @@
 use std::fs;
 
 use coracle_intercept::{
-    Call, Errno,
+    Call, Errno, Ids,
     errno::{EIO, EPERM, ESRCH},
 };
 
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     request::{self, Gone, Resume, resume},
-    tracee::Doing,
+    tracee::{Doing, Tracee},
     tracer::{Place, Tracer},
 };
 
@@ -42,8 +42,8 @@ impl Tracer<'_> {
                     }
                     ask::INTERRUPT if !bond.seized => return Err(EIO),
                     ask::INTERRUPT => {
-                        kernel::order(ask::INTERRUPT, pid, 0, 0)?;
                         self.with_bond(pid, |bond| bond.interrupted = true);
+                        self.kick(pid);
                         return Ok(0);
                     }
                     _ => {}
@@ -116,7 +116,7 @@ impl Tracer<'_> {
         if target.id() == process || target.side.bond.is_some() || matches!(target.doing, Doing::WaitingForParent) {
             return Err(EPERM);
         }
-        if self.rules.identity.uid != 0 && !is_dumpable(pid) {
+        if !self.may_look_into(caller, target) {
             return Err(EPERM);
         }
         let (group, listening) = (target.id(), target.side.listening);
@@ -134,6 +134,22 @@ impl Tracer<'_> {
             self.kick(pid);
         }
         Ok(0)
+    }
+
+    /// Whether a thread may look into another's memory: `__ptrace_may_access` in the kernel, by the ids that guests believe
+    /// to have. Their root may.
+    fn may_look_into(&self, caller: i32, target: &Tracee) -> bool {
+        let Some(caller) = self.tracees.get(&caller) else { return false };
+        let (own, other) = (caller.person.borrow().credentials, target.person.borrow().credentials);
+        let all = |ids: Ids, id| [ids.real, ids.effective, ids.saved] == [id; 3];
+        own.user.effective == 0
+            || (target.process.borrow().dumpable && all(other.user, own.user.real) && all(other.group, own.group.real))
+    }
+
+    /// The user id that a thread believes to have, as signals and waits tell of it.
+    pub(super) fn uid_of(&self, thread: i32) -> u32 {
+        let tracee = self.tracees.get(&thread);
+        tracee.map_or(self.rules.identity.uid, |tracee| tracee.person.borrow().credentials.user.real)
     }
 
     /// Records a bond, and has all calls of its debugger stop from now on.
@@ -157,7 +173,9 @@ impl Tracer<'_> {
         if let Some(tracee) = self.tracees.get_mut(&thread)
             && !tracee.side.kicked
         {
-            tracee.side.kicked = kernel::order(ask::INTERRUPT, thread, 0, 0).is_ok();
+            let done = kernel::order(ask::INTERRUPT, thread, 0, 0).is_ok();
+            // From a group-stop it comes at once, and for no other reason.
+            tracee.side.kicked = done && !tracee.side.listening;
         }
     }
 
@@ -195,9 +213,7 @@ impl Tracer<'_> {
         while let Some(next) = self.with_bond(pid, |bond| bond.next.pop()).flatten() {
             let options = self.with_bond(pid, |bond| bond.options).unwrap_or(0);
             let stop = match (next, how) {
-                (Next::End, How::ToSyscall) => {
-                    Stop { call: super::bond::AboutCall::End, ..Stop::call(At::Event, options) }
-                }
+                (Next::End, How::ToSyscall) => Stop::end_of_execve(options),
                 (Next::End, How::Step) => Stop::step(),
                 (Next::End, _) => continue,
                 (Next::Trap, _) => Stop::signal(libc::SIGTRAP),
@@ -252,18 +268,10 @@ fn signal_of(data: u64) -> Result<i32, Errno> {
 }
 
 /// The real parent of a process.
-pub(super) fn parent_of(process: i32) -> Option<i32> {
+pub(crate) fn parent_of(process: i32) -> Option<i32> {
     let stat = fs::read(format!("/proc/{process}/stat")).ok()?;
     // The name, in parentheses, may hold anything; then come the state and the parent.
     let end = stat.iter().rposition(|byte| *byte == b')')?;
     let rest = std::str::from_utf8(stat.get(end + 1..)?).ok()?;
     rest.split_ascii_whitespace().nth(1)?.parse().ok()
-}
-
-/// Whether the process lets others of its user look at it: the kernel gives its `/proc` files to root otherwise.
-fn is_dumpable(thread: i32) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    // SAFETY: geteuid takes no argument and cannot fail.
-    let own = unsafe { libc::geteuid() };
-    fs::metadata(format!("/proc/{thread}/stat")).is_ok_and(|stat| stat.uid() == own)
 }

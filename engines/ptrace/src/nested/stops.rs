@@ -3,7 +3,7 @@
 use std::fs;
 
 use super::{
-    bond::{At, Bond, Info, Next, Stop, event, number},
+    bond::{AboutCall, At, Bond, How, Info, Next, Stop, event, number},
     kernel::{self, ROOM, ask},
     requests::parent_of,
 };
@@ -64,8 +64,8 @@ impl Tracer<'_> {
             return self.go_on(thread, 0);
         }
         let (process, tied) = (tracee.id(), tracee.side.bond.is_some());
-        if signal == libc::SIGCHLD && self.debuggers.include(process) {
-            self.sign_child_signal(thread, process);
+        if tied || (signal == libc::SIGCHLD && self.debuggers.include(process)) {
+            self.sign(thread, process, signal);
         }
         if tied {
             self.report(thread, Stop::new(At::Signal, number(signal), Info::Real), None);
@@ -74,19 +74,28 @@ impl Tracer<'_> {
         self.go_on(thread, signal)
     }
 
-    /// A SIGCHLD that we sent is to say what the kernel's would say.
-    fn sign_child_signal(&mut self, thread: i32, process: i32) {
-        let Some(debugger) = self.debuggers.by_process.get_mut(&process) else { return };
+    /// A signal that we sent is to say what the kernel's would say.
+    fn sign(&mut self, thread: i32, process: i32, signal: i32) {
+        const SI_KERNEL: i32 = 0x80;
         let mut info = [0; ROOM];
         if kernel::fill(ask::GETSIGINFO, thread, 0, &mut info).is_err() {
             return;
         }
         let field = |at: usize| i32::from_ne_bytes([info[at], info[at + 1], info[at + 2], info[at + 3]]);
-        if field(8) != libc::SI_USER || field(16) != std::process::id().cast_signed() {
+        let code = field(8);
+        if field(16) != std::process::id().cast_signed() || !matches!(code, libc::SI_USER | libc::SI_TKILL) {
             return;
         }
-        let Some((code, pid, status)) = debugger.note.take() else { return };
-        for (at, value) in [(8, code), (16, pid), (20, self.rules.identity.uid.cast_signed()), (24, status)] {
+        let uid = self.uid_of(thread);
+        let debugger = self.debuggers.by_process.get_mut(&process);
+        let debugger = debugger.filter(|_| signal == libc::SIGCHLD && code == libc::SI_USER);
+        let fields = match debugger.and_then(|debugger| debugger.note.take()) {
+            Some((code, pid, status)) => [(8, code), (16, pid), (20, uid.cast_signed()), (24, status)],
+            // What a debugger has sent is the kernel's.
+            None if code == libc::SI_TKILL => [(8, SI_KERNEL), (16, 0), (20, 0), (24, 0)],
+            None => return,
+        };
+        for (at, value) in fields {
             info[at..at + 4].copy_from_slice(&value.to_ne_bytes());
         }
         let _ = kernel::give(ask::SETSIGINFO, thread, 0, &info);
@@ -95,7 +104,7 @@ impl Tracer<'_> {
     /// A call of a tracee is being entered, as yet untouched; whether its debugger wants to see it first.
     pub(crate) fn shows_entry(&mut self, thread: i32) -> bool {
         let Some(bond) = self.tracees.get(&thread).and_then(|tracee| tracee.side.bond.as_deref()) else { return false };
-        if bond.how != super::bond::How::ToSyscall {
+        if bond.how != How::ToSyscall {
             return false;
         }
         let stop = Stop::call(At::Entry, bond.options);
@@ -105,7 +114,6 @@ impl Tracer<'_> {
 
     /// A call has ended, and the registers are the program's again.
     pub(crate) fn call_ended(&mut self, thread: i32) -> Result<(), Gone> {
-        use super::bond::How;
         match self.tracees.get(&thread).and_then(|tracee| tracee.side.bond.as_deref()) {
             Some(bond) if bond.how == How::ToSyscall => {
                 let stop = Stop::call(At::Exit, bond.options);
@@ -123,22 +131,32 @@ impl Tracer<'_> {
     /// A filter has caught a call: ours, or one of the guest's own for its debugger.
     pub(crate) fn caught(&mut self, thread: i32) -> Result<(), Gone> {
         let Some(tracee) = self.tracees.get_mut(&thread) else { return self.go_on(thread, 0) };
-        if tracee.inside {
-            // It was seen to when it was entered.
+        if matches!(tracee.doing, Doing::Loading(_)) {
+            // The loader's own calls, in the eyes of a filter of the guest's.
             return self.go_on(thread, 0);
         }
-        tracee.inside = !self.old_order;
+        let seen = tracee.inside;
+        tracee.inside |= !self.old_order;
         if let Some(bond) = &tracee.side.bond
             && bond.wants(event::SECCOMP)
+            && !matches!(tracee.doing, Doing::Executing(..))
         {
             let message = event_message_word(thread)?;
             if message != u64::from(super::FILTER_MARK) {
+                if let Doing::Call(held) = std::mem::replace(&mut tracee.doing, Doing::Nothing) {
+                    // It is translated anew when it goes on.
+                    if let Some(slot) = held.slot {
+                        self.window.release(slot);
+                    }
+                    set_registers(thread, &held.registers)?;
+                }
                 let stop = Stop { at: At::Filter, ..Stop::event(event::SECCOMP) };
                 self.report(thread, stop, Some(message));
                 return Ok(());
             }
         }
-        self.entered(thread, Place::Filter)
+        // What every call's stop was for, was seen to when it was entered.
+        if seen { self.go_on(thread, 0) } else { self.entered(thread, Place::Filter) }
     }
 
     /// An event that means nothing to us.
@@ -175,7 +193,8 @@ impl Tracer<'_> {
             } else {
                 Stop::new(At::Group, number(signal), Info::None)
             }
-        } else if bond.seized && (bond.interrupted || bond.how == super::bond::How::Listen) {
+        } else if bond.seized && (bond.interrupted || bond.how == How::Listen || !tracee.side.is_ours()) {
+            // Its debugger interrupted it, or it was continued.
             Stop::new(At::Event, code, whole)
         } else {
             // We interrupted it.
@@ -230,7 +249,7 @@ impl Tracer<'_> {
         for signal in deferred {
             kernel::send(process, process, signal);
         }
-        let stop = Stop { call: super::bond::AboutCall::Real, ..Stop::event(event::EXEC) };
+        let stop = Stop { call: AboutCall::Real, ..Stop::event(event::EXEC) };
         if told {
             self.report(process, stop, Some(former));
             return Ok(());

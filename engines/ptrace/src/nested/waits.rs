@@ -130,9 +130,7 @@ impl Tracer<'_> {
             self.answer(thread, now, call, answer, place)?;
             return Ok(true);
         }
-        if !self.has_any(thread, process, &wanted) {
-            return Ok(false);
-        }
+        // Even if it waits for no tracee yet: a child may become one.
         let mut made = call;
         if park && let Some(tracee) = self.tracees.get(&thread) {
             const WAIT_PRIVATE: u64 = 128;
@@ -275,7 +273,7 @@ impl Tracer<'_> {
             Tells::Info(0) => Ok(0),
             Tells::Info(at) => {
                 let (code, value) = code_of(status);
-                let uid = self.rules.identity.uid.cast_signed();
+                let uid = self.uid_of(thread).cast_signed();
                 let start = if abi == Abi::X86_64 { 16 } else { 12 };
                 let mut info = [0_u8; 28];
                 let fields = [(0, libc::SIGCHLD), (8, code), (start, thread), (start + 4, uid), (start + 8, value)];
