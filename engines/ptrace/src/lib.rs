@@ -95,10 +95,8 @@ impl Engine for Ptrace {
     }
 
     fn notes(&self, _host: &Host, _request: &Request) -> Vec<String> {
-        if probe::has_filter() {
-            return Vec::new();
-        }
-        vec!["this kernel has no seccomp filters, so every call is stopped (P2), which is slower".to_owned()]
+        let Some(error) = probe::filter_refusal() else { return Vec::new() };
+        vec![format!("no seccomp filter can be had here ({error}), so every call is stopped (P2), which is slower")]
     }
 
     fn run(&self, spec: &LaunchSpec) -> Result<Ended, RunError> {

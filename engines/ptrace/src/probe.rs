@@ -46,12 +46,18 @@ pub(crate) fn probe() -> Result<Allowed, Refusal> {
     }
 }
 
-/// Whether the kernel knows seccomp filters.
+/// Whether filters can be had.
 pub(crate) fn has_filter() -> bool {
+    filter_refusal().is_none()
+}
+
+/// What is said where filters cannot be had: the kernel does not know them, or a sandbox around us keeps them from us.
+pub(crate) fn filter_refusal() -> Option<io::Error> {
     // SAFETY: a null program is refused with EFAULT by a kernel that knows filters, before anything changes.
     let done =
         unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, std::ptr::null::<libc::sock_fprog>()) };
-    done == -1 && io::Error::last_os_error().raw_os_error() == Some(libc::EFAULT)
+    let error = io::Error::last_os_error();
+    (done != -1 || error.raw_os_error() != Some(libc::EFAULT)).then_some(error)
 }
 
 fn explain(error: io::Error) -> Refusal {

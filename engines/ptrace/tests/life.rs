@@ -10,7 +10,8 @@ use std::{
 };
 
 use common::*;
-use coracle_api::Ended;
+use coracle_api::{Ended, Engine, Host, Request};
+use coracle_ptrace::Ptrace;
 
 /// Sends a signal to a process that is not waited for yet, or was never ours.
 fn kill(process: i32, signal: i32) {
@@ -150,4 +151,42 @@ fn more_calls_that_block_than_there_are_slots() {
         spec.binds.push(bind(dir.path(), "/v", false));
         assert_eq!(run(&spec), Output { text: "others go on\nall\n".to_owned(), ended: Ended::Exited(0) });
     }
+}
+
+/// Keeps seccomp filters from this process and its children, as a sandbox does that knows nothing of us.
+fn refuse_filters() {
+    let step = |code: u16, jt: u8, jf: u8, k: u32| libc::sock_filter { code, jt, jf, k };
+    // prctl(PR_SET_SECCOMP) and seccomp(2): EPERM.
+    let code = [
+        step(0x20, 0, 0, 0),
+        step(0x15, 4, 0, 317),
+        step(0x15, 0, 2, 157),
+        step(0x20, 0, 0, 16),
+        step(0x15, 1, 0, 22),
+        step(0x06, 0, 0, libc::SECCOMP_RET_ALLOW),
+        step(0x06, 0, 0, libc::SECCOMP_RET_ERRNO | 1),
+    ];
+    let program = libc::sock_fprog { len: 7, filter: code.as_ptr().cast_mut() };
+    // SAFETY: the program outlives the call that reads it.
+    let done = unsafe {
+        libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+            && libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) == 0
+    };
+    assert!(done, "the sandbox");
+}
+
+#[test]
+fn where_filters_are_refused_every_call_stops() {
+    let Some(tree) = alpine() else { return };
+    let mut spec = spec(tree, &["sh", "-c", "grep Seccomp: /proc/self/status; cat /etc/alpine-release"]);
+    spec.variant = Some("P1".to_owned());
+    let (front, mut output) = start_after(&spec, || {
+        refuse_filters();
+        let notes = Ptrace.notes(&Host::read(None), &Request::default());
+        let told = notes.first().is_some_and(|note| note.contains("Operation not permitted") && note.contains("P2"));
+        assert!(told, "{notes:?}");
+    });
+    let mut text = String::new();
+    output.read_to_string(&mut text).expect("its output");
+    assert_eq!((text.as_str(), wait(front)), ("Seccomp:\t2\n3.20.3\n", Ok(Ended::Exited(0))));
 }

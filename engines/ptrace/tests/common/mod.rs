@@ -109,6 +109,11 @@ pub(crate) const ENGINE_FAILED: i32 = 125;
 
 /// Starts a run in a process of its own: its id, and where both of its streams can be read.
 pub(crate) fn start(spec: &LaunchSpec) -> (i32, fs::File) {
+    start_after(spec, || {})
+}
+
+/// As [`start`]; `before` runs in the run's process.
+pub(crate) fn start_after(spec: &LaunchSpec, before: impl FnOnce()) -> (i32, fs::File) {
     let (read, write) = pipe().expect("pipe");
     // SAFETY: the child has one thread, this one; of what other threads held locked it uses the allocator at most, which
     // the C library makes usable after fork.
@@ -131,6 +136,7 @@ pub(crate) fn start(spec: &LaunchSpec) -> (i32, fs::File) {
                 // SAFETY: the signal's disposition alone.
                 unsafe { libc::signal(signal, libc::SIG_DFL) };
             }
+            before();
             let status = match Ptrace.run(spec) {
                 Ok(ended) => i32::from(coracle_api::signals::die_as(ended)),
                 Err(error) => {
