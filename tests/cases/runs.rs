@@ -45,6 +45,11 @@ fn options_end_at_the_image_and_every_argument_arrives() {
     let printed = world.sandbox.coracle(["run", "base", "printf", "<%s>", "", "-x", "--rm", "--", "a b"]);
     assert_eq!(printed.ok(), "<><-x><--rm><--><a b>");
     world.sandbox.coracle(["run", "-i", "--", "base", "true"]).ok();
+    // A name that happens to begin the container's id is a name all the same.
+    let id = world.sandbox.coracle(["ps", "--no-trunc", "--format", "{{.ID}}"]).ok().to_owned();
+    world.sandbox.coracle(["name", "base", &id[..2]]).ok();
+    world.sandbox.coracle(["run", &id[..2], "true"]).ok();
+    world.sandbox.coracle(["run", &id[..12], "true"]).ok();
     world.sandbox.coracle(["run", "--nosuch", "base", "true"]).fails_with(&["--nosuch"]).code_is(125);
     world.sandbox.coracle(["run"]).code_is(125);
 }
@@ -150,6 +155,25 @@ fn what_is_shown_by_default_and_what_is_not() {
     world.says(&["--bindhome"], &format!("touch {home}/here && ls {home}"), "here");
     world.says(&["--device", "/dev/null:/dev-null"], "echo x > /dev-null; test -c /dev-null && echo device", "device");
     world.run(&["--device=example.com/x=none"], "true").fails_with(&["example.com/x=none"]);
+}
+
+#[test]
+fn devices_are_shown_by_their_names_of_cdi() {
+    let Some(mut world) = World::new() else { return };
+    let dir = world.sandbox.make_dir("cdi");
+    let specification = "cdiVersion: 0.6.0\nkind: example.com/boat\ndevices:\n- name: a\n  containerEdits:\n    \
+                         deviceNodes:\n    - {path: /boat, hostPath: /dev/null}\n    env: [BOAT=afloat]\n";
+    fs::write(dir.join("boat.yaml"), specification).unwrap();
+    world.sandbox.set("CORACLE_CDI", &dir);
+    for mode in ["R1", "P1"] {
+        let mode = format!("--execmode={mode}");
+        world.says(
+            &[&mode, "--device=example.com/boat=a"],
+            "echo $BOAT; echo x > /boat; test -c /boat && echo node",
+            "afloat\nnode",
+        );
+    }
+    world.run(&["--gpus=all"], "true").fails_with(&["NVIDIA"]);
 }
 
 #[test]

@@ -1,3 +1,5 @@
+//! Nodes made by hand: a driver, its files and specifications, and what of them a guest is shown.
+
 use std::os::unix::fs::symlink;
 
 use super::*;

@@ -78,7 +78,11 @@ pub(super) fn run(mut args: RunArgs, quiet: bool) -> anyhow::Result<u8> {
 fn existing(store: &Store, what: &OsString) -> anyhow::Result<Option<Container>> {
     let Some(name) = what.to_str() else { return Ok(None) };
     match store.containers().resolve(name) {
-        Ok(container) if container.id().starts_with(name) && name.len() < SHORT => Ok(None),
+        Ok(container) if container.id().starts_with(name) && name.len() < SHORT => {
+            let names = store.containers().names()?;
+            let named = names.get(container.id()).is_some_and(|names| names.iter().any(|one| one == name));
+            Ok(named.then_some(container))
+        }
         Ok(container) => Ok(Some(container)),
         Err(ContainerError::NoSuch { .. } | ContainerError::Ambiguous { .. }) => Ok(None),
         Err(error) => Err(error.into()),
