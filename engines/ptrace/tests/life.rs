@@ -190,3 +190,19 @@ fn where_filters_are_refused_every_call_stops() {
     output.read_to_string(&mut text).expect("its output");
     assert_eq!((text.as_str(), wait(front)), ("Seccomp:\t2\n3.20.3\n", Ok(Ended::Exited(0))));
 }
+
+#[test]
+fn thousands_of_processes() {
+    if harness::skip::unless_slow() {
+        return;
+    }
+    let script = "f() { ls /proc/$PPID/fd | wc -l; sed -n 's/VmRSS:[^0-9]*\\([0-9]*\\).*/\\1/p' /proc/$PPID/status; }; \
+                  w() { i=0; while [ $i -lt $1 ]; do /bin/true; i=$((i+1)); done; }; \
+                  b() { i=0; while [ $i -lt $1 ]; do sleep $2 & i=$((i+1)); done; wait; }; \
+                  w 50; b 2000 10; f; w 10000; b 2000 10; f";
+    let Some(output) = sh_either(script) else { return };
+    let numbers: Vec<u64> = output.text.lines().map(|line| line.trim().parse().expect(&output.text)).collect();
+    let [files, memory, files_later, memory_later] = numbers[..] else { panic!("{}", output.text) };
+    assert_eq!(files, files_later, "descriptors");
+    assert!(memory_later < memory + 2048, "{memory} KiB, then {memory_later} KiB");
+}
