@@ -97,7 +97,7 @@ fn prepare() -> Prepared {
     // Everything is the user's own, as it is in an unpacked tree.
     let owner = format!("{}:{}", user::ordinary().uid, user::ordinary().gid);
     assert!(Command::new("chown").args(["-hR", &owner]).arg(&root).status().unwrap().success());
-    let native = names.into_iter().map(|name| (name.clone(), lines(natively(&sandbox, &root, &name)))).collect();
+    let native = names.into_iter().map(|name| (name.clone(), lines(natively(&sandbox, &root, &name, &[])))).collect();
     let bundle = sandbox.work("probes.run");
     let source = format!("rootfs:{}", root.display());
     sandbox.run(coracle(), ["build", &source, "--cmd", r#"["/probes/exec"]"#, "-o", bundle.to_str().unwrap()]).ok();
@@ -166,19 +166,22 @@ pub(crate) fn has_other_word() -> bool {
 }
 
 /// A probe in a chroot of the tree, read-only but for /work, in a mount namespace of its own.
-fn natively(sandbox: &Sandbox, root: &Path, name: &str) -> Command {
+fn natively(sandbox: &Sandbox, root: &Path, name: &str, args: &[&str]) -> Command {
     let script = r#"
         set -e
         mount --bind "$0" "$0" && mount -o remount,bind,ro "$0"
         mount --rbind /proc "$0/proc" && mount --rbind /dev "$0/dev" && mount --bind "$1" "$0/work"
         cd "$0"
-        exec chroot --userspec="$2" --groups= "$0" "/$3"
+        user=$2 probe=$3
+        shift 3
+        exec chroot --userspec="$user" --groups= "$0" "/$probe" "$@"
     "#;
     let user = user::ordinary();
     let mut command = Command::new("unshare");
     command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
-    command.args(["--mount", "sh", "-c", script]).arg(root).arg(fresh(sandbox, &place("native", name)));
-    command.args([&format!("{}:{}", user.uid, user.gid), name]);
+    command.args(["--mount", "sh", "-c", script]).arg(root);
+    command.arg(fresh(sandbox, &place(&format!("native{}", args.concat()), name)));
+    command.args([&format!("{}:{}", user.uid, user.gid), name]).args(args);
     command
 }
 
@@ -279,4 +282,25 @@ fn the_tracer_answers_as_the_kernel_does() {
 #[test]
 fn so_does_one_that_stops_every_call() {
     compare("ptrace", "P2");
+}
+
+#[test]
+fn many_random_calls_under_the_tracer() {
+    if skip::unless_slow() {
+        return;
+    }
+    let Some(Prepared { sandbox, bundle, .. }) = prepared() else { return };
+    for first in (1000..3000).step_by(100) {
+        let (name, first) = ("probes/random", first.to_string());
+        let expected = lines(natively(sandbox, &sandbox.work("tree"), name, &[&first, "10"]));
+        let work = fresh(sandbox, &place(&format!("P1-{first}"), name));
+        let mut command = sandbox.command(bundle);
+        command.args(["--coracle-engine=P1", "--coracle-workdir=/"]);
+        command.arg(format!("--coracle-volume={}:/work", work.display())).args([&format!("/{name}"), &first, "10"]);
+        let seen = lines(command);
+        assert_eq!(expected.len(), seen.len(), "seeds from {first}");
+        for (number, (expected, seen)) in expected.iter().zip(&seen).enumerate() {
+            assert_eq!(expected, seen, "seeds from {first}, line {number}");
+        }
+    }
 }

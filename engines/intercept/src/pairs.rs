@@ -35,7 +35,7 @@ impl Seen {
         let own_process = place.host.to_bytes().starts_with(b"/proc/");
         Self {
             home: Home::of(rules, place),
-            bind: if is_link { place.behind } else { Some(place.bind) },
+            bind: if is_link { place.behind } else { Some(place.behind.unwrap_or(place.bind)) },
             ending: place.ending,
             mounted: is_mounted(rules, place),
             mount_point: place.mount_point,

@@ -28,7 +28,7 @@ impl Home {
     /// Of the last component of a path in `Last::Parent`.
     pub(crate) fn of(rules: &Rules<'_>, place: &Resolved<'_>) -> Self {
         if !place.mount_point || place.ending != Ending::Name {
-            return Self { bind: place.bind, read_only: place.read_only };
+            return Self { bind: place.behind.unwrap_or(place.bind), read_only: place.read_only };
         }
         let slash = place.guest.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
         let bind = rules.view.mount_of(&place.guest[..slash]);

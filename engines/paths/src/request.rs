@@ -136,7 +136,8 @@ pub struct Resolved<'b> {
     pub guest: &'b [u8],
     /// Which of the view's binds it lies in; `None` is the tree.
     pub bind: Option<usize>,
-    /// Which bind the file lies in that a `/proc` link leads to, where the kernel is to follow it and that is known.
+    /// Which bind the file, or the removed directory, lies in that a `/proc` link leads to, where the kernel is to follow it
+    /// and that is known.
     pub behind: Option<Option<usize>>,
     /// Writes there answer `EROFS`. (The kernel still says `EEXIST`, `ENOENT`… first where it would.)
     pub read_only: bool,

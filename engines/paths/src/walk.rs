@@ -7,6 +7,9 @@
 //! - Errors of everything but the last component are found here; what the last one answers, the system call itself says.
 //!   So the host path ends as the guest's did: in `/`, `/.` or `/..` where that matters.
 //! - The walk never leaves the view: an answer lies below the tree or a bind, or is a `/proc` link that the kernel jumps.
+//! - What it costs, for five components without a link below a root of four (one machine, one run, `examples/measure`): 5.6 µs
+//!   by a readlink per component, 2.4 µs where [`Host::meets_link`] answers, 0.2 µs by a table; openat2(RESOLVE_IN_ROOT) with
+//!   readlink of its descriptor takes 5.7 µs and would have to be told of binds, so it is not used.
 //! - No allocation, no recursion; stack under 1 KiB beside the caller's [`Buffers`].
 
 mod bounds;
@@ -426,6 +429,7 @@ impl<'b, H: Host> Walk<'_, 'b, H> {
             };
             if stays {
                 // The kernel has the directory, and the last word.
+                let gone = self.view.holder(trim(&self.at.link[..len])).0;
                 let Buffers { host, pending, .. } = &mut *self.at;
                 let text = if name == 0 { b"." } else { pending.as_bytes() };
                 if base {
@@ -433,7 +437,7 @@ impl<'b, H: Host> Walk<'_, 'b, H> {
                 } else {
                     host.push(text)?
                 }
-                return Ok(Some(End { at_base: base, ..End::new(b"", Found::Unknown) }));
+                return Ok(Some(End { at_base: base, behind: Some(gone), ..End::new(b"", Found::Unknown) }));
             }
             self.at.pending.advance(next);
             if name == 2 {
