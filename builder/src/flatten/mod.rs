@@ -47,6 +47,9 @@ pub struct Options {
     pub limits: Limits,
     /// Directory for the temporary file, which has no name there and is as long as the files of all compressed layers.
     pub spool: PathBuf,
+    /// Put each file of a compressed layer into a file of its own in that directory instead, for [`Data::Own`]: whoever
+    /// writes the tree there renames them into place, and removes the rest.
+    pub apart: bool,
     /// Processor cores to use.
     pub threads: NonZero<usize>,
 }
@@ -90,8 +93,8 @@ fn flatten_layers(layers: &[Layer], options: &Options) -> Result<Tree, FlattenEr
             ..options.limits
         });
         let mut wanted = |number: usize, _: &Member| files.contains_key(&number);
-        let members = scan::scan(&layers[number], &meter, &options.spool, false, &mut wanted)
-            .map_err(|why| failed(number, why))?;
+        let members =
+            scan::scan(&layers[number], &meter, options, false, &mut wanted).map_err(|why| failed(number, why))?;
         for (at, member) in members.into_iter().enumerate() {
             if let (Some(id), MemberKind::File { size, data: Some(data) }) = (files.get(&at), member.kind) {
                 tree.inode_mut(*id).kind = InodeKind::File { size, data };
@@ -118,7 +121,7 @@ fn scan_all(layers: &[Layer], options: &Options, meter: &Meter) -> Result<Vec<Ve
                 matches!(member.kind, MemberKind::File { .. })
                     && !hidden.read().expect("no holder panics").hides(number, &member.path)
             };
-            let result = scan::scan(&layers[number], meter, &options.spool, true, &mut wanted);
+            let result = scan::scan(&layers[number], meter, options, true, &mut wanted);
             match &result {
                 Ok(members) if number > 0 => hidden.write().expect("no holder panics").add(number, members),
                 Ok(_) => {}

@@ -3,13 +3,21 @@
 //! An uncompressed layer keeps its bytes where they are, in the blob. Others go to a spool: a temporary file without a
 //! name, so that nothing is left behind whatever happens.
 
-use std::{fs::File, os::unix::fs::FileExt as _, path::Path, sync::Arc};
+use std::{
+    fs::File,
+    os::unix::fs::{FileExt as _, OpenOptionsExt as _},
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use super::{
-    Data,
+    Data, Options,
     error::LayerError,
     limits::Meter,
-    members::{Body, Member, MemberKind, Members},
+    members::{Body, Member, MemberKind, Members, Segment},
     stream::Stream,
 };
 use crate::source::{Compression, Layer};
@@ -22,7 +30,7 @@ const WRITE: usize = 1 << 20;
 pub(crate) fn scan(
     layer: &Layer,
     meter: &Meter,
-    spool: &Path,
+    options: &Options,
     check: bool,
     wanted: &mut dyn FnMut(usize, &Member) -> bool,
 ) -> Result<Vec<Member>, LayerError> {
@@ -35,7 +43,7 @@ pub(crate) fn scan(
         }
         _ => None,
     };
-    let mut spool = Spool::new(spool);
+    let mut spool = Spool::new(&options.spool);
     let mut members = Members::new(stream, meter);
     let mut found = Vec::new();
     while let Some(mut member) = members.next()? {
@@ -49,6 +57,7 @@ pub(crate) fn scan(
                     (Some(file), None) => {
                         Data::Slice { file: Arc::clone(file), offset: layer.blob.offset + body.offset }
                     }
+                    _ if options.apart => keep_apart(&options.spool, *size, &body, &mut members)?,
                     _ => spool.keep(*size, &body, &mut members)?,
                 });
             }
@@ -66,6 +75,33 @@ pub(crate) fn scan(
         return Err(LayerError::DiffId { found, expected: expected.clone() });
     }
     Ok(found)
+}
+
+/// Puts the current member's bytes into a file of their own.
+fn keep_apart<R: std::io::BufRead>(
+    directory: &Path,
+    size: u64,
+    body: &Body,
+    members: &mut Members<'_, R>,
+) -> Result<Data, LayerError> {
+    // One directory belongs to one process; several layers are read at once.
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let path = directory.join(NEXT.fetch_add(1, Ordering::Relaxed).to_string());
+    let file = File::options().write(true).create_new(true).mode(0o600).open(&path).map_err(LayerError::Spool)?;
+    let mut at = 0;
+    let whole = [Segment { offset: 0, len: body.stored }];
+    for segment in body.segments.as_deref().unwrap_or(&whole) {
+        at = segment.offset;
+        members.take(segment.len, &mut |piece| {
+            file.write_all_at(piece, at).map_err(LayerError::Spool)?;
+            at += piece.len() as u64;
+            Ok(())
+        })?;
+    }
+    if at != size {
+        file.set_len(size).map_err(LayerError::Spool)?;
+    }
+    Ok(Data::Own(path))
 }
 
 /// A temporary file that takes files one behind the other.

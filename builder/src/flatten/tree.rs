@@ -68,6 +68,8 @@ pub enum Data {
     Bytes(Arc<[u8]>),
     /// A whole file of the host.
     Host(PathBuf),
+    /// A whole file that was made for this tree alone, and may be renamed away.
+    Own(PathBuf),
     /// A run of bytes in an open file (a spool, or an uncompressed layer), read with pread(2).
     Slice {
         /// The file.
@@ -90,7 +92,7 @@ impl Data {
                 buffer.copy_from_slice(from);
                 Ok(())
             }
-            Self::Host(path) => File::open(path)?.read_exact_at(buffer, at),
+            Self::Host(path) | Self::Own(path) => File::open(path)?.read_exact_at(buffer, at),
             Self::Slice { file, offset } => file.read_exact_at(buffer, offset + at),
         }
     }
@@ -101,7 +103,7 @@ impl Data {
         match self {
             Self::Bytes(_) => "memory".to_owned(),
             Self::Host(path) => path.display().to_string(),
-            Self::Slice { .. } => "its layer".to_owned(),
+            Self::Own(_) | Self::Slice { .. } => "its layer".to_owned(),
         }
     }
 }

@@ -152,6 +152,7 @@ impl Layout {
             limits: Limits::default(),
             spool: self.directory.path().into(),
             threads: NonZero::new(2).expect("not zero"),
+            apart: false,
         };
         let tree: Tree = flatten(Content::Layers(layers.collect()), &options)?;
         Ok(crate::facts_of_tree(&tree))

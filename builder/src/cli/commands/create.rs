@@ -65,8 +65,8 @@ pub(super) fn make(
         other => other.to_string(),
     };
     let fetched = resolve(&spec, &options)?;
-    // Spooled beside the tree: there is room for it where there is room for that, and it is gone with a killed command.
-    let flatten = flatten::Options { limits, spool: draft.directory().to_owned(), threads };
+    // Files are written once, beside the tree, and renamed into it.
+    let flatten = flatten::Options { limits, spool: draft.apart()?, threads, apart: true };
     let tree = flatten::flatten(fetched.content, &flatten)?;
     drop(fetched.spools);
     let notes = fill(&draft, &tree, threads)?;

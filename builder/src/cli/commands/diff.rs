@@ -23,7 +23,8 @@ pub(super) fn run(args: &DiffArgs, quiet: bool) -> anyhow::Result<()> {
     let using = store.use_blobs()?;
     let layers = load::stored(&store, manifest, &settings.image)
         .with_context(|| format!("cannot compare container {} with its image", args.container))?;
-    let flatten = flatten::Options { limits: Limits::default(), spool: options.scratch, threads: options.threads };
+    let flatten =
+        flatten::Options { limits: Limits::default(), spool: options.scratch, threads: options.threads, apart: false };
     let image = flatten::flatten(layers, &flatten)?;
     drop(using);
     let _lease = container.lease();

@@ -34,7 +34,8 @@ pub(super) fn load(plan: &BuildPlan, quiet: bool) -> anyhow::Result<Ready> {
     };
     let mut config = image.config;
     let defaults = changes::apply(&plan.changes, &mut config, image.defaults, |name| std::env::var(name).ok())?;
-    let flatten = flatten::Options { limits: plan.limits, spool: options.scratch, threads: plan.pack.jobs };
+    let flatten =
+        flatten::Options { limits: plan.limits, spool: options.scratch, threads: plan.pack.jobs, apart: false };
     let mut tree = flatten::flatten(image.content, &flatten)?;
     // The content may have pointed into these until now.
     drop(image.spools);

@@ -37,7 +37,7 @@ pub(super) fn run(args: ImportArgs, quiet: bool) -> anyhow::Result<()> {
             ..Settings::default()
         };
         let threads = options.threads;
-        let flatten = flatten::Options { limits, spool: draft.directory().to_owned(), threads };
+        let flatten = flatten::Options { limits, spool: draft.apart()?, threads, apart: true };
         let mut tree = flatten::flatten(image.content, &flatten)?;
         drop(image.spools);
         if args.clone {

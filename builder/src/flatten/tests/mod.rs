@@ -76,7 +76,12 @@ impl Tar {
 }
 
 fn options(directory: &TempDir) -> Options {
-    Options { limits: Limits::default(), spool: directory.path().into(), threads: NonZero::new(2).expect("not zero") }
+    Options {
+        limits: Limits::default(),
+        spool: directory.path().into(),
+        threads: NonZero::new(2).expect("not zero"),
+        apart: false,
+    }
 }
 
 /// Flattens tars, every other one compressed.

@@ -236,6 +236,16 @@ impl Draft<'_> {
         self.directory.join(ROOT)
     }
 
+    /// A directory beside the tree for what is to be renamed into it; what is left in it goes when it is made.
+    ///
+    /// # Errors
+    /// [`ContainerError::File`].
+    pub fn apart(&self) -> Result<PathBuf, ContainerError> {
+        let path = self.directory.join("apart");
+        make_directory(&path).map_err(ContainerError::file("make", &path))?;
+        Ok(path)
+    }
+
     /// Makes it a container, under a name if one is given.
     ///
     /// # Errors
@@ -245,6 +255,7 @@ impl Draft<'_> {
         if settings.created == 0 {
             settings.created = super::now();
         }
+        remove_tree(&self.directory.join("apart"))?;
         let path = self.directory.join("container.json");
         let json = serde_json::to_vec_pretty(&settings).unwrap_or_default();
         replace(&path, &json, 0o600).map_err(ContainerError::file("write", &path))?;

@@ -23,7 +23,7 @@ use std::{
 use coracle_format::{Time, Xattr};
 use nix::{
     errno::Errno,
-    fcntl::{AtFlags, OFlag, openat},
+    fcntl::{AT_FDCWD, AtFlags, OFlag, openat, renameat},
     sys::{
         stat::{FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmodat, futimens, mkdirat, mknodat, utimensat},
         time::TimeSpec,
@@ -233,6 +233,11 @@ impl Work<'_> {
 
     fn file(&self, path: &[u8], inode: &Inode, buffer: &mut [u8]) -> Result<u64, UnpackError> {
         let InodeKind::File { size, data } = &inode.kind else { return Ok(0) };
+        if let Data::Own(from) = data
+            && self.take_over(from, path, inode)?
+        {
+            return Ok(*size);
+        }
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let mode = Mode::S_IRUSR | Mode::S_IWUSR;
         let file = File::from(self.at("create", path, |base, path| openat(base, path, flags, mode))?);
@@ -240,6 +245,18 @@ impl Work<'_> {
         copy(data, *size, &file, buffer).map_err(failed("write"))?;
         self.finish_open(file.as_fd(), inode).map_err(|errno| self.failed("set the mode of", path, errno.into()))?;
         Ok(*size)
+    }
+
+    /// Renames a file of our own into place; false if it must be copied.
+    fn take_over(&self, from: &Path, path: &[u8], inode: &Inode) -> Result<bool, UnpackError> {
+        let failed = |action| move |errno: Errno| self.failed(action, path, errno.into());
+        let flags = OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let file = nix::fcntl::open(from, flags, Mode::empty()).map_err(failed("open the bytes of"))?;
+        self.finish_open(file.as_fd(), inode).map_err(failed("set the mode of"))?;
+        self.at("rename", path, |base, path| match renameat(AT_FDCWD, from, base, path) {
+            Err(Errno::EXDEV) => Ok(false),
+            renamed => renamed.map(|()| true),
+        })
     }
 
     /// Owner, mode, attributes and time of an open file.
@@ -269,11 +286,12 @@ impl Work<'_> {
         if linked {
             return Ok(());
         }
-        let id = self.tree.paths.get(from).copied();
-        match id.map(|id| self.tree.inode(id)) {
-            Some(inode) => self.file(to, inode, &mut vec![0; COPY]).map(|_| ()),
-            None => Ok(()),
-        }
+        let Some(inode) = self.tree.get(from) else { return Ok(()) };
+        let InodeKind::File { size, .. } = inode.kind else { return Ok(()) };
+        // Its bytes may be nowhere else any more.
+        let data = Data::Host(self.root.join(std::ffi::OsStr::from_bytes(from)));
+        let copy = Inode { kind: InodeKind::File { size, data }, ..inode.clone() };
+        self.file(to, &copy, &mut vec![0; COPY]).map(|_| ())
     }
 
     /// What is neither file nor directory.
@@ -349,7 +367,7 @@ impl Inode {
 fn copy(data: &Data, size: u64, to: &File, buffer: &mut [u8]) -> io::Result<()> {
     use std::os::unix::fs::FileExt as _;
     let host = match data {
-        Data::Host(path) => Some(File::open(path)?),
+        Data::Host(path) | Data::Own(path) => Some(File::open(path)?),
         _ => None,
     };
     let mut at = 0;
