@@ -4,18 +4,22 @@
 //! alone and finds it half full copies it to one of twice the size, and renames that into its place.
 
 use std::{
+    ffi::OsStr,
     fs::{self, File, OpenOptions},
     io,
     os::{
         fd::{AsRawFd, OwnedFd},
-        unix::fs::{MetadataExt, OpenOptionsExt},
+        unix::{
+            ffi::OsStrExt,
+            fs::{MetadataExt, OpenOptionsExt},
+        },
     },
     path::{Path, PathBuf},
     slice,
     sync::atomic::AtomicU64,
 };
 
-use coracle_intercept::ledger::{CAPACITY_DEFAULT, Ledger, Unusable, bytes_for};
+use coracle_intercept::ledger::{CAPACITY_DEFAULT, Inode, Ledger, Unusable, bytes_for};
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::window::memory_file;
@@ -41,13 +45,14 @@ impl Mapped {
         Ok(mapped)
     }
 
-    /// The ledger in the file `path`, which is made if there is none.
-    pub(crate) fn of_file(path: &Path, home: u64) -> io::Result<Self> {
+    /// The ledger in the file `path`, of the tree `root`. If there is none it is made, and filled with what the file
+    /// [`OWNERS`] beside it says, if that is there.
+    pub(crate) fn of_file(path: &Path, root: &Path, home: u64) -> io::Result<Self> {
         loop {
             let file = match OpenOptions::new().read(true).write(true).open(path) {
                 Ok(file) => file,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    make(path, CAPACITY_DEFAULT, home, |_| Ok(()), false)?;
+                    make(path, CAPACITY_DEFAULT, home, |new| fill(new, &path.with_file_name(OWNERS), root), false)?;
                     continue;
                 }
                 Err(error) => return Err(error),
@@ -140,6 +145,59 @@ fn make(
     done
 }
 
+/// What the image says of its files, beside a container's ledger: `MODE UID GID MAJOR:MINOR PATH` and a NUL for each file
+/// that is not root's or has another mode than on disk; the mode in octal and with the file's type, the path below the root.
+const OWNERS: &str = "owners";
+
+/// Records what the image says. A file that is not there any more, or is of another kind, is somebody else's.
+fn fill(ledger: &Ledger<'_>, owners: &Path, root: &Path) -> io::Result<()> {
+    let text = match fs::read(owners) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        text => text?,
+    };
+    let full = |_| io::Error::from(io::ErrorKind::StorageFull);
+    for record in text.split(|byte| *byte == 0).filter(|record| !record.is_empty()) {
+        let damaged = || io::Error::new(io::ErrorKind::InvalidData, "the list of owners beside it is damaged");
+        let said = Said::read(record).ok_or_else(damaged)?;
+        let Ok(file) = root.join(said.path).symlink_metadata() else { continue };
+        let inode = Inode { device: file.dev(), number: file.ino() };
+        let kind = |mode: u32| mode & libc::S_IFMT;
+        let mode = u16::try_from(said.mode).map_err(|_| damaged())?;
+        if matches!(kind(said.mode), libc::S_IFCHR | libc::S_IFBLK) && file.is_file() {
+            ledger.set_device(inode, mode, said.device).map_err(full)?;
+        } else if kind(said.mode) != kind(file.mode()) {
+            continue;
+        } else if said.mode != file.mode() && !file.is_symlink() {
+            ledger.set_mode(inode, Some(mode)).map_err(full)?;
+        }
+        ledger.set_owner(inode, said.uid, said.gid).map_err(full)?;
+    }
+    Ok(())
+}
+
+/// One record of [`OWNERS`].
+struct Said<'t> {
+    mode: u32,
+    uid: u32,
+    gid: u32,
+    /// In the kernel's 32-bit form.
+    device: u32,
+    path: &'t Path,
+}
+
+impl<'t> Said<'t> {
+    fn read(record: &'t [u8]) -> Option<Self> {
+        let mut fields = record.splitn(5, |byte| *byte == b' ');
+        let mut text = || std::str::from_utf8(fields.next()?).ok();
+        let mode = u32::from_str_radix(text()?, 8).ok()?;
+        let (uid, gid) = (text()?.parse().ok()?, text()?.parse().ok()?);
+        let (major, minor) = text()?.split_once(':')?;
+        let device = u32::try_from(libc::makedev(major.parse().ok()?, minor.parse().ok()?)).ok()?;
+        let path = Path::new(OsStr::from_bytes(fields.next()?));
+        Some(Self { mode, uid, gid, device, path: path.strip_prefix("/").unwrap_or(path) })
+    }
+}
+
 fn unusable(error: Unusable) -> io::Error {
     let what = match error {
         Unusable::Magic => "it is no ledger of this version",
@@ -150,16 +208,37 @@ fn unusable(error: Unusable) -> io::Error {
 
 #[cfg(test)]
 mod tests {
-    use coracle_intercept::ledger::Inode;
-
     use super::*;
+
+    #[test]
+    fn a_new_one_knows_what_the_image_says() {
+        let dir = tempfile::tempdir().expect("a directory");
+        for name in ["su", "null", "other"] {
+            fs::write(dir.path().join(name), "").expect("written");
+        }
+        let owners = b"104755 3 4 0:0 su\x0020666 0 5 1:3 null\x00100600 1 1 0:0 none\x0040755 1 1 0:0 other\0";
+        fs::write(dir.path().join(OWNERS), owners).expect("written");
+        let mapped = Mapped::of_file(&dir.path().join("ledger"), dir.path(), 5).expect("a ledger");
+        let ledger = mapped.ledger().expect("mapped");
+        let entry = |name: &str| {
+            let file = fs::metadata(dir.path().join(name)).expect("there");
+            ledger.get(Inode { device: file.dev(), number: file.ino() })
+        };
+        let su = entry("su").expect("recorded");
+        assert_eq!((su.owner, su.mode, su.device), (Some((3, 4)), Some(0o104_755), None));
+        let null = entry("null").expect("recorded");
+        assert_eq!((null.owner, null.mode, null.device), (Some((0, 5)), Some(0o020_666), Some(0x103)));
+        assert_eq!(entry("other"), None, "it is no directory");
+        fs::write(dir.path().join(OWNERS), "nonsense").expect("written");
+        Mapped::of_file(&dir.path().join("second"), dir.path(), 5).expect_err("damaged");
+    }
 
     #[test]
     fn a_file_keeps_it_and_it_grows_when_nobody_looks() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("ledger");
-        let first = Mapped::of_file(&path, 5).expect("a ledger");
-        let second = Mapped::of_file(&path, 5).expect("the same");
+        let first = Mapped::of_file(&path, dir.path(), 5).expect("a ledger");
+        let second = Mapped::of_file(&path, dir.path(), 5).expect("the same");
         let (one, two) = (first.ledger().expect("mapped"), second.ledger().expect("mapped"));
         let at = |number| Inode { device: 5, number };
         one.set_owner(at(1), 2, 3).expect("room");
@@ -168,10 +247,10 @@ mod tests {
             one.set_owner(at(number), 2, 3).expect("room");
         }
         one.remove(at(7));
-        let third = Mapped::of_file(&path, 5).expect("the same");
+        let third = Mapped::of_file(&path, dir.path(), 5).expect("the same");
         assert_eq!(third.ledger().map(|ledger| ledger.capacity()), Some(CAPACITY_DEFAULT), "others have it");
         drop((first, second, third));
-        let grown = Mapped::of_file(&path, 6).expect("kept");
+        let grown = Mapped::of_file(&path, dir.path(), 6).expect("kept");
         let ledger = grown.ledger().expect("mapped");
         assert_eq!(ledger.capacity(), CAPACITY_DEFAULT * 2);
         assert_eq!(ledger.claimed(), CAPACITY_DEFAULT / 2 + 1, "without what was removed");
@@ -183,6 +262,6 @@ mod tests {
         );
         assert_eq!(fs::read_dir(dir.path()).expect("a directory").count(), 1, "nothing is left beside it");
         fs::write(&path, "nonsense").expect("written");
-        Mapped::of_file(&path, 5).expect_err("no ledger");
+        Mapped::of_file(&path, dir.path(), 5).expect_err("no ledger");
     }
 }

@@ -167,10 +167,10 @@ fn open_ledger(spec: &LaunchSpec, root: &Path, view: Option<&View>) -> Result<Op
     let tree = || fs::metadata(root).map(|root| root.dev());
     let pretends = (spec.identity.uid, spec.identity.gid) != (spec.identity.host_uid, spec.identity.host_gid);
     // A view keeps its own.
-    let path = spec.ledger.clone().or_else(|| view.filter(|_| pretends).map(View::ledger));
+    let path = spec.ledger.clone().or_else(|| view.map(View::ledger)).filter(|_| pretends);
     match &path {
         Some(path) => {
-            let ledger = tree().and_then(|home| Mapped::of_file(path, home));
+            let ledger = tree().and_then(|home| Mapped::of_file(path, root, home));
             ledger.map(Some).map_err(step(format!("use the record of owners {}", path.display())))
         }
         None if pretends => {
