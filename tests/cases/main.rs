@@ -7,6 +7,7 @@ mod building;
 mod cache;
 mod containers;
 mod damage;
+mod debugging;
 mod devices;
 mod downloads;
 mod examples;

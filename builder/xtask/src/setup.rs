@@ -27,6 +27,7 @@ const QUICK: &[Need] = &[
     need("zstd", "zstd"),
     need("xz", "xz-utils"),
     need("strace", "strace"),
+    need("gdb", "gdb"),
     need("setfattr", "attr"),
     need("script", "bsdutils"),
     need("strip", "binutils"),
