@@ -23,6 +23,12 @@ impl Registers {
         if self.0.cs == USER32_CS { Abi::I386 } else { Abi::X86_64 }
     }
 
+    /// Whether 64-bit code makes a call by the 32-bit gate, `int $0x80`: the instruction of its own gate leaves the return
+    /// address in RCX, and this one what the program had there.
+    pub(crate) fn came_by_the_narrow_gate(&self) -> bool {
+        self.abi() == Abi::X86_64 && self.0.rcx != self.0.rip
+    }
+
     /// The call that is being entered or left.
     pub(crate) fn number(&self) -> u64 {
         match self.abi() {

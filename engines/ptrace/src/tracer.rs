@@ -9,7 +9,11 @@
 
 use std::{cell::RefCell, io, rc::Rc};
 
-use coracle_intercept::{Abi, Call, Left, Outside, Rules, Scratch, Verdict, enter, errno::E2BIG, leave};
+use coracle_intercept::{
+    Abi, Call, Left, Outside, Rules, Scratch, Verdict, enter,
+    errno::{E2BIG, ENOSYS},
+    leave,
+};
 
 use coracle_view::View;
 
@@ -200,6 +204,14 @@ impl<'r> Tracer<'r> {
                 return self.go_on(thread, 0);
             }
             self.armed = true;
+        }
+        if now.came_by_the_narrow_gate() {
+            // Its numbers are the 32-bit ones, and no 32-bit argument can point to the window.
+            let row = coracle_intercept::table::row_of(Abi::I386, call.number);
+            return match row.filter(|row| self.rules.wants(row)) {
+                Some(_) => self.answer(thread, now, call, -i64::from(ENOSYS.0), place),
+                None => self.go_on(thread, 0),
+            };
         }
         if self.debugging_call(thread, now, &call, place)? {
             return Ok(());

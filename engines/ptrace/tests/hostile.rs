@@ -1,24 +1,40 @@
-//! A guest that makes random calls with bad pointers: nothing of it may end, stop or mislead the tracer.
+//! Guests that mean harm, or might: nothing of it may end, stop or mislead the tracer.
 
 mod common;
 
-use std::{fs, path::Path, process::Command};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
 
 use common::*;
 use coracle_api::Ended;
 
+/// A program of `tests/guests/hostile`, in a directory that everybody may read; `None` without a compiler.
+fn compiled(name: &str) -> Option<tempfile::TempDir> {
+    if harness::skip::lacks(&["gcc"]) {
+        return None;
+    }
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../tests/guests/hostile/{name}.c"));
+    let mut gcc = Command::new("gcc");
+    gcc.args(["-O1", "-w", "-static", "-pthread", "-o"]).arg(dir.path().join(name)).arg(source);
+    assert!(gcc.status().expect("gcc").success(), "{name} is compiled");
+    Some(dir)
+}
+
+#[test]
+fn narrow_calls_of_wide_programs_do_not_leave_the_tree() {
+    let (Some(program), Some(tree)) = (compiled("narrow"), alpine()) else { return };
+    for variant in ["P1", "P2"] {
+        let mut spec = spec(tree, &["/it/narrow"]);
+        spec.variant = Some(variant.to_owned());
+        spec.binds.push(bind(program.path(), "/it", true));
+        assert_eq!(run(&spec).text, "open -38, access -38, getpid 1\n", "{variant}");
+    }
+}
+
 #[test]
 fn noise_of_all_kinds_is_answered() {
-    if harness::skip::lacks(&["gcc"]) {
-        return;
-    }
-    let Some(tree) = alpine() else { return };
-    let program = tempfile::tempdir().expect("a temporary directory");
-    fs::set_permissions(program.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("chmod");
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/guests/hostile/noise.c");
-    let mut gcc = Command::new("gcc");
-    gcc.args(["-O1", "-w", "-static", "-pthread", "-o"]).arg(program.path().join("noise")).arg(source);
-    assert!(gcc.status().expect("gcc").success(), "the program is compiled");
+    let (Some(program), Some(tree)) = (compiled("noise"), alpine()) else { return };
     let listing = || {
         let out = Command::new("find").arg(&tree.root).args(["-printf", "%p %i %m %s %T@ %C@\n"]).output();
         out.expect("find").stdout
