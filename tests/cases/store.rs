@@ -333,3 +333,55 @@ fn help_maps_udocker_and_completions_know_the_commands() {
         assert!(sandbox.work("man").join(page).is_file(), "{page}");
     }
 }
+
+#[test]
+fn udockers_images_and_containers_are_copied() {
+    let sandbox = sandbox();
+    // As udocker 1.3 lays them out: pulled (manifest, blobs by digest) and loaded (ancestry, layers by id).
+    let index: Value = serde_json::from_slice(&fs::read(sandbox.work("image/index.json")).unwrap()).unwrap();
+    let blob = |digest: &str| {
+        fs::read(sandbox.work("image/blobs/sha256").join(digest.strip_prefix("sha256:").unwrap())).unwrap()
+    };
+    let manifest = blob(index["manifests"][0]["digest"].as_str().unwrap());
+    let parsed: Value = serde_json::from_slice(&manifest).unwrap();
+    let config = parsed["config"]["digest"].as_str().unwrap();
+    let layers: Vec<&str> =
+        parsed["layers"].as_array().unwrap().iter().map(|layer| layer["digest"].as_str().unwrap()).collect();
+    for digest in layers.iter().chain([&config]) {
+        sandbox.write(&format!("udocker/repos/quay.io/lib/pulled/1/{digest}"), blob(digest));
+    }
+    sandbox.write("udocker/repos/quay.io/lib/pulled/1/manifest", &manifest);
+    sandbox.write("udocker/repos/quay.io/lib/pulled/1/TAG", "quay.io/lib/pulled:1");
+    let loaded = "udocker/repos/loaded/latest";
+    sandbox.write(&format!("{loaded}/TAG"), "/home/u/.udocker/repos/loaded:latest");
+    sandbox.write(&format!("{loaded}/container.json"), blob(config));
+    sandbox.write(&format!("{loaded}/ancestry"), json!(["top", "base"]).to_string());
+    sandbox.write(&format!("{loaded}/base.layer"), blob(layers[0]));
+    sandbox.write(&format!("{loaded}/top.layer"), blob(layers[1]));
+    sandbox.write("udocker/repos/broken/1/TAG", "broken:1");
+    let container = "udocker/containers/4ca0f363-b31f-3a95-9f9c-000000000001";
+    sandbox.write(&format!("{container}/ROOT/etc/word"), "kept");
+    sandbox.write(&format!("{container}/container.json"), blob(config));
+    sandbox.write(&format!("{container}/imagerepo.name"), "loaded:latest");
+    sandbox.write(&format!("{container}/execmode"), "F1\n");
+    let absolute = sandbox.work(&format!("{container}/ROOT/etc/word"));
+    std::os::unix::fs::symlink(&absolute, sandbox.work(&format!("{container}/ROOT/link"))).unwrap();
+    std::os::unix::fs::symlink("4ca0f363-b31f-3a95-9f9c-000000000001", sandbox.work("udocker/containers/mine"))
+        .unwrap();
+    let copied = sandbox.coracle(["import-udocker", "udocker"]);
+    copied.code_is(1);
+    assert!(copied.stderr.contains("image broken:1 cannot be copied"), "{copied}");
+    for line in ["image quay.io/lib/pulled:1", "image loaded:latest", "mine"] {
+        assert!(copied.stdout.contains(line), "{line}: {copied}");
+    }
+    sandbox.coracle(["verify"]).ok();
+    for (name, image) in [("p", "quay.io/lib/pulled:1"), ("l", "loaded")] {
+        sandbox.coracle(["create", "--name", name, "--pull=never", image]).ok();
+        let root = sandbox.coracle(["inspect", "-p", name]).ok().to_owned();
+        assert_eq!(fs::read(Path::new(&root).join("own")).unwrap(), b"first");
+    }
+    let root = PathBuf::from(sandbox.coracle(["inspect", "-p", "mine"]).ok());
+    assert_eq!(fs::read_link(root.join("link")).unwrap(), Path::new("/etc/word"));
+    assert_eq!(sandbox.coracle(["setup", "mine"]).ok(), "engine: F1");
+    sandbox.coracle(["import-udocker", "nowhere"]).fails_as(1, &["there is no udocker repository"]);
+}

@@ -1,7 +1,7 @@
 //! `coracle import-udocker`: images and containers of a udocker repository, copied.
 //!
-//! udocker keeps `repos/[REGISTRY/]REPOSITORY/TAG/` with `TAG`, `manifest` and links to blobs by digest; and
-//! `containers/ID/` with `container.json`, `imagerepo.name`, `execmode`, `ROOT/`, and links `NAME -> ID` beside it.
+//! udocker keeps `repos/[REGISTRY/]REPOSITORY/TAG/` with `TAG`, `manifest` and links to blobs by digest (or `ancestry`,
+//! `container.json` and links to `ID.layer`, for what was loaded from archives); and `containers/ID/` with `container.json`, `imagerepo.name`, `execmode`, `ROOT/`, and links `NAME -> ID` beside it.
 
 use std::{
     collections::BTreeMap,
@@ -54,8 +54,9 @@ pub(super) fn run(args: &ImportUdockerArgs, quiet: bool) -> anyhow::Result<u8> {
         }
     };
     if !args.containers {
-        for tag in tags(&directory.join("repos")) {
-            tell(image(&store, &tag))?;
+        let repos = directory.join("repos");
+        for tag in tags(&repos) {
+            tell(image(&store, &repos, &tag))?;
         }
     }
     if !args.images {
@@ -93,40 +94,30 @@ fn tags(repos: &Path) -> Vec<PathBuf> {
     found
 }
 
-fn image(store: &Store, tag: &Path) -> anyhow::Result<String> {
-    let named =
-        fs::read_to_string(tag.join("TAG")).with_context(|| format!("cannot read {}", tag.join("TAG").display()))?;
-    let name = named.trim().to_owned();
+fn image(store: &Store, repos: &Path, tag: &Path) -> anyhow::Result<String> {
+    // `TAG` holds the name too, but as a path where the image was loaded from an archive.
+    let place = tag.strip_prefix(repos).unwrap_or(tag);
+    let repository = place.parent().unwrap_or(place).to_string_lossy();
+    let name = format!("{repository}:{}", place.file_name().unwrap_or_default().to_string_lossy());
     let reference: Reference = name.parse().map_err(|why| anyhow::anyhow!("image {name}: {why}"))?;
-    let path = tag.join("manifest");
-    let bytes =
-        fs::read(&path).with_context(|| format!("image {name}: cannot read {}: pull it again", path.display()))?;
-    let manifest: Value =
-        serde_json::from_slice(&bytes).with_context(|| format!("image {name}: its manifest is damaged"))?;
-    let Some(layers) = manifest["layers"].as_array() else {
-        bail!("image {name}: it is of a form that is older than 2016: pull it again");
-    };
-    let blob = |descriptor: &Value| -> anyhow::Result<(String, PathBuf, u64)> {
-        let digest = descriptor["digest"].as_str().context("a descriptor without a digest")?;
-        let file = fs::canonicalize(tag.join(digest))
-            .with_context(|| format!("image {name}: {digest} is missing: pull it again"))?;
-        let len = fs::metadata(&file)?.len();
-        Ok((digest.to_owned(), file, len))
-    };
-    let (digest, file, _) = blob(&manifest["config"])?;
-    let config = fs::read(&file)?;
-    ensure!(crate::store::digest::sha256(&config) == digest, "image {name}: its config is damaged: pull it again");
-    let parsed = crate::source::manifest::parse_config(&config, &format!("the config of {name}"))?;
+    let Parts { config, layers, manifest } =
+        parts(tag).with_context(|| format!("image {name} cannot be copied: pull or load it again"))?;
+    let bytes = fs::read(&config).with_context(|| format!("image {name}: cannot read {}", config.display()))?;
+    // A manifest names its config by digest, and udocker the file by that.
+    let whole = manifest.is_none() || config.ends_with(crate::store::digest::sha256(&bytes));
+    ensure!(whole, "image {name}: its config is damaged: pull it again");
+    let parsed = crate::source::manifest::parse_config(&bytes, &format!("the config of {name}"))?;
+    ensure!(parsed.diff_ids.len() == layers.len(), "image {name}: its config does not fit its layers: pull it again");
     let _using = store.use_blobs()?;
     let mut stored = Vec::new();
-    for (layer, diff_id) in layers.iter().zip(&parsed.diff_ids) {
-        let (digest, file, len) = blob(layer)?;
+    for ((digest, file), diff_id) in layers.into_iter().zip(&parsed.diff_ids) {
+        let len = fs::metadata(&file).with_context(|| format!("image {name}: cannot read {}", file.display()))?.len();
         let head = sniff::head_at(&fs::File::open(&file)?, 0, len)?;
         let compression: Compression = sniff::compression(&head);
         let blob = Blob { file, offset: 0, len };
         let taken =
-            store.add_layer(&blob, compression, Some(&digest), Some(diff_id), &format!("image {name}: {digest}"));
-        stored.push(taken.map_err(|error: SourceError| anyhow::Error::new(error).context("pull it again"))?);
+            store.add_layer(&blob, compression, digest.as_deref(), Some(diff_id), &format!("a layer of {name}"));
+        stored.push(taken.map_err(|error: SourceError| anyhow::Error::new(error).context("pull or load it again"))?);
     }
     let host = crate::source::Platform::host();
     let or = |text: String, otherwise: String| if text.is_empty() { otherwise } else { text };
@@ -135,8 +126,39 @@ fn image(store: &Store, tag: &Path) -> anyhow::Result<String> {
         architecture: or(parsed.config.architecture, host.architecture),
         variant: parsed.config.variant,
     };
-    store.add_image(&[reference.to_string()], &platform.to_string(), &stored, &config, Some(&bytes))?;
+    store.add_image(&[reference.to_string()], &platform.to_string(), &stored, &bytes, manifest.as_deref())?;
     Ok(format!("image {}", reference.familiar()))
+}
+
+/// What an image of udocker's is made of.
+struct Parts {
+    config: PathBuf,
+    /// Lowest first; with the blob's digest where it is known.
+    layers: Vec<(Option<String>, PathBuf)>,
+    manifest: Option<Vec<u8>>,
+}
+
+fn parts(tag: &Path) -> anyhow::Result<Parts> {
+    let manifest = match fs::read(tag.join("manifest")) {
+        Ok(bytes) => bytes,
+        // Loaded from an archive: the layers' names, the topmost first.
+        Err(_) => {
+            let ancestry = fs::read(tag.join("ancestry")).context("it has neither manifest nor ancestry")?;
+            let ids: Vec<String> = serde_json::from_slice(&ancestry).context("its ancestry is damaged")?;
+            let layers = ids.iter().rev().map(|id| (None, tag.join(format!("{id}.layer")))).collect();
+            return Ok(Parts { config: tag.join("container.json"), layers, manifest: None });
+        }
+    };
+    let value: Value = serde_json::from_slice(&manifest).context("its manifest is damaged")?;
+    let digest = |descriptor: &Value| descriptor["digest"].as_str().map(str::to_owned).context("a part has no digest");
+    let layers = value["layers"].as_array().context("it is of a form that is older than 2016")?;
+    let layers: Vec<_> =
+        layers.iter().map(|layer| digest(layer).map(|digest| (tag.join(&digest), digest))).collect::<Result<_, _>>()?;
+    Ok(Parts {
+        config: tag.join(digest(&value["config"])?),
+        layers: layers.into_iter().map(|(path, digest)| (Some(digest), path)).collect(),
+        manifest: Some(manifest),
+    })
 }
 
 /// Containers, and the names that they have.
