@@ -65,6 +65,35 @@ pub struct LaunchSpec {
     pub variant: Option<String>,
 }
 
+impl LaunchSpec {
+    /// A run in the tree at `root`, which it may not change, with the host's devices and nothing else of the host: program,
+    /// environment and scratch directory are to be filled in.
+    #[must_use]
+    pub fn new(root: PathBuf, identity: Identity) -> Self {
+        Self {
+            version: SPEC_VERSION,
+            root,
+            names: None,
+            truths: None,
+            access: Access::ReadOnly,
+            scratch: PathBuf::new(),
+            argv: Vec::new(),
+            env: Vec::new(),
+            cwd: "/".into(),
+            make_cwd: false,
+            identity,
+            binds: Vec::new(),
+            devices: Devices::Host,
+            unshare: Unshare::default(),
+            hostname: None,
+            ports: Vec::new(),
+            ledger: None,
+            host_path: None,
+            variant: None,
+        }
+    }
+}
+
 /// What the guest may do to the tree.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Access {
@@ -122,6 +151,14 @@ pub struct Identity {
     pub host_gid: u32,
     /// Ranges that `newuidmap`/`newgidmap` would grant, if they are installed and configured for this user.
     pub subordinate: Option<SubordinateIds>,
+}
+
+impl Identity {
+    /// Whoever launches it, inside as on the host.
+    #[must_use]
+    pub fn launcher(uid: u32, gid: u32) -> Self {
+        Self { uid, gid, groups: Vec::new(), host_uid: uid, host_gid: gid, subordinate: None }
+    }
 }
 
 /// Subordinate id ranges (subuid(5), subgid(5)) and the set-user-id helpers that map them.

@@ -4,8 +4,8 @@
 use std::{env, ffi::OsString, path::PathBuf, process::exit};
 
 use coracle_api::{
-    Access, Bind, BindOrigin, Devices, Engine as _, Host, Identity, ImageFacts, LaunchSpec, Request, SPEC_VERSION,
-    SubordinateIds, Unshare, signals,
+    Access, Bind, BindOrigin, Devices, Engine as _, Host, Identity, ImageFacts, LaunchSpec, Request, SubordinateIds,
+    signals,
 };
 use coracle_namespaces::Namespaces;
 
@@ -13,34 +13,10 @@ fn main() {
     let host = Host::read(None);
     let mut args = env::args_os().skip(1);
     let root = PathBuf::from(args.next().unwrap_or_else(|| "/".into()));
-    let scratch = env::temp_dir();
     let mut spec = LaunchSpec {
-        version: SPEC_VERSION,
-        root,
-        names: None,
-        truths: None,
-        access: Access::ReadOnly,
-        scratch,
-        argv: Vec::new(),
+        scratch: env::temp_dir(),
         env: env::vars_os().collect(),
-        cwd: PathBuf::from("/"),
-        make_cwd: false,
-        identity: Identity {
-            uid: host.uid,
-            gid: host.gid,
-            groups: Vec::new(),
-            host_uid: host.uid,
-            host_gid: host.gid,
-            subordinate: None,
-        },
-        binds: Vec::new(),
-        devices: Devices::Host,
-        unshare: Unshare::default(),
-        hostname: None,
-        ports: Vec::new(),
-        ledger: None,
-        host_path: None,
-        variant: None,
+        ..LaunchSpec::new(root, Identity::launcher(host.uid, host.gid))
     };
     let mut probe = false;
     while let Some(arg) = args.next() {

@@ -9,9 +9,7 @@ use std::{
     process::ExitCode,
 };
 
-use coracle_api::{
-    Access, Bind, BindOrigin, Devices, Engine, Identity, LaunchSpec, PortMap, SPEC_VERSION, Unshare, signals::die_as,
-};
+use coracle_api::{Access, Bind, BindOrigin, Engine, Identity, LaunchSpec, PortMap, signals::die_as};
 use coracle_paths::table::{Kind, build};
 use coracle_ptrace::Ptrace;
 
@@ -24,25 +22,9 @@ fn main() -> ExitCode {
     };
     let scratch = env::temp_dir().join(format!("coracle-enter-{}", std::process::id()));
     let mut spec = LaunchSpec {
-        version: SPEC_VERSION,
-        root: PathBuf::new(),
-        names: None,
-        truths: None,
-        access: Access::ReadOnly,
         scratch: scratch.clone(),
-        argv: Vec::new(),
         env: env::vars_os().collect(),
-        cwd: "/".into(),
-        make_cwd: false,
-        identity: Identity { uid, gid, groups: Vec::new(), host_uid: uid, host_gid: gid, subordinate: None },
-        binds: Vec::new(),
-        devices: Devices::Host,
-        unshare: Unshare::default(),
-        hostname: None,
-        ports: Vec::new(),
-        ledger: None,
-        host_path: None,
-        variant: None,
+        ..LaunchSpec::new(PathBuf::new(), Identity::launcher(uid, gid))
     };
     let mut names = false;
     for option in args.by_ref() {

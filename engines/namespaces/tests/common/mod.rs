@@ -17,10 +17,7 @@ use std::{
     sync::OnceLock,
 };
 
-use coracle_api::{
-    Access, Bind, BindOrigin, Devices, Ended, Engine, Identity, LaunchSpec, RunError, SPEC_VERSION, SubordinateIds,
-    Unshare, signals,
-};
+use coracle_api::{Access, Bind, BindOrigin, Ended, Engine, Identity, LaunchSpec, RunError, SubordinateIds, signals};
 use coracle_namespaces::Namespaces;
 use nix::{
     sys::wait::{WaitStatus, waitpid},
@@ -122,25 +119,10 @@ pub(crate) fn shared_tree() -> Option<&'static Path> {
 pub(crate) fn spec(tree: &Path, argv: &[&str]) -> LaunchSpec {
     let (uid, gid) = user();
     LaunchSpec {
-        version: SPEC_VERSION,
-        root: tree.to_owned(),
-        names: None,
-        truths: None,
-        access: Access::ReadOnly,
         scratch: PathBuf::from("/nonexistent"),
         argv: argv.iter().map(OsString::from).collect(),
         env: vec![("PATH".into(), "/usr/sbin:/usr/bin:/sbin:/bin".into())],
-        cwd: PathBuf::from("/"),
-        make_cwd: false,
-        identity: Identity { uid, gid, groups: Vec::new(), host_uid: uid, host_gid: gid, subordinate: None },
-        binds: Vec::new(),
-        devices: Devices::Host,
-        unshare: Unshare::default(),
-        hostname: None,
-        ports: Vec::new(),
-        ledger: None,
-        host_path: None,
-        variant: None,
+        ..LaunchSpec::new(tree.to_owned(), Identity::launcher(uid, gid))
     }
 }
 

@@ -14,7 +14,7 @@ use std::{
     sync::OnceLock,
 };
 
-use coracle_api::{Access, Bind, BindOrigin, Devices, Ended, Engine, Identity, LaunchSpec, SPEC_VERSION, Unshare};
+use coracle_api::{Bind, BindOrigin, Ended, Engine, Identity, LaunchSpec};
 use coracle_ptrace::Ptrace;
 use nix::unistd::{ForkResult, Gid, Uid, fork, pipe};
 
@@ -61,25 +61,10 @@ pub(crate) fn spec(tree: &Tree, argv: &[&str]) -> LaunchSpec {
         chown(&scratch, Some(uid), Some(gid)).expect("chown");
     }
     LaunchSpec {
-        version: SPEC_VERSION,
-        root: tree.root.clone(),
-        names: None,
-        truths: None,
-        access: Access::ReadOnly,
         scratch,
         argv: argv.iter().map(OsString::from).collect(),
         env: vec![("PATH".into(), "/usr/sbin:/usr/bin:/sbin:/bin".into()), ("SHOWN".into(), "yes".into())],
-        cwd: "/".into(),
-        make_cwd: false,
-        identity: Identity { uid, gid, groups: Vec::new(), host_uid: uid, host_gid: gid, subordinate: None },
-        binds: Vec::new(),
-        devices: Devices::Host,
-        unshare: Unshare::default(),
-        hostname: None,
-        ports: Vec::new(),
-        ledger: None,
-        host_path: None,
-        variant: None,
+        ..LaunchSpec::new(tree.root.clone(), Identity::launcher(uid, gid))
     }
 }
 
