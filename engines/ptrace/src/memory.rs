@@ -67,6 +67,7 @@ impl Memory {
                 return Err(EFAULT);
             }
         }
+        address.checked_add(into.len() as u64 + WORD).ok_or(EFAULT)?;
         for (at, byte_run) in into.chunks_mut(8).enumerate() {
             let from = address + at as u64 * WORD;
             // Whole words only, so that the word at a mapping's end is read from within it.
@@ -101,6 +102,7 @@ impl Memory {
                 return Err(EFAULT);
             }
         }
+        address.checked_add(bytes.len() as u64).ok_or(EFAULT)?;
         let mut at = 0;
         while at < bytes.len() {
             let to = address + at as u64;

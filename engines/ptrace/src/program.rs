@@ -4,11 +4,11 @@
 
 use std::{
     ffi::CStr,
-    fs::{self, File, Permissions},
+    fs::{self, File, OpenOptions, Permissions},
     io,
     os::unix::{
         ffi::OsStrExt,
-        fs::{FileExt, MetadataExt, PermissionsExt},
+        fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     },
     path::Path,
     rc::Rc,
@@ -124,7 +124,8 @@ fn open(rules: &Rules<'_>, peer: &Peer<'_>, host: &mut Vec<u8>, head: &mut [u8])
     } else {
         may_execute(path, name)?;
     }
-    let file = match File::open(name) {
+    // It was a regular file a moment ago; a pipe that took its name since must not hold the tracer up.
+    let file = match OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(name) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             let copy = copy_unreadable(name).map_err(|_| Errno::EACCES)?;
             *host = path_of(&copy).map_err(errno_of)?.into_bytes_with_nul();
@@ -227,6 +228,7 @@ fn read_image(file: File, host: Vec<u8>, elf: Elf) -> Result<Image, Errno> {
         segment.kind != Segment::LOAD
             || (segment.file_size <= segment.memory_size
                 && segment.address.checked_add(segment.memory_size).is_some_and(|end| end < 1 << 47)
+                && segment.offset.checked_add(segment.file_size).is_some()
                 && (segment.file_size == 0 || segment.address % 4096 == segment.offset % 4096))
     };
     if !segments.iter().all(sound) || !segments.iter().any(|segment| segment.kind == Segment::LOAD) {

@@ -73,9 +73,10 @@ impl Registers {
         self.0.rax = result.cast_unsigned();
     }
 
-    /// Has the program make its call once more when it goes on: the instruction, of whatever kind, has two bytes.
+    /// Has the program make its call once more when it goes on: the instruction, of whatever kind, has two bytes. (A guest's
+    /// debugger may have set any address.)
     pub(crate) fn call_again(&mut self) {
-        self.0.rip -= 2;
+        self.0.rip = self.0.rip.wrapping_sub(2);
         self.0.rax = self.0.orig_rax;
         self.0.orig_rax = u64::MAX;
     }
@@ -94,12 +95,6 @@ impl Registers {
             Abi::X86_64 => self.0.r12 = script,
             Abi::I386 => self.0.rsp = script,
         }
-    }
-
-    /// At a call's end: has the program make the call again. (Both instructions for it are two bytes long.)
-    pub(crate) fn make_call_again(&mut self) {
-        self.0.rax = self.0.orig_rax;
-        self.0.rip = self.0.rip.wrapping_sub(2);
     }
 
     /// Shows `number` as the call that is being made.

@@ -180,7 +180,7 @@ impl Tracer<'_> {
 
     /// Has the program make its call once more.
     fn wait_again(&mut self, thread: i32, registers: &mut Registers, park: bool) {
-        registers.make_call_again();
+        registers.call_again();
         if let Some(tracee) = self.tracees.get_mut(&thread) {
             tracee.side.park = park;
         }
