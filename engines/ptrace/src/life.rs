@@ -66,6 +66,7 @@ impl Tracer<'_> {
             self.ended(thread, tracee.id(), tracee.side.bond.take(), status);
             self.forget(tracee);
             self.sockets.borrow_mut().forget(thread);
+            self.shortage.forget(thread);
         }
         if self.newborns > 0 {
             self.end_orphans();
@@ -129,7 +130,11 @@ impl Tracer<'_> {
 
     pub(crate) fn gave_birth(&mut self, parent: i32, event: Event) -> Result<(), Gone> {
         let child = event_message(parent)?;
-        if let Some(known) = self.tracees.get(&parent) {
+        // Killed at once, it may have been waited for before its parent told of it: a record would be of nobody, and one day
+        // of another process by the same id.
+        if let Some(known) = self.tracees.get(&parent)
+            && is_traced(child)
+        {
             // SAFETY: tgkill with signal 0 only asks whether the thread is in the process.
             let is_thread = unsafe { libc::syscall(libc::SYS_tgkill, known.id(), child, 0) } == 0;
             let process = if is_thread { Rc::clone(&known.process) } else { known.process.borrow().fork(child) };
@@ -144,4 +149,12 @@ impl Tracer<'_> {
         }
         self.bore(parent, child, event)
     }
+}
+
+/// Whether a thread is ours to wait for, alive or not.
+fn is_traced(thread: i32) -> bool {
+    let Ok(id) = libc::id_t::try_from(thread) else { return false };
+    let asked = libc::WEXITED | libc::WSTOPPED | libc::WNOHANG | libc::WNOWAIT | libc::__WALL;
+    // SAFETY: waitid writes nothing where it is given no place to, and with WNOWAIT it takes nothing away.
+    unsafe { libc::waitid(libc::P_PID, id, ptr::null_mut(), asked) == 0 }
 }

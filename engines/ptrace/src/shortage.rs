@@ -21,6 +21,11 @@ impl Shortage {
     pub(crate) fn is_any(&self) -> bool {
         !self.0.is_empty()
     }
+
+    /// The thread is no more: its id may become another's.
+    pub(crate) fn forget(&mut self, thread: i32) {
+        self.0.retain(|(waiting, _)| *waiting != thread);
+    }
 }
 
 impl Tracer<'_> {
