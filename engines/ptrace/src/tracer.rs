@@ -319,6 +319,7 @@ impl<'r> Tracer<'r> {
             tracee.doing = Doing::Call(Box::new(held));
             // With the old order the stop at the call's entry is still to come.
             tracee.inside |= self.every || !self.old_order;
+            tracee.side.resumes(thread, self.every);
         }
         resume(thread, Resume::ToSyscall, 0)
     }
