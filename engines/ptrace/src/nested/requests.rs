@@ -13,6 +13,7 @@ use super::{
     kernel::{self, ask},
 };
 use crate::{
+    peer::last_errno,
     request::{self, Gone, Resume, resume},
     tracee::{Doing, Tracee},
     tracer::{Place, Tracer},
@@ -109,9 +110,8 @@ impl Tracer<'_> {
         let process = self.tracees.get(&caller).ok_or(EPERM)?.id();
         let Some(target) = self.tracees.get(&pid) else {
             // SAFETY: kill with signal 0 only asks whether there is such a process.
-            let exists = pid > 0 && unsafe { libc::kill(pid, 0) } == 0;
-            let other = std::io::Error::last_os_error().raw_os_error() == Some(libc::EPERM);
-            return Err(if exists || other { EPERM } else { ESRCH });
+            let exists = pid > 0 && (unsafe { libc::kill(pid, 0) } == 0 || last_errno() == EPERM);
+            return Err(if exists { EPERM } else { ESRCH });
         };
         if target.id() == process || target.side.bond.is_some() || matches!(target.doing, Doing::WaitingForParent) {
             return Err(EPERM);
