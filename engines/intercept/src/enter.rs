@@ -55,10 +55,12 @@ pub fn enter<G: Guest>(rules: &Rules<'_>, guest: &G, call: &mut Call, scratch: &
     if !rules.wants(row) {
         return Verdict::Pass;
     }
+    let given = *call;
     let mut verdict = by_meaning(rules, guest, call, row, scratch);
     if verdict == Err(Errno::EACCES) {
         let Scratch { buffers, .. } = scratch;
         if unlock(rules, guest, buffers.stopped_at()) {
+            *call = given;
             verdict = by_meaning(rules, guest, call, row, scratch);
         }
     }
