@@ -231,9 +231,9 @@ pub trait Guest: Host {
     /// What kind of socket a descriptor of the caller's is, if the kernel tells.
     fn socket_kind(&self, descriptor: i32) -> Option<Kind>;
 
-    /// Makes a file that shows what `/proc` file `host` says to a guest with this view, and writes a path by which the caller
-    /// can open it; `None` leaves it the host's.
-    fn shown_file(&self, view: &View<'_>, host: &CStr, path: &mut [u8]) -> Option<usize>;
+    /// Makes a file that shows what `/proc` file `host` says of a process to a guest with this view, holds it until the call
+    /// has been made, and writes a path by which the caller can open it; `None` leaves it the host's.
+    fn shown_file(&self, view: &View<'_>, process: u32, host: &CStr, path: &mut [u8]) -> Option<usize>;
 
     /// Where the next read of a descriptor begins.
     ///

@@ -23,7 +23,7 @@ use crate::{
     memory::Memory,
     person::Person,
     process::{Process, Shared},
-    shown::Shown,
+    shown,
     sockets::{self, Sockets},
     tracee::Tracees,
 };
@@ -35,7 +35,8 @@ pub(crate) type Aliases = RefCell<Held>;
 #[derive(Debug, Default)]
 pub(crate) struct Held {
     directories: VecDeque<OwnedFd>,
-    shown: Shown,
+    /// A file that was made for the call at hand.
+    pub(crate) shown: Option<OwnedFd>,
 }
 
 /// As many directories at most: they must not use up our descriptors. An alias need only last until the kernel has looked
@@ -346,9 +347,11 @@ impl Guest for Peer<'_> {
         self.cow.successor(shared)
     }
 
-    fn shown_file(&self, view: &View<'_>, host: &CStr, path: &mut [u8]) -> Option<usize> {
-        let made = self.aliases.borrow_mut().shown.make(view, host)?;
-        copy(&made, path)
+    fn shown_file(&self, view: &View<'_>, process: u32, host: &CStr, path: &mut [u8]) -> Option<usize> {
+        let tracee = self.tracees.get(&i32::try_from(process).ok()?)?;
+        let (file, made) = shown::make(view, &tracee.person.borrow(), host)?;
+        self.aliases.borrow_mut().shown = Some(file);
+        copy(made.as_bytes(), path)
     }
 
     fn offset(&self, descriptor: i32) -> Result<u64, Errno> {

@@ -1,12 +1,12 @@
-//! Files of `/proc` whose text names host places, as the guest is to read them: the mounts that it sees, and what is mapped.
+//! Files of `/proc` whose text names the host, as the guest is to read them: the mounts that it sees, what is mapped, who a
+//! process is.
 //!
 //! A guest that opens one gets a file in memory instead, written when it is opened. The mounts are the tree, the binds, and
 //! the host's own mounts below those: what the same view would be if it had been mounted. Who reads this: `df`, Java
 //! (for its memory limit), .NET and sanitizers (for the paths of their own libraries).
 
 use std::{
-    collections::VecDeque,
-    ffi::CStr,
+    ffi::{CStr, CString},
     fs::File,
     io::{self, Write},
     os::{
@@ -16,38 +16,28 @@ use std::{
     path::Path,
 };
 
-use coracle_paths::{PATH_MAX, View};
+use coracle_paths::View;
 
-use crate::window::{memory_file, path_of};
+use crate::{
+    person::Person,
+    procfs::{guest_maps, guest_status},
+    window::{memory_file, path_of},
+};
 
-/// What every guest process has mapped for the engine's sake.
-const OURS: [&[u8]; 2] = [b"/memfd:coracle-window", b"/memfd:coracle-runner"];
-
-/// As many files are held at most, so that one lives until the kernel has opened it.
-const MAX: usize = 16;
-
-/// The files that were made last.
-#[derive(Debug, Default)]
-pub(crate) struct Shown(VecDeque<OwnedFd>);
-
-impl Shown {
-    /// Makes the file that shows what `/proc` file `host` says to the guest; a path to open it by.
-    pub(crate) fn make(&mut self, view: &View<'_>, host: &CStr) -> Option<Vec<u8>> {
-        let text = std::fs::read(Path::new(std::ffi::OsStr::from_bytes(host.to_bytes()))).ok()?;
-        let shown = match host.to_bytes().rsplit(|byte| *byte == b'/').next()? {
-            b"mountinfo" => mounts(view, &text, true)?,
-            b"mounts" => mounts(view, &std::fs::read("/proc/self/mountinfo").ok()?, false)?,
-            b"maps" => maps(view, &text),
-            _ => return None,
-        };
-        let file = keep(&shown).ok()?;
-        let path = path_of(&file).ok()?.into_bytes();
-        if self.0.len() >= MAX {
-            self.0.pop_front();
-        }
-        self.0.push_back(file);
-        Some(path)
-    }
+/// Makes the file that shows what `/proc` file `host` says of a process, which `person` is; also a path to open it by for as
+/// long as it is held.
+pub(crate) fn make(view: &View<'_>, person: &Person, host: &CStr) -> Option<(OwnedFd, CString)> {
+    let text = std::fs::read(Path::new(std::ffi::OsStr::from_bytes(host.to_bytes()))).ok()?;
+    let shown = match host.to_bytes().rsplit(|byte| *byte == b'/').next()? {
+        b"mountinfo" => mounts(view, &text, true)?,
+        b"mounts" => mounts(view, &std::fs::read("/proc/self/mountinfo").ok()?, false)?,
+        b"maps" | b"smaps" => guest_maps(view, &text),
+        b"status" => guest_status(person, &text),
+        _ => return None,
+    };
+    let file = keep(&shown).ok()?;
+    let path = path_of(&file).ok()?;
+    Some((file, path))
 }
 
 /// A file in memory that can be read alone.
@@ -146,28 +136,6 @@ fn mounts(view: &View<'_>, text: &[u8], long: bool) -> Option<Vec<u8>> {
     Some(out)
 }
 
-/// What is mapped, files by the guest's names; what is the engine's own is left out.
-fn maps(view: &View<'_>, text: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(text.len());
-    for line in text.split_inclusive(|byte| *byte == b'\n') {
-        let Some(at) = line.iter().position(|byte| *byte == b'/') else {
-            out.extend_from_slice(line);
-            continue;
-        };
-        let name = line[at..].strip_suffix(b"\n").unwrap_or(&line[at..]);
-        if OURS.iter().any(|ours| name.starts_with(ours)) {
-            continue;
-        }
-        // The kernel writes a newline in a name as \012, and nothing else so.
-        let mut guest = [0; PATH_MAX];
-        let shown = view.to_guest(name, &mut guest).map_or(name, |found| &guest[..found.len]);
-        out.extend_from_slice(&line[..at]);
-        out.extend_from_slice(shown);
-        out.push(b'\n');
-    }
-    out
-}
-
 /// `path` after `dir`, if it is `dir` or below it.
 fn below<'p>(path: &'p [u8], dir: &[u8]) -> Option<&'p [u8]> {
     let dir = if dir == b"/" { b"" } else { dir };
@@ -241,13 +209,5 @@ mod tests {
         );
         let short = String::from_utf8(mounts(&view, HOST.as_bytes(), false).expect("mounts")).expect("text");
         assert_eq!(short.lines().nth(1), Some("udev /dev devtmpfs rw,nosuid,size=1k 0 0"));
-    }
-
-    #[test]
-    fn maps_by_the_guests_names() {
-        let view = View::new(b"/tree", true, &[]).expect("a view");
-        let text = b"1-2 r-xp 0 08:01 7     /tree/lib/libc.so\n2-3 r--s 0 0:1 8 /memfd:coracle-window (deleted)\n3-4 rw-p 0 0:0 0 [heap]\n";
-        let shown = maps(&view, text);
-        assert_eq!(shown, b"1-2 r-xp 0 08:01 7     /lib/libc.so\n3-4 rw-p 0 0:0 0 [heap]\n");
     }
 }

@@ -27,7 +27,6 @@ use crate::{
     peer::{Aliases, Peer},
     person::Person,
     process::Process,
-    procfs,
     program::{self, Named},
     registers::Registers,
     request::{Gone, Resume, event_message, registers, resume, set_registers, set_signal_mask, signal_mask},
@@ -220,7 +219,7 @@ impl<'r> Tracer<'r> {
         let (before, seen_at) = (call, tracee.process.borrow().window);
         let peer = Peer::new(thread, &tracee.process, &self.tracees, &self.aliases, &self.sockets, &self.cow);
         let verdict = enter(&self.rules, &peer, &mut call, &mut self.scratch);
-        let pin = self.cow.take_pin();
+        let pin = self.cow.take_pin().or_else(|| self.aliases.borrow_mut().shown.take());
         match verdict {
             Verdict::Pass => self.go_on(thread, 0),
             Verdict::Answer(answer) => self.answer(thread, now, before, answer, place),
@@ -236,12 +235,6 @@ impl<'r> Tracer<'r> {
             }
             Verdict::Make { after, .. } => match lend(&mut self.window, seen_at, self.scratch.lent(), &mut call) {
                 Ok(slot) => {
-                    let host = self.scratch.lent()[0].bytes();
-                    let other = slot.and_then(|_| procfs::stand_in(&self.rules, &self.tracees, thread, &before, host));
-                    if let (Some(other), Some(slot)) = (&other, slot) {
-                        self.window.put(slot, 0, other.path.to_bytes_with_nul());
-                    }
-                    let pin = other.map(|other| other.file).or(pin);
                     let then = Then::Leave(after);
                     self.hold(thread, now, call, Held { registers: now, call: before, then, slot, _pin: pin })
                 }

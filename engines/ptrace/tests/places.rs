@@ -103,10 +103,11 @@ fn proc_shows_the_guests_mounts_and_mappings() {
     let dir = volume();
     let script = "grep -c ' / / \\| / ro' /proc/self/mountinfo; awk '$2 == \"/v\" {print substr($4, 1, 2)}' /proc/mounts; \
         awk '$2 == \"/r\" {print substr($4, 1, 2)}' /proc/self/mounts; grep -c ' /sys ' /proc/$$/mountinfo; \
-        grep -o ' /lib/ld-musl.*' /proc/self/maps | sort -u; grep -c -e /tree/ -e coracle-window /proc/thread-self/maps; df /v | wc -l; \
+        grep -o ' /lib/ld-musl.*' /proc/self/maps | sort -u; grep -h -c -e /tree/ -e coracle- /proc/thread-self/maps /proc/self/smaps; \
+        grep -c '^Rss' /proc/$$/smaps | grep -c ..; df /v | wc -l; \
         echo x 2>/dev/null >/proc/self/mountinfo || echo no";
     let mut spec = spec(tree, &["sh", "-c", script]);
     spec.binds.push(bind(dir.path(), "/v", false));
     spec.binds.push(bind(dir.path(), "/r", true));
-    assert_eq!(run(&spec).text, "1\nrw\nro\n1\n /lib/ld-musl-x86_64.so.1\n0\n2\nno\n");
+    assert_eq!(run(&spec).text, "1\nrw\nro\n1\n /lib/ld-musl-x86_64.so.1\n0\n0\n1\n2\nno\n");
 }
