@@ -181,7 +181,7 @@ fn needs_existence(call: &Call, intent: Intent) -> bool {
 }
 
 /// Whether the call writes to a file that exists.
-fn writes(call: &Call, intent: Intent) -> bool {
+pub(crate) fn writes(call: &Call, intent: Intent) -> bool {
     match intent {
         Intent::Open(flags) => {
             let flags = call.arg(flags);

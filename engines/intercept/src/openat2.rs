@@ -3,17 +3,19 @@
 //! The walk is ours, so what forbids it is checked there ([`Bounds`]), and the kernel is given a plain `struct open_how`. It
 //! judges the flags before it looks at the path, and so do we.
 
-use coracle_paths::Bounds;
+use coracle_paths::{Bounds, Found};
 
 use crate::{
     Call, Errno, Guest, Outside, Rules, Scratch,
     cow::Cow,
-    enter::Verdict,
-    errno::E2BIG,
+    enter::{Verdict, writes},
+    errno::{E2BIG, ETXTBSY},
     leave::After,
     meaning::{Dir, Intent, Last, O_ACCMODE, O_CREAT, O_DIRECTORY, O_NOFOLLOW, O_PATH, O_TMPFILE, O_TRUNC, PathArg},
     permit::permit,
-    places, table,
+    places,
+    pretend::{self, Named, Part},
+    table,
     translate::translate_within,
 };
 
@@ -75,12 +77,27 @@ pub(crate) fn enter<G: Guest>(
         return Ok(Verdict::Pass);
     };
     permit(rules, guest, &from, arg.intent, &place)?;
+    if place.found != Found::Missing && writes(&from, arg.intent) && guest.is_running(place.host) {
+        return Err(ETXTBSY);
+    }
+    let mut after = After::Nothing;
+    let row = table::row_of(call.abi, call.number);
     if let Some(len) = places::shown_file(rules, guest, &from, arg.intent, &place, text) {
         lent[0].set(1, &text[..=len])?;
     } else {
         lent[0].set_place(guest, 1, &place)?;
+        if rules.identity.pretends()
+            && let (Some(row), Some(host)) = (row, lent[0].path())
+        {
+            let named = Named { host, follow: place.magic.is_some(), arg: 1 };
+            match pretend::on_path(rules, guest, &mut from, row, arg.intent, &named)? {
+                Part::Make(then) => after = then,
+                Part::Answer(answer) => return Ok(Verdict::Answer(answer)),
+                Part::Elsewhere(path) => lent[0].set(1, path.to_bytes_with_nul())?,
+            }
+        }
     }
-    if let Some(row) = table::row_of(call.abi, call.number)
+    if let Some(row) = row
         && let Some(cow) = Cow::of(rules, guest, row)
         && let Some(len) = cow.protect(&mut from, (&arg, &place), lent[0].bytes(), (&mut *text, &mut *base))?
     {
@@ -91,7 +108,7 @@ pub(crate) fn enter<G: Guest>(
     how[16..].copy_from_slice(&(ways & RESOLVE_CACHED).to_ne_bytes());
     lent[1].set(2, &how)?;
     call.args[3] = SIZE as u64;
-    Ok(Verdict::Make { after: After::Nothing, outside: Outside::No })
+    Ok(Verdict::Make { after, outside: Outside::No })
 }
 
 /// A larger structure is as good if what we do not know of it is zero.

@@ -34,6 +34,9 @@ static void show_file(const char *name) {
 }
 
 /* To write, to read, to search as somebody of some groups. */
+/* openat2(2). */
+static int open2(const char *path, uint64_t flags, uint64_t mode) { uint64_t how[3] = {flags, mode, 0}; return (int)syscall(437, AT_FDCWD, path, how, sizeof how); }
+
 static void become(int uid, int gid) { setgroups(0, NULL); setgid(gid); setuid(uid); }
 
 static void rights(const char *name) {
@@ -91,5 +94,11 @@ int main(void) {
     /* What somebody may change. */
     put("a", "x"); T(chmod("d", 0755)); T(mkdir("sticky", 0777)); T(chmod("sticky", 01777)); put("sticky/theirs", "");
     as(1, 1, change); T(chown("a", 1, 1)); as(1, 1, change); T(chown("d", 1, 1)); T(chmod("d", 0700)); as(1, 1, change); as(2, 2, change); T(chown("sticky/theirs", 2, 2)); as(2, 2, change); change();
+
+    /* The same by openat2. */
+    put("closed", ""); T(chown("closed", 7, 7)); T(chmod("closed", 0600)); O(open2("closed", O_RDWR, 0));
+    CHILD(become(7, 7); O(open2("closed", O_RDWR, 0)); O(open2("sticky/new", O_CREAT | O_WRONLY, 0640)); show_file("sticky/new"); O(open2("r/new", O_CREAT | O_WRONLY, 0640)));
+    CHILD(become(8, 8); O(open2("closed", O_RDONLY, 0)); O(open2("sticky/new", O_RDONLY, 0)); O(open2("closed", O_PATH, 0)));
+    O(open2("disk4", O_RDWR, 0)); T(mknod("disk4", S_IFCHR | 0666, makedev(1, 3))); fd = open2("disk4", O_RDWR, 0); T(fstat(fd, &st)); T(S_ISCHR(st.st_mode)); T(read(fd, &st, 1)); close(fd);
     return 0;
 }
