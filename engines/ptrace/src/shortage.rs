@@ -69,7 +69,7 @@ impl Tracer<'_> {
 
 /// Whether a thread sleeps in a call that a signal could interrupt.
 fn sleeps(thread: i32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{thread}/stat")).unwrap_or_default();
-    // The name in parentheses may hold anything; the state follows it.
-    stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('S'))
+    let stat = fs::read(format!("/proc/{thread}/stat")).unwrap_or_default();
+    // The name in parentheses may hold any bytes; the state follows it.
+    stat.iter().rposition(|byte| *byte == b')').is_some_and(|end| stat[end..].starts_with(b") S"))
 }

@@ -3,8 +3,11 @@
 mod common;
 
 use std::{
+    ffi::OsStr,
     fs,
     io::{BufRead, BufReader, Read},
+    os::unix::{ffi::OsStrExt, fs::PermissionsExt},
+    path::Path,
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -144,9 +147,14 @@ fn more_calls_that_block_than_there_are_slots() {
     let Some(tree) = alpine() else { return };
     for variant in ["P1", "P2"] {
         let dir = volume();
-        let script = "mkfifo /v/f; i=0; while [ $i -lt 600 ]; do (read x </v/f) & i=$((i+1)); done; sleep 1; \
-                      cat /etc/hosts >/dev/null && sh -c 'echo others go on'; exec 3>/v/f; exec 3>&-; wait; echo all";
-        let mut spec = spec(tree, &["sh", "-c", script]);
+        let script = "#!/bin/sh\nmkfifo /v/f; i=0; while [ $i -lt 600 ]; do (read x </v/f) & i=$((i+1)); done; sleep 1; \
+                      cat /etc/hosts >/dev/null && sh -c 'echo others go on'; exec 3>/v/f; exec 3>&-; wait; echo all\n";
+        // A process has the name of its program, which may be any bytes: of them is read who sleeps.
+        let name = OsStr::from_bytes(b"any) R\xff");
+        fs::write(dir.path().join(name), script).expect("write");
+        fs::set_permissions(dir.path().join(name), fs::Permissions::from_mode(0o755)).expect("chmod");
+        let mut spec = spec(tree, &[]);
+        spec.argv = vec![Path::new("/v").join(name).into_os_string()];
         spec.variant = Some(variant.to_owned());
         spec.binds.push(bind(dir.path(), "/v", false));
         assert_eq!(run(&spec), Output { text: "others go on\nall\n".to_owned(), ended: Ended::Exited(0) });

@@ -281,7 +281,9 @@ impl Tracer<'_> {
 
 /// Whether a SIGCHLD would be noticed: caught, or blocked to be waited for. (The default is to ignore it.)
 fn cares_for_children(process: i32) -> bool {
-    let Ok(status) = fs::read_to_string(format!("/proc/{process}/status")) else { return false };
+    let Ok(status) = fs::read(format!("/proc/{process}/status")) else { return false };
+    // Its name may hold any bytes.
+    let status = String::from_utf8_lossy(&status);
     let bit = 1_u64 << (libc::SIGCHLD - 1);
     status
         .lines()
