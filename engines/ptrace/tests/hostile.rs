@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
+use std::{fs, io::Read, os::unix::fs::PermissionsExt, path::Path, process::Command};
 
 use common::*;
 use coracle_api::Ended;
@@ -40,7 +40,7 @@ fn noise_of_all_kinds_is_answered() {
         out.expect("find").stdout
     };
     let before = listing();
-    for (seed, variant) in [("1", "P1"), ("2", "P2"), ("3", "P1")] {
+    for (seed, variant) in [("1", "P1"), ("2", "P2")] {
         let dir = volume();
         // The shell runs beside it, and must be served all the while.
         let script = format!("/noise/noise {seed} 1 >/dev/null 2>&1; cat /etc/alpine-release");
@@ -51,7 +51,35 @@ fn noise_of_all_kinds_is_answered() {
         let ended = Ended::Exited(0);
         assert_eq!(run(&spec), Output { text: "3.20.3\n".to_owned(), ended }, "seed {seed} under {variant}");
     }
+    // The same where the tracer may copy memory word by word only.
+    let dir = volume();
+    let mut spec = spec(tree, &["sh", "-c", "/noise/noise 3 1 >/dev/null 2>&1; cat /etc/alpine-release"]);
+    spec.binds.push(bind(program.path(), "/noise", true));
+    spec.binds.push(bind(dir.path(), "/work", false));
+    let (front, mut output) = start_after(&spec, refuse_copies);
+    let mut text = String::new();
+    output.read_to_string(&mut text).expect("its output");
+    assert_eq!((text.as_str(), wait(front)), ("3.20.3\n", Ok(Ended::Exited(0))), "word by word");
     assert!(before == listing(), "the tree is as before");
+}
+
+/// Keeps process_vm_readv(2) and process_vm_writev(2) from this process and its children, as a sandbox does.
+fn refuse_copies() {
+    let step = |code: u16, jt: u8, jf: u8, k: u32| libc::sock_filter { code, jt, jf, k };
+    let code = [
+        step(0x20, 0, 0, 0),
+        step(0x15, 1, 0, 310),
+        step(0x15, 0, 1, 311),
+        step(0x06, 0, 0, libc::SECCOMP_RET_ERRNO | 1),
+        step(0x06, 0, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    let program = libc::sock_fprog { len: 5, filter: code.as_ptr().cast_mut() };
+    // SAFETY: the program outlives the call that reads it.
+    let done = unsafe {
+        libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+            && libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) == 0
+    };
+    assert!(done, "the sandbox");
 }
 
 /// Every number of a program's headers, one at a time, replaced by those at the ends of its range.
