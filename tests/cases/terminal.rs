@@ -126,12 +126,14 @@ fn shell_inside(options: &str, stops_itself: bool) {
     let Some((_sandbox, mut terminal, app)) = shell() else { return };
     terminal.send(&format!("{app} {options} env PS1='gue''st> ' sh\n"));
     terminal.expect("guest> ");
-    terminal.send("sleep 100\n");
-    std::thread::sleep(Duration::from_millis(300));
+    // Its word comes when it has the terminal.
+    let job = "sh -c 'echo run''ning; exec sleep 100'\n";
+    terminal.send(job);
+    terminal.expect("running");
     terminal.send("\x03");
     terminal.expect("guest> ");
-    terminal.send("sleep 100\n");
-    std::thread::sleep(Duration::from_millis(300));
+    terminal.send(job);
+    terminal.expect("running");
     terminal.send("\x1a");
     terminal.expect("Stopped");
     terminal.send("kill -KILL %1; sleep 1; jobs; echo do''ne\n");
