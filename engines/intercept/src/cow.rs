@@ -25,13 +25,13 @@ use crate::{
     errno::EROFS,
     ledger::Inode,
     meaning::{AT_EMPTY_PATH, Intent, Last, O_ACCMODE, O_NOFOLLOW, O_PATH, O_TMPFILE, O_TRUNC, PathArg, Row, W_OK},
+    owners::S_IFLNK,
+    permit::S_IFMT,
     table,
     translate::start_descriptor,
 };
 
-const S_IFMT: u32 = 0o170_000;
 const S_IFREG: u16 = 0o100_000;
-const S_IFLNK: u32 = 0o120_000;
 const OWNER_MAY_WRITE: u16 = 0o200;
 
 /// As often a name may change its meaning while we look; a guest that goes on longer wants it so.

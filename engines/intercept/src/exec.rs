@@ -7,14 +7,14 @@ use crate::{
     enter::Verdict,
     errno::EBADF,
     meaning::{AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW, Dir, Intent, Last, Outside, PathArg},
+    owners::S_IFLNK,
+    permit::S_IFMT,
+    pretend::decimal,
     translate::translate,
 };
 
 /// Ask only whether it could be executed (Linux 6.14).
 const AT_EXECVE_CHECK: u64 = 0x1_0000;
-
-const S_IFMT: u32 = 0o170_000;
-const S_IFLNK: u32 = 0o120_000;
 
 /// `arg` is the path's argument.
 pub(crate) fn execute<G: Guest>(
@@ -90,18 +90,9 @@ pub(crate) fn execute<G: Guest>(
 fn name_descriptor<'n>(prefix: &[u8], descriptor: i32, name: &'n mut [u8; 32]) -> &'n [u8] {
     name[..prefix.len()].copy_from_slice(prefix);
     let mut digits = [0; 10];
-    let mut at = digits.len();
-    let mut rest = descriptor.unsigned_abs();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + u8::try_from(rest % 10).unwrap_or(0);
-        rest /= 10;
-        if rest == 0 {
-            break;
-        }
-    }
-    let end = prefix.len() + digits.len() - at;
-    name[prefix.len()..end].copy_from_slice(&digits[at..]);
+    let digits = decimal(descriptor.unsigned_abs(), &mut digits);
+    let end = prefix.len() + digits.len();
+    name[prefix.len()..end].copy_from_slice(digits);
     &name[..end]
 }
 

@@ -8,14 +8,13 @@ use crate::{
     Call, Errno, Guest, Rules,
     errno::{EBUSY, EISDIR, ENOTEMPTY, EROFS},
     meaning::{AT_REMOVEDIR, Intent, O_ACCMODE, O_CREAT, O_EXCL, O_PATH, O_TMPFILE, O_TRUNC, W_OK},
+    owners::{S_IFLNK, S_IFREG},
     table,
     translate::{LINK, link_of},
 };
 
 pub(crate) const S_IFMT: u32 = 0o170_000;
-const S_IFREG: u32 = 0o100_000;
 pub(crate) const S_IFDIR: u32 = 0o040_000;
-const S_IFLNK: u32 = 0o120_000;
 
 /// Where a name is kept: the directory that holds a bind's mount point is not in that bind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
