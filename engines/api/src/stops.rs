@@ -44,7 +44,8 @@ fn stop(signal: i32) {
         return;
     }
     // SAFETY: the sets and actions are plain data, initialised before use; the former action and mask are put back. The
-    // signal is raised while it is at its default and unblocked, so it is delivered before kill(2) returns.
+    // signal is raised before it is unblocked, so that one which waits already (a terminal sends it to us as well as to the
+    // guest) is the same, and stops us once; it is delivered before kill(2) or sigprocmask(2) returns.
     unsafe {
         let mut default: libc::sigaction = std::mem::zeroed();
         default.sa_sigaction = libc::SIG_DFL;
@@ -53,8 +54,8 @@ fn stop(signal: i32) {
         let (mut set, mut mask): (libc::sigset_t, libc::sigset_t) = std::mem::zeroed();
         libc::sigemptyset(&raw mut set);
         libc::sigaddset(&raw mut set, signal);
-        libc::sigprocmask(libc::SIG_UNBLOCK, &raw const set, &raw mut mask);
         libc::kill(libc::getpid(), signal);
+        libc::sigprocmask(libc::SIG_UNBLOCK, &raw const set, &raw mut mask);
         libc::sigprocmask(libc::SIG_SETMASK, &raw const mask, ptr::null_mut());
         libc::sigaction(signal, &raw const action, ptr::null_mut());
     }
