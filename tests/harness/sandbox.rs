@@ -250,8 +250,17 @@ impl Drop for Sandbox {
 /// If it cannot be started.
 pub(crate) fn finish(mut command: Command) -> Output {
     let shown = format!("{command:?}");
-    let output = command.output().unwrap_or_else(|error| panic!("{shown}: {error}"));
-    Output::new(shown, output)
+    for _ in 0..100 {
+        match command.output() {
+            // A program that was written just now: another test forked meanwhile, and its child holds the file open for
+            // writing until it executes something.
+            Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy => {
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+            output => return Output::new(shown.clone(), output.unwrap_or_else(|error| panic!("{shown}: {error}"))),
+        }
+    }
+    panic!("{shown}: somebody keeps it open for writing");
 }
 
 /// Gives a file to the ordinary user.
