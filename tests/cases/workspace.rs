@@ -21,7 +21,23 @@ const ARROWS: &[(&str, &[&str])] = &[
         &["coracle-api", "coracle-sys", "coracle-paths", "coracle-intercept", "coracle-elf", "coracle-view"],
     ),
     ("coracle-trap", &["coracle-api", "coracle-sys", "coracle-paths", "coracle-intercept", "coracle-elf"]),
-    ("coracle-preload", &["coracle-api", "coracle-sys", "coracle-paths", "coracle-intercept", "coracle-elf"]),
+    ("coracle-entry", &["coracle-paths", "coracle-elf"]),
+    (
+        "coracle-preload",
+        &[
+            "coracle-api",
+            "coracle-sys",
+            "coracle-paths",
+            "coracle-intercept",
+            "coracle-elf",
+            "coracle-view",
+            "coracle-entry",
+        ],
+    ),
+    (
+        "coracle-shim",
+        &["coracle-sys", "coracle-paths", "coracle-intercept", "coracle-elf", "coracle-view", "coracle-entry"],
+    ),
     ("coracle-apptainer", &["coracle-api"]),
     (
         "coracle-stub",

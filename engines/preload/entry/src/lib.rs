@@ -1,0 +1,25 @@
+//! One preload run, as all its processes must know it, and how programs are entered in it.
+//!
+//! The host side writes a run's description into a file ([`Run`], [`Facts`]); the shim finds the file by an environment
+//! variable ([`RUN`]), maps it in every process and builds its rules from it. Whoever executes a program of the guest's,
+//! the host side the first and the shim all others, does so in the same way.
+//!
+//! Rules: no standard library and no allocation where a description is read, since that happens in constructors and
+//! between vfork and execve; no system calls either: the caller makes them.
+
+#![no_std]
+#![forbid(unsafe_code)]
+
+#[cfg(feature = "alloc")]
+extern crate alloc;
+
+mod run;
+#[cfg(feature = "alloc")]
+mod write;
+
+pub use run::{Bind, Family, Loader, NotARun, Port, Run, Text};
+#[cfg(feature = "alloc")]
+pub use write::Facts;
+
+/// The variable that holds the host path of the run's description.
+pub const RUN: &str = "CORACLE_RUN";
