@@ -13,11 +13,19 @@
 #[cfg(feature = "alloc")]
 extern crate alloc;
 
+mod elf;
+mod enter;
 mod run;
+mod script;
+mod space;
 #[cfg(feature = "alloc")]
 mod write;
 
+pub use elf::{Linkage, Source, linkage};
+pub use enter::{Carried, Command, EXTRA, Places, Start, WAY_OUT, Way, Why, command, received, way};
 pub use run::{Bind, Family, Loader, NotARun, Port, Run, Text};
+pub use script::Scripts;
+pub use space::Space;
 #[cfg(feature = "alloc")]
 pub use write::Facts;
 

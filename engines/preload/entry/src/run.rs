@@ -52,6 +52,8 @@ pub(crate) mod ability {
 pub enum Text {
     /// Canonical host path of the guest's tree: the pristine one, a view of it, or a container's own.
     Root,
+    /// Another path of the root without the characters at which loaders split lists; the same where it has none.
+    Alias,
     /// Host path of the table of the tree's names (`coracle_paths::table`); only for a tree that nobody changes.
     Names,
     /// Host path of the inode ledger, a file that all processes map shared.
@@ -72,7 +74,8 @@ pub enum Text {
 }
 
 impl Text {
-    pub(crate) const COUNT: usize = Self::Handover as usize + 1;
+    /// How many there are.
+    pub const COUNT: usize = Self::Handover as usize + 1;
 }
 
 /// One host place inside the guest, as [`coracle_paths::arrange`] leaves them.
@@ -107,9 +110,9 @@ pub struct Loader<'a> {
     pub host: &'a CStr,
     /// Whose it is.
     pub family: Family,
-    /// `--preload LIST` (glibc since 2.30, musl since 1.1.0).
+    /// `--preload LIST` (glibc since 2.30, musl in every version).
     pub preload: bool,
-    /// `--argv0 STRING` (glibc since 2.33, musl since 1.2.2).
+    /// `--argv0 STRING` (glibc since 2.33, musl at least since 1.1.20).
     pub argv0: bool,
     /// `--inhibit-cache` (glibc since 2.16).
     pub inhibit_cache: bool,

@@ -10,7 +10,8 @@ use crate::run::{
 /// All that [`crate::Run`] tells, to be written.
 #[derive(Debug, Clone, Default)]
 pub struct Facts<'a> {
-    texts: [&'a [u8]; Text::COUNT],
+    /// By [`Text`]; see [`Facts::set`].
+    pub texts: [&'a [u8]; Text::COUNT],
     /// See [`crate::Run::root_read_only`].
     pub root_read_only: bool,
     /// See [`crate::Run::unlisted`].

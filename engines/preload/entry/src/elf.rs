@@ -1,0 +1,182 @@
+//! What a program's file says of how it wants to be started: its interpreter, and where it looks for its libraries.
+//!
+//! The bytes are hostile. Nothing is believed that was not read, no arithmetic goes unchecked, and no loop is longer than
+//! the number of headers says.
+
+use coracle_elf::{Elf, Segment};
+use coracle_paths::Errno;
+
+/// A guest's file that is open for reading.
+pub trait Source {
+    /// pread(2): how many bytes there were, fewer than asked for at the file's end.
+    ///
+    /// # Errors
+    /// The kernel's.
+    fn read_at(&self, at: u64, into: &mut [u8]) -> Result<usize, Errno>;
+}
+
+/// Not a program.
+const ENOEXEC: Errno = Errno(8);
+
+const PT_DYNAMIC: u32 = 2;
+const DT_NULL: u64 = 0;
+const DT_STRTAB: u64 = 5;
+const DT_RPATH: u64 = 15;
+const DT_RUNPATH: u64 = 29;
+/// Entries of a dynamic section that are looked at: real ones have a few dozen.
+const MOST_ENTRIES: u64 = 512;
+
+/// A program's own wishes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Linkage<'b> {
+    /// PT_INTERP as written, without its NUL; `None` in a program that is linked statically.
+    pub interpreter: Option<&'b [u8]>,
+    /// DT_RUNPATH, or without one DT_RPATH; empty where there is neither.
+    pub search: &'b [u8],
+}
+
+/// Reads a program's wishes; `room` holds the strings and takes as many as fit (8 KiB fit any real ones).
+///
+/// # Errors
+/// `ENOEXEC` where the kernel would say so; the reader's.
+pub fn linkage<'b>(elf: &Elf, file: &impl Source, room: &'b mut [u8]) -> Result<Linkage<'b>, Errno> {
+    let mut interpreter = None;
+    let mut dynamic = None;
+    let size = elf.header_size();
+    for number in 0..u64::from(elf.headers) {
+        let segment = header(elf, file, size, number)?;
+        match segment.kind {
+            Segment::INTERPRETER if interpreter.is_none() => interpreter = Some(segment),
+            PT_DYNAMIC if dynamic.is_none() => dynamic = Some(segment),
+            _ => {}
+        }
+    }
+    let Some(interpreter) = interpreter else { return Ok(Linkage { interpreter: None, search: b"" }) };
+    let len = usize::try_from(interpreter.file_size).map_err(|_| ENOEXEC)?;
+    if len < 2 || len > room.len() {
+        return Err(ENOEXEC);
+    }
+    let (name, rest) = room.split_at_mut(len);
+    exactly(file, interpreter.offset, name)?;
+    if name.last() != Some(&0) {
+        return Err(ENOEXEC);
+    }
+    let end = name.iter().position(|byte| *byte == 0).unwrap_or(0);
+    let search = match dynamic {
+        Some(dynamic) => search(elf, file, size, &dynamic, rest).unwrap_or(0),
+        None => 0,
+    };
+    Ok(Linkage { interpreter: Some(&name[..end]), search: &rest[..search] })
+}
+
+fn header(elf: &Elf, file: &impl Source, size: usize, number: u64) -> Result<Segment, Errno> {
+    let mut bytes = [0; 56];
+    let bytes = &mut bytes[..size];
+    let at = number.checked_mul(size as u64).and_then(|at| at.checked_add(elf.headers_at)).ok_or(ENOEXEC)?;
+    exactly(file, at, bytes)?;
+    elf.segment(bytes).ok_or(ENOEXEC)
+}
+
+/// The length of the list of directories, which goes to `room`; `None` where it cannot be found.
+fn search(elf: &Elf, file: &impl Source, size: usize, dynamic: &Segment, room: &mut [u8]) -> Option<usize> {
+    if !elf.wide {
+        return None;
+    }
+    let (mut strings, mut rpath, mut runpath) = (None, None, None);
+    let mut chunk = [0; 32 * 16];
+    let entries = (dynamic.file_size / 16).min(MOST_ENTRIES);
+    let mut done = 0;
+    'entries: while done < entries {
+        let at = dynamic.offset.checked_add(done * 16)?;
+        let got = file.read_at(at, &mut chunk).ok()?;
+        let whole = chunk.get(..got)?.as_chunks::<16>().0;
+        if whole.is_empty() {
+            break;
+        }
+        for entry in whole {
+            let [tag, value] = [word(&entry[..8])?, word(&entry[8..])?];
+            match tag {
+                DT_NULL => break 'entries,
+                DT_STRTAB => strings = Some(value),
+                DT_RPATH => rpath = Some(value),
+                DT_RUNPATH => runpath = Some(value),
+                _ => {}
+            }
+            done += 1;
+            if done == entries {
+                break;
+            }
+        }
+    }
+    let address = strings?.checked_add(runpath.or(rpath)?)?;
+    let mut offset = None;
+    for number in 0..u64::from(elf.headers) {
+        let segment = header(elf, file, size, number).ok()?;
+        let end = segment.address.checked_add(segment.file_size)?;
+        if segment.kind == Segment::LOAD && (segment.address..end).contains(&address) {
+            offset = segment.offset.checked_add(address - segment.address);
+            break;
+        }
+    }
+    let got = file.read_at(offset?, room).ok()?;
+    room.get(..got)?.iter().position(|byte| *byte == 0)
+}
+
+fn word(bytes: &[u8]) -> Option<u64> {
+    bytes.first_chunk::<8>().map(|eight| u64::from_le_bytes(*eight))
+}
+
+fn exactly(file: &impl Source, at: u64, into: &mut [u8]) -> Result<(), Errno> {
+    let mut done = 0;
+    while done < into.len() {
+        match file.read_at(at.checked_add(done as u64).ok_or(ENOEXEC)?, &mut into[done..])? {
+            0 => return Err(ENOEXEC),
+            more => done += more,
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use std::{fs, vec::Vec};
+
+    use super::*;
+
+    impl Source for Vec<u8> {
+        fn read_at(&self, at: u64, into: &mut [u8]) -> Result<usize, Errno> {
+            let rest = usize::try_from(at).ok().and_then(|at| self.get(at..)).unwrap_or_default();
+            let len = rest.len().min(into.len());
+            into[..len].copy_from_slice(&rest[..len]);
+            Ok(len)
+        }
+    }
+
+    #[test]
+    fn a_dynamic_program_names_its_loader() {
+        let bytes = fs::read("/bin/sh").unwrap();
+        let elf = Elf::parse(&bytes).expect("a program");
+        let mut room = [0; 8192];
+        let linkage = linkage(&elf, &bytes, &mut room).expect("sound");
+        assert!(linkage.interpreter.expect("it is dynamic").starts_with(b"/lib"));
+    }
+
+    #[test]
+    fn no_flip_is_a_panic() {
+        let bytes = fs::read("/bin/true").unwrap();
+        let elf = Elf::parse(&bytes).expect("a program");
+        let mut room = [0; 8192];
+        let table = usize::try_from(elf.headers_at).unwrap();
+        for at in 0..table + elf.header_size() * usize::from(elf.headers) {
+            for flip in [1, 0x80, 0xff] {
+                let mut copy = bytes.clone();
+                copy[at] ^= flip;
+                if let Some(elf) = Elf::parse(&copy) {
+                    let _ = linkage(&elf, &copy, &mut room);
+                }
+            }
+        }
+    }
+}

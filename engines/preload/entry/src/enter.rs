@@ -1,0 +1,364 @@
+//! How a program is entered: from what a guest executes to the execve(2) that is to be made.
+//!
+//! A program that names the tree's loader by its host path is executed as it is, and the shim comes by `LD_PRELOAD`. Any
+//! other names a loader by its guest path, which the kernel would look for on the host: then the tree's loader is
+//! executed, with the program as its argument, and told where the libraries are. What the new process must know of how it
+//! came about travels in variables of the environment, which the shim takes out again ([`Carried`]).
+//!
+//! Rules:
+//! - `LD_PRELOAD` and `LD_LIBRARY_PATH` of the guest's own hold guest paths: loaders get them translated, the guest finds
+//!   them as it left them.
+//! - Nothing is allocated: the caller lends [`Space`] and makes the call itself.
+
+use core::ffi::{CStr, c_char};
+
+use coracle_elf::Elf;
+use coracle_paths::Errno;
+
+use crate::{
+    Family, Loader, RUN, Run, Text,
+    elf::Linkage,
+    space::{Full, Line, Space},
+};
+
+/// Argument list too long.
+const E2BIG: Errno = Errno(7);
+
+/// How the kernel can be made to start a program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way<'a> {
+    /// By itself: it names its loader by a host path.
+    Direct,
+    /// By its loader, executed explicitly.
+    Loader(Loader<'a>),
+    /// By the interpreter of this guest path, which the tree did not have when the run began: resolve it, and make
+    /// [`Way::Loader`] of it by [`Loader::later`].
+    Unlisted(&'a [u8]),
+    /// Not in this engine.
+    Not(Why),
+}
+
+/// Why a program cannot be run by this engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// It is linked statically: no loader is there to bring the shim.
+    Static,
+    /// It is of another machine or class than the shim.
+    Foreign,
+}
+
+impl Why {
+    /// In words, after the program's name.
+    #[must_use]
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Static => "it is linked statically, so no loader can bring the shim of the preload engine into it",
+            Self::Foreign => "it is a 32-bit program, and the shim of the preload engine is for 64-bit ones",
+        }
+    }
+}
+
+/// What to say when there is no way, after [`Why::words`].
+pub const WAY_OUT: &str = "run the bundle with --coracle-engine=ptrace, which needs no shim";
+
+impl<'a> Loader<'a> {
+    /// A loader that came to the tree later: by its name it is musl's or glibc's, and it is trusted with nothing that old
+    /// ones did not understand.
+    #[must_use]
+    pub fn later(guest: &'a CStr, host: &'a CStr) -> Self {
+        let name = guest.to_bytes().rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+        let musl = name.starts_with(b"ld-musl");
+        let family = if musl { Family::Musl } else { Family::Glibc };
+        Self { guest, host, family, preload: musl, argv0: musl, inhibit_cache: !musl }
+    }
+}
+
+/// Chooses the way for a program.
+#[must_use]
+pub fn way<'a>(run: &Run<'a>, elf: &Elf, linkage: &Linkage<'a>) -> Way<'a> {
+    if !elf.wide {
+        return Way::Not(Why::Foreign);
+    }
+    let Some(interpreter) = linkage.interpreter else { return Way::Not(Why::Static) };
+    for loader in run.loaders() {
+        if run.edited() && loader.host.to_bytes() == interpreter {
+            return Way::Direct;
+        }
+        if loader.guest.to_bytes() == interpreter {
+            return Way::Loader(loader);
+        }
+    }
+    Way::Unlisted(interpreter)
+}
+
+/// Guest paths to host paths, as the caller resolves them.
+pub trait Places {
+    /// Writes the host path of a guest path (relative ones start in the working directory); its length, or `None` if
+    /// there is nothing.
+    fn host(&mut self, guest: &[u8], into: &mut [u8]) -> Option<usize>;
+}
+
+/// A program about to be started.
+#[derive(Debug, Clone, Copy)]
+pub struct Start<'a> {
+    /// How.
+    pub way: Way<'a>,
+    /// Host path of its file.
+    pub program: &'a CStr,
+    /// Canonical guest path of its file.
+    pub exe: &'a [u8],
+    /// The name by which the guest started it (of a script, the script's): the kernel's AT_EXECFN.
+    pub given: &'a [u8],
+    /// [`Linkage::search`].
+    pub search: &'a [u8],
+    /// Host path of the run's description.
+    pub description: &'a CStr,
+}
+
+/// Pointers that [`command`] adds to those of the guest's arguments and environment, at most.
+pub const EXTRA: usize = 24;
+
+/// The call to be made.
+#[derive(Debug, Clone, Copy)]
+pub struct Command<'s> {
+    /// What execve(2) takes.
+    pub path: *const c_char,
+    /// Ends with a null pointer.
+    pub argv: &'s [*const c_char],
+    /// Ends with a null pointer.
+    pub envp: &'s [*const c_char],
+}
+
+/// Makes the call out of a guest's own. The strings that it is given must live as long as it.
+///
+/// # Errors
+/// `E2BIG` if `space` is too small: it takes the pointers of both lists and [`EXTRA`] more, and as much text as the lists
+/// of libraries become.
+pub fn command<'a, 's>(
+    run: &Run<'a>,
+    start: &Start<'a>,
+    argv: impl Iterator<Item = &'a CStr>,
+    envp: impl Iterator<Item = &'a CStr>,
+    places: &mut impl Places,
+    space: &'s mut Space<'_>,
+) -> Result<Command<'s>, Errno> {
+    fill(run, start, argv, envp, places, space).map_err(|Full| E2BIG)
+}
+
+fn fill<'a, 's>(
+    run: &Run<'a>,
+    start: &Start<'a>,
+    mut argv: impl Iterator<Item = &'a CStr>,
+    envp: impl Iterator<Item = &'a CStr>,
+    places: &mut impl Places,
+    space: &'s mut Space<'_>,
+) -> Result<Command<'s>, Full> {
+    let loader = match start.way {
+        Way::Loader(loader) => Some(loader),
+        _ => None,
+    };
+    // The environment goes first in memory, since what it holds decides what the loader is told.
+    let (mut preload, mut library_path) = (None, None);
+    for pair in envp {
+        let bytes = pair.to_bytes();
+        if carried(bytes).is_some() || bytes.starts_with(b"LD_AUDIT=") {
+            continue;
+        }
+        if let Some(value) = bytes.strip_prefix(b"LD_PRELOAD=") {
+            preload = Some(value);
+            carry(space, Carried::Restored, &[bytes])?;
+        } else if let Some(value) = bytes.strip_prefix(b"LD_LIBRARY_PATH=") {
+            library_path = Some(value);
+            // A loader that is told by an argument does not look at the variable.
+            if loader.is_some() { space.point(pair)? } else { carry(space, Carried::Restored, &[bytes])? }
+        } else {
+            space.point(pair)?;
+        }
+    }
+    carry(space, Carried::Description, &[start.description.to_bytes()])?;
+    carry(space, Carried::Exe, &[start.exe])?;
+    carry(space, Carried::Given, &[start.given])?;
+    let shim = |line: &mut Line<'_, '_>, places: &mut _| {
+        line.put(run.text(Text::Shim))?;
+        libraries(line, run, preload.unwrap_or_default(), places)
+    };
+    if loader.is_none_or(|loader| !loader.preload) {
+        let mut line = space.line();
+        line.put(b"LD_PRELOAD=")?;
+        shim(&mut line, places)?;
+        line.end()?;
+    }
+    let own = argv.next().unwrap_or(c"");
+    let Some(loader) = loader else {
+        if let Some(list) = library_path {
+            let mut line = space.line();
+            line.put(b"LD_LIBRARY_PATH=")?;
+            directories(&mut line, run, list, start, places)?;
+            line.end()?;
+        }
+        let environment = space.close()?;
+        space.point(own)?;
+        for argument in argv {
+            space.point(argument)?;
+        }
+        let arguments = space.close()?;
+        return Ok(space.command(start.program, arguments, environment));
+    };
+    if !loader.argv0 {
+        carry(space, Carried::Argv0, &[own.to_bytes()])?;
+    }
+    let environment = space.close()?;
+    space.point(loader.host)?;
+    if loader.inhibit_cache {
+        space.point(c"--inhibit-cache")?;
+    }
+    space.point(c"--library-path")?;
+    let mut line = space.line();
+    // In the loader's own order: RPATH is before the variable, RUNPATH behind it, and hardly ever do they disagree.
+    if let Some(list) = library_path {
+        directories(&mut line, run, list, start, places)?;
+    }
+    if !start.search.is_empty() {
+        directories(&mut line, run, start.search, start, places)?;
+    }
+    line.item(run.text(Text::Libraries))?;
+    line.end()?;
+    if loader.preload {
+        space.point(c"--preload")?;
+        let mut line = space.line();
+        shim(&mut line, places)?;
+        line.end()?;
+    }
+    if loader.argv0 {
+        space.point(c"--argv0")?;
+        space.point(own)?;
+    }
+    space.point(start.program)?;
+    for argument in argv {
+        space.point(argument)?;
+    }
+    let arguments = space.close()?;
+    Ok(space.command(loader.host, arguments, environment))
+}
+
+/// A guest's list of libraries to be loaded first, behind ours.
+fn libraries(line: &mut Line<'_, '_>, run: &Run<'_>, list: &[u8], places: &mut impl Places) -> Result<(), Full> {
+    for name in list.split(|byte| matches!(byte, b' ' | b':' | b'\t' | b'\n')).filter(|name| !name.is_empty()) {
+        if name == run.text(Text::Shim) {
+            continue;
+        }
+        // A name without a slash is searched for; what holds a dollar the loader itself must expand.
+        if !name.contains(&b'/') || name.contains(&b'$') {
+            line.item(name)?;
+            continue;
+        }
+        let mut host = [0; PATH];
+        // One that is not there is a warning of the loader's, and so it stays.
+        match places.host(name, &mut host).map(|len| &host[..len]) {
+            Some(host) if !host.iter().any(|byte| matches!(byte, b' ' | b':')) => line.item(host)?,
+            _ => line.item(name)?,
+        }
+    }
+    Ok(())
+}
+
+/// A guest's list of library directories, as host paths.
+fn directories(
+    line: &mut Line<'_, '_>,
+    run: &Run<'_>,
+    list: &[u8],
+    start: &Start<'_>,
+    places: &mut impl Places,
+) -> Result<(), Full> {
+    // An empty element is the working directory, an empty list nothing.
+    for name in list.split(|byte| matches!(byte, b':' | b';')).filter(|_| !list.is_empty()) {
+        let mut guest = [0; PATH];
+        let Some(name) = expand(if name.is_empty() { b"." } else { name }, start.exe, &mut guest) else { continue };
+        let mut host = [0; PATH];
+        let Some(host) = places.host(name, &mut host).map(|len| &host[..len]) else { continue };
+        // Below the root there is another name for what holds characters at which the list would be split.
+        match host.strip_prefix(run.text(Text::Root)).filter(|rest| rest.first().is_none_or(|byte| *byte == b'/')) {
+            Some(rest) if !rest.contains(&b':') => line.item_of(run.text(Text::Alias), rest)?,
+            None if !host.contains(&b':') => line.item(host)?,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Longest path, with its NUL.
+const PATH: usize = coracle_paths::PATH_MAX;
+
+/// `$ORIGIN` at the beginning, which is where linkers put it; other tokens are rare and left out.
+fn expand<'n>(name: &'n [u8], exe: &[u8], into: &'n mut [u8; PATH]) -> Option<&'n [u8]> {
+    let rest = name.strip_prefix(b"$ORIGIN").or_else(|| name.strip_prefix(b"${ORIGIN}"));
+    match rest {
+        None if name.contains(&b'$') => None,
+        None => Some(name),
+        Some(rest) if rest.contains(&b'$') => None,
+        Some(rest) => {
+            let slash = exe.iter().rposition(|byte| *byte == b'/')?;
+            let len = slash + rest.len();
+            let into = into.get_mut(..len.max(1))?;
+            into[0] = b'/';
+            into[..slash].copy_from_slice(&exe[..slash]);
+            into[slash..len].copy_from_slice(rest);
+            Some(into)
+        }
+    }
+}
+
+/// What travels in the environment, for the shim alone: it takes these variables out before the guest sees them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Carried {
+    /// [`RUN`]: host path of the run's description.
+    Description,
+    /// Guest path of the program: `/proc/self/exe`.
+    Exe,
+    /// The name by which it was started: AT_EXECFN, and after its last slash the process's name.
+    Given,
+    /// Its first argument, where the loader could not be told.
+    Argv0,
+    /// A variable of the guest's own that loaders must not see: what follows is the whole of it, `KEY=value`, which takes
+    /// this one's place; any later variable of that name is the loader's, and goes.
+    Restored,
+    /// `LD_PRELOAD` with the shim in it, which the guest never had.
+    Ours,
+}
+
+/// Names that are carried, in front of a value.
+const CARRIED: [(&[u8], Carried); 5] = [
+    (b"CORACLE_RUN_EXE=", Carried::Exe),
+    (b"CORACLE_RUN_GIVEN=", Carried::Given),
+    (b"CORACLE_RUN_ARGV0=", Carried::Argv0),
+    (b"CORACLE_RUN_OWN=", Carried::Restored),
+    (b"CORACLE_RUN=", Carried::Description),
+];
+
+fn carried(pair: &[u8]) -> Option<(Carried, &[u8])> {
+    debug_assert!(RUN.len() + 1 == CARRIED[4].0.len());
+    CARRIED.iter().find_map(|(name, what)| pair.strip_prefix(*name).map(|value| (*what, value)))
+}
+
+/// What a variable of the environment is to the shim: `None` if it is the guest's own. The value of what is restored is a
+/// variable with its name.
+#[must_use]
+pub fn received<'e>(run: Option<&Run<'_>>, pair: &'e [u8]) -> Option<(Carried, &'e [u8])> {
+    if let Some(found) = carried(pair) {
+        return Some(found);
+    }
+    let value = pair.strip_prefix(b"LD_PRELOAD=")?;
+    let shim = run?.text(Text::Shim);
+    let rest = value.strip_prefix(shim)?;
+    rest.first().is_none_or(|byte| *byte == b':').then_some((Carried::Ours, value))
+}
+
+fn carry(space: &mut Space<'_>, what: Carried, value: &[&[u8]]) -> Result<(), Full> {
+    let Some((name, _)) = CARRIED.iter().find(|(_, carried)| *carried == what) else { return Ok(()) };
+    let mut line = space.line();
+    line.put(name)?;
+    for part in value {
+        line.put(part)?;
+    }
+    line.end()
+}

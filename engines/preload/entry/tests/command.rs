@@ -1,0 +1,160 @@
+//! From what a guest executes to the call that is made.
+
+use std::ffi::{CStr, CString, c_char};
+
+use coracle_elf::Elf;
+use coracle_entry::{
+    Carried, EXTRA, Facts, Family, Linkage, Loader, Places, Run, Space, Start, Text, Way, Why, command, received, way,
+};
+
+const GLIBC: Loader<'static> = Loader {
+    guest: c"/lib64/ld-linux-x86-64.so.2",
+    host: c"/t/lib64/ld-linux-x86-64.so.2",
+    family: Family::Glibc,
+    preload: true,
+    argv0: true,
+    inhibit_cache: true,
+};
+const MUSL: Loader<'static> = Loader {
+    guest: c"/lib/ld-musl-x86_64.so.1",
+    host: c"/t/lib/ld-musl-x86_64.so.1",
+    family: Family::Musl,
+    preload: true,
+    argv0: false,
+    inhibit_cache: false,
+};
+
+fn description(edited: bool) -> Vec<u8> {
+    let mut facts = Facts { edited, loaders: vec![GLIBC, MUSL], ..Facts::default() };
+    facts.set(Text::Root, b"/t");
+    facts.set(Text::Alias, b"/t");
+    facts.set(Text::Shim, b"/s/shim.so");
+    facts.set(Text::Libraries, b"/t/lib:/t/usr/lib");
+    facts.write().expect("it fits")
+}
+
+const WIDE: Elf = Elf { wide: true, movable: true, entry: 0, headers_at: 64, headers: 1 };
+
+/// A guest whose whole file system is the tree.
+struct Tree;
+
+impl Places for Tree {
+    fn host(&mut self, guest: &[u8], into: &mut [u8]) -> Option<usize> {
+        let dir: &[u8] = if guest.starts_with(b"/") { b"/t" } else { b"/t/cwd/" };
+        let host = [dir, guest].concat();
+        into.get_mut(..host.len())?.copy_from_slice(&host);
+        Some(host.len())
+    }
+}
+
+fn strings(list: &[*const c_char]) -> Vec<String> {
+    let (end, strings) = list.split_last().expect("a null pointer");
+    assert!(end.is_null());
+    // SAFETY: `command` points to strings that end in a NUL and that live as long as the test.
+    strings.iter().map(|string| unsafe { CStr::from_ptr(*string) }.to_string_lossy().into_owned()).collect()
+}
+
+fn run(way: Way<'_>, search: &[u8], argv: &[&str], envp: &[&str]) -> (Vec<String>, Vec<String>) {
+    let bytes = description(way == Way::Direct);
+    let run = Run::new(&bytes).expect("whole");
+    let c = |list: &[&str]| list.iter().map(|text| CString::new(*text).expect("no NUL")).collect::<Vec<_>>();
+    let (argv, envp) = (c(argv), c(envp));
+    let start = Start {
+        way,
+        program: c"/t/usr/bin/tool",
+        exe: b"/usr/bin/tool",
+        given: b"./tool",
+        search,
+        description: c"/d/run",
+    };
+    let mut pointers = vec![std::ptr::null(); argv.len() + envp.len() + EXTRA];
+    let mut text = vec![0; 4096];
+    let mut space = Space::new(&mut pointers, &mut text);
+    let (argv, envp) = (argv.iter().map(CString::as_c_str), envp.iter().map(CString::as_c_str));
+    let made = command(&run, &start, argv, envp, &mut Tree, &mut space).expect("there is room");
+    (strings(made.argv), strings(made.envp))
+}
+
+const CARRIED: [&str; 3] = ["CORACLE_RUN=/d/run", "CORACLE_RUN_EXE=/usr/bin/tool", "CORACLE_RUN_GIVEN=./tool"];
+
+#[test]
+fn an_edited_program_is_executed_as_it_is() {
+    let (argv, envp) = run(Way::Direct, b"/ignored", &["tool", "", "x"], &["A=1"]);
+    assert_eq!(argv, ["tool", "", "x"]);
+    assert_eq!(envp, [&["A=1"], &CARRIED[..], &["LD_PRELOAD=/s/shim.so"]].concat());
+}
+
+#[test]
+fn the_guests_own_variables_reach_its_loader_translated_and_itself_as_they_were() {
+    let own =
+        ["LD_PRELOAD=libx.so /lib/y.so", "LD_LIBRARY_PATH=/opt/lib:$ORIGIN/../lib::$LIB/z", "CORACLE_RUN_EXE=/old"];
+    let (_, envp) = run(Way::Direct, b"", &["tool"], &own);
+    assert_eq!(
+        envp,
+        [
+            &["CORACLE_RUN_OWN=LD_PRELOAD=libx.so /lib/y.so"],
+            &["CORACLE_RUN_OWN=LD_LIBRARY_PATH=/opt/lib:$ORIGIN/../lib::$LIB/z"],
+            &CARRIED[..],
+            &["LD_PRELOAD=/s/shim.so:libx.so:/t/lib/y.so", "LD_LIBRARY_PATH=/t/opt/lib:/t/usr/bin/../lib:/t/cwd/."],
+        ]
+        .concat()
+    );
+    let bytes = description(true);
+    let run = Run::new(&bytes).expect("whole");
+    let seen: Vec<_> = envp.iter().map(|pair| received(Some(&run), pair.as_bytes())).collect();
+    assert_eq!(seen[0], Some((Carried::Restored, &b"LD_PRELOAD=libx.so /lib/y.so"[..])));
+    assert_eq!(seen[2], Some((Carried::Description, &b"/d/run"[..])));
+    assert_eq!(seen[5].map(|(what, _)| what), Some(Carried::Ours));
+    assert_eq!(seen[6], None, "behind the one that is restored, which comes first");
+    assert_eq!(received(None, b"LD_PRELOAD=x"), None);
+}
+
+#[test]
+fn a_loader_is_told_all_by_arguments() {
+    let (argv, envp) = run(Way::Loader(GLIBC), b"$ORIGIN/lib:/opt/x", &["tool", "a"], &["LD_PRELOAD=y.so", "A=1"]);
+    let begin = ["/t/lib64/ld-linux-x86-64.so.2", "--inhibit-cache", "--library-path"];
+    let path = "/t/usr/bin/lib:/t/opt/x:/t/lib:/t/usr/lib";
+    let end = ["--preload", "/s/shim.so:y.so", "--argv0", "tool", "/t/usr/bin/tool", "a"];
+    assert_eq!(argv, [&begin[..], &[path], &end[..]].concat());
+    assert_eq!(envp, [&["CORACLE_RUN_OWN=LD_PRELOAD=y.so", "A=1"], &CARRIED[..]].concat());
+}
+
+#[test]
+fn an_old_loader_is_asked_for_no_more_than_it_can() {
+    let old = Loader { preload: false, argv0: false, ..GLIBC };
+    let (argv, envp) = run(Way::Loader(old), b"", &["name", "a"], &["LD_LIBRARY_PATH=/opt"]);
+    assert_eq!(argv[1..], ["--inhibit-cache", "--library-path", "/t/opt:/t/lib:/t/usr/lib", "/t/usr/bin/tool", "a"]);
+    let more = ["LD_PRELOAD=/s/shim.so", "CORACLE_RUN_ARGV0=name"];
+    assert_eq!(envp, [&["LD_LIBRARY_PATH=/opt"], &CARRIED[..], &more].concat());
+    let (argv, _) = run(Way::Loader(MUSL), b"", &["name"], &[]);
+    assert_eq!(argv[1..], ["--library-path", "/t/lib:/t/usr/lib", "--preload", "/s/shim.so", "/t/usr/bin/tool"]);
+}
+
+#[test]
+fn ways() {
+    let (plain, edited) = (description(false), description(true));
+    let (plain, edited) = (Run::new(&plain).expect("whole"), Run::new(&edited).expect("whole"));
+    let linkage = |interpreter| Linkage { interpreter, search: b"" };
+    let (host, guest) = (Some(GLIBC.host.to_bytes()), Some(GLIBC.guest.to_bytes()));
+    assert_eq!(way(&edited, &WIDE, &linkage(host)), Way::Direct);
+    assert_eq!(way(&edited, &WIDE, &linkage(guest)), Way::Loader(GLIBC), "it came later");
+    assert_eq!(way(&plain, &WIDE, &linkage(Some(MUSL.guest.to_bytes()))), Way::Loader(MUSL));
+    assert_eq!(way(&plain, &WIDE, &linkage(Some(b"/gnu/ld.so"))), Way::Unlisted(b"/gnu/ld.so"));
+    assert_eq!(way(&plain, &WIDE, &linkage(None)), Way::Not(Why::Static));
+    assert_eq!(way(&plain, &Elf { wide: false, ..WIDE }, &linkage(None)), Way::Not(Why::Foreign));
+}
+
+#[test]
+fn too_little_room_is_an_error() {
+    let bytes = description(false);
+    let run = Run::new(&bytes).expect("whole");
+    let start =
+        Start { way: Way::Direct, program: c"/p", exe: b"/p", given: b"p", search: b"", description: c"/d/run" };
+    for (pointers, text) in [(0, 4096), (6, 4096), (30, 10), (30, 79)] {
+        let mut pointers = vec![std::ptr::null(); pointers];
+        let mut text = vec![0; text];
+        let mut space = Space::new(&mut pointers, &mut text);
+        let made = command(&run, &start, [c"p"].into_iter(), [c"A=1"].into_iter(), &mut Tree, &mut space);
+        assert!(made.is_err());
+    }
+}
