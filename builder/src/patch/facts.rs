@@ -67,6 +67,7 @@ pub fn facts(tree: &Tree, config: &ImageConfig) -> Result<ImageFacts, FactsError
         architecture: architecture.unwrap_or_default(),
         interpreters: interpreters.into_iter().collect(),
         static_programs,
+        ..ImageFacts::default()
     })
 }
 

@@ -22,7 +22,7 @@ pub mod signals;
 mod spec;
 pub mod stops;
 
-pub use facts::ImageFacts;
+pub use facts::{ImageFacts, Libc, Loader};
 pub use host::Host;
 pub use inside::{INSIDE, Inside};
 pub use order::{Accounts, NotStarted, ORDER_VERSION, Order};
