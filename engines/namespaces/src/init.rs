@@ -20,7 +20,7 @@ use nix::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{credentials, ids::Ids, net, root, sys::Step};
+use crate::{credentials, ids::Ids, net, root, shared::Turn, sys::Step};
 
 /// What init, or the guest's process before it becomes the guest, tells the supervisor.
 #[derive(Debug, Serialize, Deserialize)]
@@ -33,14 +33,19 @@ enum News {
 }
 
 /// Starts init and the guest in the pid namespace that this process's children are in, and waits for the guest's end.
-pub(crate) fn supervise(spec: &LaunchSpec, ids: Ids<'_>, program: &Prepared) -> Result<Ended, RunError> {
+pub(crate) fn supervise(
+    spec: &LaunchSpec,
+    ids: Ids<'_>,
+    turn: Option<Turn>,
+    program: &Prepared,
+) -> Result<Ended, RunError> {
     let (from_init, to_supervisor) = pipe2(OFlag::O_CLOEXEC).step(|| "make a pipe")?;
     // SAFETY: this process has one thread (the contract of `Engine::run`), so the child may do anything.
     match unsafe { fork() }.step(|| "fork the init of the pid namespace")? {
         ForkResult::Child => {
             drop(from_init);
             let mut to_supervisor = File::from(to_supervisor);
-            let news = match init(spec, ids, program, &mut to_supervisor) {
+            let news = match init(spec, ids, turn, program, &mut to_supervisor) {
                 Ok(ended) => News::Ended(ended),
                 Err(error) => error.into(),
             };
@@ -64,11 +69,17 @@ pub(crate) fn supervise(spec: &LaunchSpec, ids: Ids<'_>, program: &Prepared) -> 
 }
 
 /// Process 1. Returns when the guest has ended.
-fn init(spec: &LaunchSpec, ids: Ids<'_>, program: &Prepared, to_supervisor: &mut File) -> Result<Ended, RunError> {
+fn init(
+    spec: &LaunchSpec,
+    ids: Ids<'_>,
+    turn: Option<Turn>,
+    program: &Prepared,
+    to_supervisor: &mut File,
+) -> Result<Ended, RunError> {
     // SAFETY: this option takes plain integers.
     unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0) };
     net::name_and_loopback(spec)?;
-    root::enter(spec, ids)?;
+    root::enter(spec, ids, turn)?;
     // SAFETY: init has one thread.
     match unsafe { fork() }.step(|| "fork the program's process")? {
         ForkResult::Child => {

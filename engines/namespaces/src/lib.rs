@@ -19,13 +19,14 @@ mod remove;
 mod resolve;
 mod root;
 mod seccomp;
+mod shared;
 mod sys;
 mod underlay;
 mod user;
 
 pub use remove::remove_all;
 
-use coracle_api::{Ended, Engine, Host, ImageFacts, LaunchSpec, Refusal, Request, RunError, exec::Prepared};
+use coracle_api::{Access, Ended, Engine, Host, ImageFacts, LaunchSpec, Refusal, Request, RunError, exec::Prepared};
 
 use crate::ids::Ids;
 
@@ -68,12 +69,16 @@ impl Engine for Namespaces {
         let mut wanted = spec.unshare;
         wanted.uts |= spec.hostname.is_some();
         let ids = Ids::of(&spec.identity);
+        let turn = match &spec.access {
+            Access::CopyOnWrite { changes } => Some(shared::Turn::take(changes)?),
+            Access::ReadOnly | Access::Direct => None,
+        };
         user::enter(&spec.identity, ids, wanted)?;
         if wanted.pid {
-            return init::supervise(spec, ids, &program);
+            return init::supervise(spec, ids, turn, &program);
         }
         net::name_and_loopback(spec)?;
-        root::enter(spec, ids)?;
+        root::enter(spec, ids, turn)?;
         credentials::settle(spec, ids)?;
         Err(program.exec())
     }

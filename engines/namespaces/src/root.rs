@@ -29,6 +29,7 @@ use crate::{
     mounts::{bind_recursive, read_only},
     overlay,
     resolve::{self, Place},
+    shared::Turn,
     sys::{Step, fd_path, open_place},
     underlay::{self, Kind},
 };
@@ -56,8 +57,8 @@ impl Root {
 }
 
 /// Builds the view and makes it the process's root; leaves the process in the guest's working directory.
-pub(crate) fn enter(spec: &LaunchSpec, ids: Ids<'_>) -> Result<(), RunError> {
-    let mut root = tree(spec)?;
+pub(crate) fn enter(spec: &LaunchSpec, ids: Ids<'_>, turn: Option<Turn>) -> Result<(), RunError> {
+    let mut root = tree(spec, turn)?;
     if spec.access == Access::ReadOnly {
         underlay::provide(&mut root, &wanted(spec))?;
     }
@@ -74,10 +75,14 @@ pub(crate) fn enter(spec: &LaunchSpec, ids: Ids<'_>) -> Result<(), RunError> {
 }
 
 /// The tree as a mount of its own.
-fn tree(spec: &LaunchSpec) -> Result<Root, RunError> {
+fn tree(spec: &LaunchSpec, turn: Option<Turn>) -> Result<Root, RunError> {
     let name = spec.root.display();
     if let Access::CopyOnWrite { changes } = &spec.access {
-        overlay::mount_over_root(&spec.root, changes)?;
+        let fresh = || overlay::mount_over_root(&spec.root, changes);
+        match turn {
+            Some(turn) => turn.mount(fresh)?,
+            None => fresh()?,
+        }
         return Root::top().step(|| format!("open the copy of {name}"));
     }
     bind_recursive(&spec.root, Path::new("/")).step(|| format!("bind the tree {name}"))?;

@@ -6,7 +6,7 @@ use std::{fs, os::unix::fs::symlink, path::Path};
 
 use common::{
     action, as_root, bind, bind_read_only, copy_on_write, directory, fingerprint, fresh_tree, guest_action, make, run,
-    script, shared_tree, spec,
+    script, shared_tree, spec, start,
 };
 use coracle_api::{Access, Devices};
 
@@ -241,6 +241,32 @@ fn copy_on_write_as_yourself_and_as_root() {
         spec.argv =
             ["/bin/sh", "-c", "test ! -e /etc/alpine-release && cat /etc/motd | tail -n1"].map(Into::into).into();
         assert_eq!(run(&spec).success(), "appended\n");
+    }
+}
+
+#[test]
+fn runs_at_the_same_time_see_each_others_changes() {
+    let Some(tree) = shared_tree() else { return };
+    let looks = "ls /answer /etc/new 2>/dev/null; touch /question
+        for i in $(seq 300); do test -e /answer && break; sleep 0.05; done; cat /answer /etc/new; ls /mnt";
+    let volume = directory();
+    for pid in [false, true] {
+        let mut first = as_root(script(tree, looks));
+        first.unshare.pid = pid;
+        let _changes = copy_on_write(&mut first);
+        let running = start(&first);
+        let text = "for i in $(seq 300); do test -e /question && break; sleep 0.05; done; touch /mnt/here
+            echo new > /etc/new; echo yes > /answer; id -u; rm /question; ls /mnt";
+        let mut second = script(tree, text);
+        second.access = first.access.clone();
+        // With a view of its own but for the tree, as somebody else, and its own process ids in between.
+        second.binds = vec![bind(volume.path(), "/mnt")];
+        assert_eq!(run(&second).success(), format!("{}\nhere\n", common::user().0));
+        assert_eq!(running.finish().success(), "yes\nnew\n");
+        // The first one's end is not the overlay's: nobody is left now, and the changes are kept.
+        second.argv = ["/bin/cat", "/answer"].map(Into::into).into();
+        assert_eq!(run(&second).success(), "yes\n");
+        fs::remove_file(volume.path().join("here")).expect("made by the second");
     }
 }
 
