@@ -13,13 +13,10 @@ mod cow;
 mod deep;
 mod filter;
 mod front;
-mod layout;
-mod ledger;
 mod lending;
 mod life;
 mod loading;
 mod memory;
-mod names;
 mod nested;
 mod outside;
 mod peer;
@@ -55,9 +52,10 @@ use coracle_api::{
     exec::Prepared,
 };
 use coracle_intercept::{Identity, Kind, Port, Rules};
+use coracle_layout::{Layout, Mapped, Names};
 use coracle_view::{Asked, View};
 
-use crate::{layout::Layout, ledger::Mapped, names::Names, person::Person, start::Child, tracer::Tracer};
+use crate::{person::Person, start::Child, tracer::Tracer};
 
 /// The engine.
 #[derive(Debug, Clone, Copy)]

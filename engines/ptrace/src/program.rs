@@ -25,12 +25,13 @@ use coracle_intercept::{
     program::{self, HEAD, Kind, MAX_SCRIPTS},
     unlock,
 };
+use coracle_layout::memory_file;
 
 use crate::{
     loading::Loading,
     peer::{Peer, facts, last_errno},
     script::{Image, StackKind},
-    window::{memory_file, path_of},
+    window::path_of,
 };
 
 /// How a guest named the program that it executes.

@@ -9,9 +9,10 @@ use std::{
 
 use coracle_elf::{Elf, Segment};
 use coracle_intercept::{Abi, Errno, errno::ENOMEM};
+use coracle_layout::memory_file;
 use coracle_sys::script::{self, row};
 
-use crate::window::{memory_file, path_of};
+use crate::window::path_of;
 
 const PAGE: u64 = 4096;
 

@@ -16,12 +16,13 @@ use std::{
     path::Path,
 };
 
+use coracle_layout::memory_file;
 use coracle_paths::View;
 
 use crate::{
     person::Person,
     procfs::{guest_maps, guest_status},
-    window::{memory_file, path_of},
+    window::path_of,
 };
 
 /// Makes the file that shows what `/proc` file `host` says of a process, which `person` is; also a path to open it by for as

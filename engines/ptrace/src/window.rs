@@ -8,7 +8,7 @@
 use std::{
     ffi::CString,
     io,
-    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    os::fd::{AsRawFd, OwnedFd},
     process,
 };
 
@@ -16,6 +16,7 @@ use coracle_intercept::{
     Errno,
     errno::{E2BIG, ENOMEM},
 };
+use coracle_layout::memory_file;
 
 /// Bytes of one slot: two paths, or the arguments of a script.
 const SLOT: usize = 16 << 10;
@@ -132,23 +133,6 @@ impl Drop for Window {
         // SAFETY: unmaps exactly what `new` mapped; nothing refers to it any more.
         unsafe { libc::munmap(self.memory.cast(), SIZE) };
     }
-}
-
-/// A file that has no name and lives in memory.
-pub(crate) fn memory_file(name: &std::ffi::CStr) -> io::Result<OwnedFd> {
-    /// Refused otherwise where `vm.memfd_noexec` is 1; unknown before Linux 6.3.
-    const MFD_EXEC: libc::c_uint = 0x10;
-    for flags in [libc::MFD_CLOEXEC | MFD_EXEC, libc::MFD_CLOEXEC] {
-        // SAFETY: memfd_create reads a NUL-terminated string.
-        let fd = unsafe { libc::syscall(libc::SYS_memfd_create, name.as_ptr(), flags) };
-        if let Ok(fd) = i32::try_from(fd)
-            && fd >= 0
-        {
-            // SAFETY: the kernel just made this descriptor, and nobody else owns it.
-            return Ok(unsafe { OwnedFd::from_raw_fd(fd) });
-        }
-    }
-    Err(io::Error::last_os_error())
 }
 
 /// The path by which another process of this user opens our descriptor.

@@ -17,14 +17,14 @@ use coracle_paths::Table;
 
 /// A table's bytes, for as long as this lives.
 #[derive(Debug)]
-pub(crate) struct Names {
+pub struct Names {
     at: *mut libc::c_void,
     len: usize,
 }
 
 impl Names {
     /// Maps the table of the tree at `root`, if there is one that can be trusted.
-    pub(crate) fn map(path: &Path, root: &Path) -> Option<Self> {
+    pub fn map(path: &Path, root: &Path) -> Option<Self> {
         let file = File::options().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path).ok()?;
         let meta = file.metadata().ok()?;
         let others_may_write = meta.mode() & 0o022 != 0;
@@ -49,7 +49,7 @@ impl Names {
     }
 
     /// The table.
-    pub(crate) fn table(&self) -> Option<Table<'_>> {
+    pub fn table(&self) -> Option<Table<'_>> {
         Table::new(self.bytes()).ok()
     }
 }

@@ -19,7 +19,7 @@ use coracle_paths::{self as paths, Base, Buffers, Caller, Host, Last, View, arra
 
 /// Binds that own their paths; [`paths::View`] borrows them.
 #[derive(Debug)]
-pub(crate) struct Layout {
+pub struct Layout {
     root: Vec<u8>,
     read_only: bool,
     binds: Vec<Place>,
@@ -45,7 +45,7 @@ const LINKS: [(&str, &str); 5] = [
 
 impl Layout {
     /// Lays out what the specification asks for, over the tree at `root`.
-    pub(crate) fn new(spec: &LaunchSpec, root: &Path) -> Result<Self, RunError> {
+    pub fn new(spec: &LaunchSpec, root: &Path) -> Result<Self, RunError> {
         let root = fs::canonicalize(root)
             .map_err(|error| RunError::step(format!("open the tree {}", root.display()), error))?;
         let read_only = spec.access == Access::ReadOnly;
@@ -69,7 +69,7 @@ impl Layout {
     }
 
     /// The rules for [`View`], which `storage` must outlive.
-    pub(crate) fn binds(&self) -> Vec<paths::Bind<'_>> {
+    pub fn binds(&self) -> Vec<paths::Bind<'_>> {
         let mut binds: Vec<_> = self
             .binds
             .iter()
@@ -81,12 +81,12 @@ impl Layout {
     }
 
     /// Whether some mount point has no name in the directory that it is in.
-    pub(crate) fn is_unlisted(&self) -> bool {
+    pub fn is_unlisted(&self) -> bool {
         self.unlisted
     }
 
     /// The view with these binds.
-    pub(crate) fn view<'a>(&'a self, binds: &'a [paths::Bind<'a>]) -> Result<View<'a>, RunError> {
+    pub fn view<'a>(&'a self, binds: &'a [paths::Bind<'a>]) -> Result<View<'a>, RunError> {
         View::new(&self.root, self.read_only, binds).map_err(|error| {
             RunError::step(format!("lay out the guest's file system ({error:?})"), io::ErrorKind::InvalidInput.into())
         })
@@ -184,7 +184,7 @@ impl Layout {
     }
 
     /// Host path of the guest's working directory; made if the specification says so.
-    pub(crate) fn enter(&mut self, spec: &LaunchSpec) -> Result<PathBuf, RunError> {
+    pub fn enter(&mut self, spec: &LaunchSpec) -> Result<PathBuf, RunError> {
         let cwd = plain(&spec.cwd);
         let cwd = if cwd.is_empty() { b"/".to_vec() } else { cwd };
         let what = || format!("enter the working directory {}", spec.cwd.display());
@@ -241,7 +241,10 @@ impl Host for Plain {
     fn readlink(&self, path: &CStr, target: &mut [u8]) -> Result<usize, Errno> {
         // SAFETY: a NUL-terminated path, and a buffer that is writable for the length given.
         let len = unsafe { libc::readlink(path.as_ptr(), target.as_mut_ptr().cast(), target.len()) };
-        usize::try_from(len).map_err(|_| crate::peer::last_errno())
+        usize::try_from(len).map_err(|_| {
+            let error = io::Error::last_os_error().raw_os_error().and_then(|error| u16::try_from(error).ok());
+            error.map_or(Errno::ENOENT, Errno)
+        })
     }
 
     fn caller(&self) -> Caller {

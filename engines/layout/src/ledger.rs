@@ -22,11 +22,11 @@ use std::{
 use coracle_intercept::ledger::{CAPACITY_DEFAULT, Inode, Ledger, Unusable, bytes_for};
 use nix::fcntl::{Flock, FlockArg};
 
-use crate::window::memory_file;
+use crate::memory_file;
 
 /// A mapped ledger.
 #[derive(Debug)]
-pub(crate) struct Mapped {
+pub struct Mapped {
     memory: *mut u8,
     len: usize,
     home: u64,
@@ -36,7 +36,7 @@ pub(crate) struct Mapped {
 
 impl Mapped {
     /// A ledger for one run of a tree on device `home`.
-    pub(crate) fn nameless(home: u64) -> io::Result<Self> {
+    pub fn nameless(home: u64) -> io::Result<Self> {
         let file = memory_file(c"coracle-ledger")?;
         let len = bytes_for(CAPACITY_DEFAULT).unwrap_or(0);
         nix::unistd::ftruncate(&file, i64::try_from(len).unwrap_or(i64::MAX))?;
@@ -47,7 +47,7 @@ impl Mapped {
 
     /// The ledger in the file `path`, of the tree `root`. If there is none it is made, and filled with what the file
     /// [`OWNERS`] beside it says, if that is there.
-    pub(crate) fn of_file(path: &Path, root: &Path, home: u64) -> io::Result<Self> {
+    pub fn of_file(path: &Path, root: &Path, home: u64) -> io::Result<Self> {
         loop {
             let file = match OpenOptions::new().read(true).write(true).open(path) {
                 Ok(file) => file,
@@ -100,7 +100,7 @@ impl Mapped {
     }
 
     /// The ledger; it was formatted or checked when it was mapped.
-    pub(crate) fn ledger(&self) -> Option<Ledger<'_>> {
+    pub fn ledger(&self) -> Option<Ledger<'_>> {
         Ledger::open(self.words(), self.home).ok()
     }
 }
