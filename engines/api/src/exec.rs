@@ -58,6 +58,30 @@ impl Prepared {
         Ok(Self { candidates, argv, env, search_path: path.to_string_lossy().into_owned() })
     }
 
+    /// Where the program may be, in the order in which it is looked for, for an engine that starts it in its own way.
+    #[must_use]
+    pub fn candidates(&self) -> &[CString] {
+        &self.candidates
+    }
+
+    /// Its arguments, the first with them.
+    #[must_use]
+    pub fn arguments(&self) -> &[CString] {
+        &self.argv
+    }
+
+    /// Its environment, `KEY=value`.
+    #[must_use]
+    pub fn environment(&self) -> &[CString] {
+        &self.env
+    }
+
+    /// The PATH that it is looked for on.
+    #[must_use]
+    pub fn search_path(&self) -> &str {
+        &self.search_path
+    }
+
     /// Executes the first candidate that the kernel accepts, as execvp(3) chooses; returns only on failure.
     #[must_use]
     pub fn exec(&self) -> RunError {

@@ -92,8 +92,11 @@ impl Layout {
         })
     }
 
-    /// Where a guest path leads, as things are laid out by now: canonical guest path and host path.
-    fn find(&self, guest: &[u8]) -> Result<(Vec<u8>, PathBuf), Errno> {
+    /// Where an absolute guest path leads, as things are laid out by now: canonical guest path and host path.
+    ///
+    /// # Errors
+    /// The walk's.
+    pub fn find(&self, guest: &[u8]) -> Result<(Vec<u8>, PathBuf), Errno> {
         let binds = self.binds();
         let view = View::new(&self.root, self.read_only, &binds).map_err(|error| error.errno())?;
         let mut buffers = Box::new(Buffers::new());

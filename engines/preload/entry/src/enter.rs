@@ -62,14 +62,15 @@ impl Why {
 pub const WAY_OUT: &str = "run the bundle with --coracle-engine=ptrace, which needs no shim";
 
 impl<'a> Loader<'a> {
-    /// A loader that came to the tree later: by its name it is musl's or glibc's, and it is trusted with nothing that old
-    /// ones did not understand.
+    /// A loader that came to the tree later: by its name it is musl's or glibc's; it searches where those of its family do,
+    /// and is trusted with nothing that old ones did not understand.
     #[must_use]
-    pub fn later(guest: &'a CStr, host: &'a CStr) -> Self {
+    pub fn later(run: &Run<'a>, guest: &'a CStr, host: &'a CStr) -> Self {
         let name = guest.to_bytes().rsplit(|byte| *byte == b'/').next().unwrap_or_default();
         let musl = name.starts_with(b"ld-musl");
         let family = if musl { Family::Musl } else { Family::Glibc };
-        Self { guest, host, family, preload: musl, argv0: musl, inhibit_cache: !musl }
+        let libraries = run.loaders().find(|loader| loader.family == family).map_or(c"", |loader| loader.libraries);
+        Self { guest, host, libraries, family, preload: musl, argv0: musl, inhibit_cache: !musl }
     }
 }
 
@@ -221,7 +222,7 @@ fn fill<'a, 's>(
     if !start.search.is_empty() {
         directories(&mut line, run, start.search, start, places)?;
     }
-    line.item(run.text(Text::Libraries))?;
+    line.item(loader.libraries.to_bytes())?;
     line.end()?;
     if loader.preload {
         space.point(c"--preload")?;

@@ -28,7 +28,7 @@ pub(crate) const PORTS: usize = 1;
 pub(crate) const GROUPS: usize = 2;
 pub(crate) const LOADERS: usize = 3;
 /// Words of one record of each list.
-pub(crate) const RECORD: [usize; LISTS] = [5, 2, 1, 5];
+pub(crate) const RECORD: [usize; LISTS] = [5, 2, 1, 7];
 
 /// Flags of the header.
 pub(crate) mod flag {
@@ -64,8 +64,6 @@ pub enum Text {
     Hostname,
     /// Host path of the shim, without the characters at which loaders split lists of libraries.
     Shim,
-    /// The tree's library directories in the order in which its loader searches them, as host paths, joined by colons.
-    Libraries,
     /// Host path of an empty directory of the run's own that guests may fill: sockets with short names, temporaries.
     Scratch,
     /// The program that takes over what no preload engine can run, as arguments that each end in a NUL: a program's path
@@ -108,6 +106,8 @@ pub struct Loader<'a> {
     pub guest: &'a CStr,
     /// Its host path.
     pub host: &'a CStr,
+    /// The directories that it searches by itself, in its order, as host paths joined by colons.
+    pub libraries: &'a CStr,
     /// Whose it is.
     pub family: Family,
     /// `--preload LIST` (glibc since 2.30, musl in every version).
@@ -149,12 +149,16 @@ impl<'a> Run<'a> {
             if at < RECORDS_AT || end > bytes.len() {
                 return Err(NotARun);
             }
-            // A path of a bind or of a loader: two strings in front.
-            if matches!(list, BINDS | LOADERS) {
-                for number in 0..count {
-                    let at = at + number * record;
+            // Their strings are in front.
+            let strings = match list {
+                BINDS => 2,
+                LOADERS => 3,
+                _ => 0,
+            };
+            for number in 0..count {
+                for string in 0..strings {
+                    let at = at + number * record + 2 * string;
                     c_str(run.string(run.word(at)?, run.word(at + 1)?)?)?;
-                    c_str(run.string(run.word(at + 2)?, run.word(at + 3)?)?)?;
                 }
             }
         }
@@ -252,10 +256,11 @@ impl<'a> Run<'a> {
         let run = *self;
         (0..self.count(LOADERS)).map(move |number| {
             let at = run.record(LOADERS, number);
-            let flags = run.number(at + 4);
+            let flags = run.number(at + 6);
             Loader {
                 guest: run.c_string(at),
                 host: run.c_string(at + 2),
+                libraries: run.c_string(at + 4),
                 family: if flags & ability::MUSL != 0 { Family::Musl } else { Family::Glibc },
                 preload: flags & ability::PRELOAD != 0,
                 argv0: flags & ability::ARGV0 != 0,

@@ -84,6 +84,7 @@ impl<'a> Facts<'a> {
         for loader in &self.loaders {
             out.path(loader.guest.to_bytes())?;
             out.path(loader.host.to_bytes())?;
+            out.path(loader.libraries.to_bytes())?;
             out.words.push(abilities(loader));
         }
         out.finish()
@@ -157,6 +158,7 @@ mod tests {
             loaders: vec![Loader {
                 guest: c"/lib/ld-musl-x86_64.so.1",
                 host: c"/t/lib/ld-musl-x86_64.so.1",
+                libraries: c"/t/lib",
                 family: Family::Musl,
                 preload: true,
                 argv0: false,
@@ -201,7 +203,7 @@ mod tests {
                 copy[at] ^= flip;
                 if let Ok(run) = Run::new(&copy) {
                     let _ = (run.binds().count(), run.loaders().count(), run.ports().count(), run.groups().count());
-                    let _ = (run.text(Text::Libraries), run.c_text(Text::Handover), run.hostname());
+                    let _ = (run.text(Text::Shim), run.c_text(Text::Handover), run.hostname());
                 }
             }
         }

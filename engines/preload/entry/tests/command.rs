@@ -10,6 +10,7 @@ use coracle_entry::{
 const GLIBC: Loader<'static> = Loader {
     guest: c"/lib64/ld-linux-x86-64.so.2",
     host: c"/t/lib64/ld-linux-x86-64.so.2",
+    libraries: c"/t/lib:/t/usr/lib",
     family: Family::Glibc,
     preload: true,
     argv0: true,
@@ -18,6 +19,7 @@ const GLIBC: Loader<'static> = Loader {
 const MUSL: Loader<'static> = Loader {
     guest: c"/lib/ld-musl-x86_64.so.1",
     host: c"/t/lib/ld-musl-x86_64.so.1",
+    libraries: c"/t/lib:/t/usr/lib",
     family: Family::Musl,
     preload: true,
     argv0: false,
@@ -29,7 +31,6 @@ fn description(edited: bool) -> Vec<u8> {
     facts.set(Text::Root, b"/t");
     facts.set(Text::Alias, b"/t");
     facts.set(Text::Shim, b"/s/shim.so");
-    facts.set(Text::Libraries, b"/t/lib:/t/usr/lib");
     facts.write().expect("it fits")
 }
 
