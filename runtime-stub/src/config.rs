@@ -67,7 +67,7 @@ impl Config {
                 continue;
             };
             for value in values(row, value).map_err(|why| wrong(format!("{key}: {why}")))? {
-                let value = if row.id == Id::Volume || row.id == Id::Cache || row.id == Id::Scratch {
+                let value = if matches!(row.id, Id::Volume | Id::Cache | Id::Scratch | Id::Report) {
                     match expand(&value, env) {
                         Ok(value) => value,
                         Err(name) => {

@@ -9,6 +9,7 @@ pub mod launch;
 pub use coracle_open as open;
 pub mod options;
 pub mod order;
+pub mod record;
 pub mod report;
 pub mod slot;
 pub mod start;

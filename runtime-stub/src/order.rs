@@ -177,7 +177,8 @@ impl Run<'_> {
             }
         };
         name_engine(&mut plan.spec, engine);
-        let ended = supervise::beside_and(
+        let over = supervise::beside_and(
+            None,
             || match engine.run(&plan.spec) {
                 Ok(ended) => shell_status(ended),
                 Err(error) => self.not_started(&error),
@@ -185,7 +186,7 @@ impl Run<'_> {
             || self.started.close(),
         );
         clean(plan, voice);
-        ended.map(shell_status).map_err(OrderError::Fork)
+        over.map(|over| shell_status(over.ended)).map_err(OrderError::Fork)
     }
 
     fn not_started(&self, error: &RunError) -> u8 {

@@ -1,6 +1,6 @@
 //! One start of the stub, from its arguments to an exit status: read the layers of options, then do what they ask.
 
-use std::{ffi::OsString, path::Path};
+use std::{ffi::OsString, path::Path, time::Instant};
 
 use coracle_api::{Ended, Engine, Host, ImageFacts, LaunchSpec, RunError, signals};
 use coracle_format::{Defaults, Manifest};
@@ -10,12 +10,17 @@ use crate::{
     cache::{self, CacheError, CacheOptions, Cached},
     config::{self, Config},
     inside,
-    launch::{self, Caller, Inputs, LaunchError, Memory, Plan, engines},
+    launch::{
+        self, Caller, Inputs, LaunchError, Memory, Plan,
+        engines::{self, Candidate},
+    },
     open::{Bundle, OpenError},
-    options::{self, Action, Cache, Given, OptionError, Options, Origin, table::Row},
+    options::{self, Action, Cache, Given, OptionError, Options, Origin, Writable, table::Row},
     order,
-    report::{self, Voice, say},
-    slot, supervise,
+    record::{End, Keeper},
+    report::{self, Voice, say, without_numbers},
+    slot,
+    supervise::{self, Later, Over, Usage},
     unpack::UnpackError,
 };
 
@@ -83,6 +88,7 @@ pub fn start(argv: Vec<OsString>) -> u8 {
 }
 
 fn run(caller: &Caller) -> Result<u8, StartError> {
+    let began = Instant::now();
     let (mut command_line, args) = options::command_line(&caller.args)?;
     let environment = options::environment(&caller.env)?;
     let config = Config::read(&caller.env)?;
@@ -104,7 +110,7 @@ fn run(caller: &Caller) -> Result<u8, StartError> {
     for warning in &warnings {
         voice.warn(warning);
     }
-    let start = Start { caller, options: &options, bundle: &bundle, args, voice };
+    let start = Start { caller, options: &options, bundle: &bundle, args, voice, began };
     match &options.action {
         Action::Run => start.launch(),
         Action::Help => print(&report::help(&caller.argv0.to_string_lossy())),
@@ -159,6 +165,7 @@ struct Start<'a> {
     bundle: &'a Bundle,
     args: &'a [OsString],
     voice: Voice,
+    began: Instant,
 }
 
 impl Start<'_> {
@@ -217,59 +224,106 @@ impl Start<'_> {
     }
 
     fn launch(&self) -> Result<u8, StartError> {
+        let Some(to) = &self.options.report else {
+            return self.run(None).map(|over| signals::die_as(over.ended));
+        };
+        let told = |why: String| self.voice.warn(&format!("the record of this run cannot be written: {why}"));
+        // No job is lost for want of a record.
+        let keeper = Keeper::begin(to, self.bundle, self.caller, self.began).map_err(told);
+        let mut keeper = keeper.ok();
+        let answer = self.run(keeper.as_mut());
+        let end = match &answer {
+            Ok(over) => End::Over(*over),
+            Err(StartError::Cache(CacheError::Unpack(UnpackError::Signal(signal)))) => {
+                End::Failed(Ended::Signaled(*signal), None)
+            }
+            Err(error) => End::Failed(Ended::Exited(FAILED), Some(without_numbers(&error.to_string()))),
+        };
+        if let Some(Err(why)) = keeper.map(|keeper| keeper.end(end)) {
+            told(why);
+        }
+        answer.map(|over| signals::die_as(over.ended))
+    }
+
+    /// Returns where the application did not replace this process.
+    fn run(&self, mut keeper: Option<&mut Keeper>) -> Result<Over, StartError> {
         let facts = self.facts()?;
+        // There will be something to remove or to write.
+        let stays = self.makes_own() || keeper.is_some();
+        let later = if stays { Some(Later::hold().map_err(StartError::Fork)?) } else { None };
         let cached = self.acquire()?;
         self.voice.note(&format!("tree: {}", cached.root.display()));
-        let shared = launch::shared(&cached.dir)?;
-        let mut plan = self.plan(&cached, Some(&shared))?;
+        if let Some(keeper) = keeper.as_deref_mut() {
+            keeper.tree(&cached, self.caller);
+        }
+        let planned = launch::shared(&cached.dir)
+            .map_err(StartError::from)
+            .and_then(|shared| Ok((self.plan(&cached, Some(&shared))?, shared)));
+        let (mut plan, shared) = match planned {
+            Ok(planned) => planned,
+            Err(error) => {
+                self.remove(cached);
+                return Err(error);
+            }
+        };
         for (topic, text) in &plan.notes {
             self.voice.note(&format!("{topic}: {text}"));
         }
-        let alone = plan.own.is_none() && !cached.private;
+        let alone = plan.own.is_none() && !cached.private && keeper.is_none();
         // Whoever wants to be told of refusals gets them asked for.
         let memory = if alone && !self.voice.verbose && self.asked_engine().is_none() {
             let memory = Memory::read(&shared, self.bundle.path(), &plan.request);
-            if let Some(code) = self.as_before(&memory, &mut plan) {
-                return Ok(code);
+            if let Some(over) = self.as_before(&memory, &mut plan) {
+                return Ok(over);
             }
             Some(memory)
         } else {
             None
         };
-        let engine = match self.choose(&facts, &plan) {
-            Ok(engine) => engine,
+        let (engine, refused) = match self.choose(&facts, &plan) {
+            Ok(chosen) => chosen,
             Err(error) => {
                 self.clean(plan, cached);
                 return Err(error.into());
             }
         };
+        if let Some(keeper) = keeper {
+            keeper.program(plan.spec.argv.first());
+            keeper.engine(engine.name(), &refused);
+        }
         name_engine(&mut plan.spec, engine);
         plan.bring_near(engine, &launch::places(self.options, self.caller));
         if alone {
             if let Some(memory) = memory {
                 memory.write(engine.name());
             }
-            return Ok(outcome(engine.run(&plan.spec)));
+            return Ok(alone_over(engine.run(&plan.spec)));
         }
-        let ended = supervise::beside(|| outcome(engine.run(&plan.spec))).map_err(StartError::Fork);
+        let over = supervise::beside(later, || outcome(engine.run(&plan.spec))).map_err(StartError::Fork);
         self.clean(plan, cached);
-        Ok(signals::die_as(ended?))
+        over
+    }
+
+    /// Whether the run makes files that go with it.
+    fn makes_own(&self) -> bool {
+        let private = matches!(self.options.cache, Some((Cache::None, _)));
+        private || self.options.isolated || self.options.writable == Writable::Temporary
     }
 
     /// Becomes the application by the engine that accepted the same kind of run before. Returns an exit status, or nothing
     /// if the engines have to be asked again.
-    fn as_before(&self, memory: &Memory, plan: &mut Plan) -> Option<u8> {
+    fn as_before(&self, memory: &Memory, plan: &mut Plan) -> Option<Over> {
         let engine = engines::find(&engines::ENGINES, memory.engine.as_deref()?)?;
         name_engine(&mut plan.spec, engine);
         match engine.run(&plan.spec) {
             Err(RunError::Step { .. } | RunError::Refused(_)) if memory.is_here(self.bundle.path(), &plan.request) => {
                 None
             }
-            answer => Some(outcome(answer)),
+            answer => Some(alone_over(answer)),
         }
     }
 
-    fn choose(&self, facts: &ImageFacts, plan: &Plan) -> Result<&'static dyn Engine, LaunchError> {
+    fn choose(&self, facts: &ImageFacts, plan: &Plan) -> Result<(&'static dyn Engine, Vec<Candidate>), LaunchError> {
         let host = self.host();
         let (engine, refused) = engines::choose(&engines::ENGINES, self.asked_engine(), &host, facts, &plan.request)?;
         for one in &refused {
@@ -281,7 +335,7 @@ impl Start<'_> {
         for note in engine.notes(&host, &plan.request) {
             self.voice.warn(&format!("engine {}: {note}", engine.name()));
         }
-        Ok(engine)
+        Ok((engine, refused))
     }
 
     fn clean(&self, plan: Plan, cached: Cached) {
@@ -339,6 +393,15 @@ pub(crate) fn name_engine(spec: &mut LaunchSpec, engine: &dyn Engine) {
     const KEY: &str = "CORACLE_BUNDLE_ENGINE";
     spec.env.retain(|(key, _)| key != KEY);
     spec.env.push((KEY.into(), engine.name().into()));
+}
+
+/// The same, for an engine that has no process of ours beside it: nothing is known of what was used.
+fn alone_over(answer: Result<Ended, RunError>) -> Over {
+    let ended = answer.unwrap_or_else(|error| {
+        say(&error.to_string());
+        Ended::Exited(error.exit_code())
+    });
+    Over { ended, usage: Usage::default() }
 }
 
 /// The exit status after an engine returned.

@@ -1,5 +1,6 @@
 //! Cases that drive the built binaries as processes, as an ordinary user. One file per theme.
 
+mod accounting;
 mod apptainer;
 mod archives;
 mod background;

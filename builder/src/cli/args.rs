@@ -112,6 +112,8 @@ pub enum Command {
     Inspect(InspectArgs),
     /// Check every byte of a bundle, an image, or the whole store.
     Verify(VerifyArgs),
+    /// Sum the records that runs of bundles left (--coracle-report).
+    Accounting(AccountingArgs),
     /// Keep a registry's user name and password.
     Login(LoginArgs),
     /// Forget them.

@@ -3,6 +3,7 @@
 use std::io::{self, IsTerminal as _};
 
 use anyhow::{Context as _, bail};
+pub(super) use coracle_api::rfc3339;
 use serde_json::{Map, Value};
 
 use super::{args::ListArgs, print};
@@ -171,7 +172,8 @@ pub(super) fn from_json(template: &str, value: &Value) -> anyhow::Result<String>
     Ok(out)
 }
 
-fn columns_of(heading: Vec<String>, rows: Vec<Vec<String>>) -> String {
+/// Text in columns under a heading.
+pub(super) fn columns_of(heading: Vec<String>, rows: Vec<Vec<String>>) -> String {
     let visible = |row: Vec<String>| row.iter().map(|cell| print::visible(cell)).collect::<Vec<String>>();
     let heading = visible(heading);
     let rows: Vec<Vec<String>> = rows.into_iter().map(visible).collect();
@@ -233,20 +235,6 @@ pub(super) fn ago(then: u64, now: u64) -> String {
     ];
     let (unit, name) = units.into_iter().find(|(unit, _)| seconds >= 2 * unit).unwrap_or((1, "second"));
     format!("{} {name}s ago", seconds / unit)
-}
-
-/// A time as people and programs read it, in UTC: `2026-11-21T05:00:00Z` (RFC 3339).
-pub(super) fn rfc3339(seconds: u64) -> String {
-    let (days, rest) = (seconds / 86400, seconds % 86400);
-    // Days since 0000-03-01, by the calendar's 400-year cycles.
-    let day = days + 719_468;
-    let (era, day) = (day / 146_097, day % 146_097);
-    let year = (day - day / 1460 + day / 36524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let date = day - (153 * month + 2) / 5 + 1;
-    let (month, year) = if month < 10 { (month + 3, era * 400 + year) } else { (month - 9, era * 400 + year + 1) };
-    format!("{year:04}-{month:02}-{date:02}T{:02}:{:02}:{:02}Z", rest / 3600, rest / 60 % 60, rest % 60)
 }
 
 #[cfg(test)]

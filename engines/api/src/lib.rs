@@ -17,6 +17,7 @@ mod host;
 mod inside;
 mod order;
 mod ports;
+mod record;
 mod refusal;
 pub mod signals;
 mod spec;
@@ -27,6 +28,7 @@ pub use host::Host;
 pub use inside::{INSIDE, Inside};
 pub use order::{Accounts, NotStarted, ORDER_VERSION, Order};
 pub use ports::{PortMap, Protocol};
+pub use record::{JobId, RECORD_VERSION, Record, RecordIo, Refused, Unpacked, rfc3339};
 pub use refusal::{Refusal, RunError};
 pub use spec::{Access, Bind, BindOrigin, Devices, Identity, LaunchSpec, SPEC_VERSION, SubordinateIds, Unshare};
 

@@ -53,6 +53,11 @@ pub fn forward_to(pid: i32) -> io::Result<()> {
     Ok(())
 }
 
+/// From now on they go nowhere: the process that got them has ended, and its id may become another's.
+pub fn forward_to_nobody() {
+    TARGET.store(0, Ordering::SeqCst);
+}
+
 extern "C" fn handler(signal: i32, info: *mut libc::siginfo_t, _context: *mut libc::c_void) {
     let pid = TARGET.load(Ordering::SeqCst);
     // SAFETY: the kernel passes a valid siginfo to an SA_SIGINFO handler (sigaction(2)).

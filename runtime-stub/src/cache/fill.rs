@@ -140,6 +140,10 @@ impl Filler<'_> {
                 Wait::For(pid) => Event::Waiting { pid, dir: dir.clone() },
                 Wait::GaveUp(pid) => Event::GaveUp { pid, after: patience },
             });
+        });
+        let turn = turn.map_err(|errno| match unpack::waiting().filter(|_| errno == Errno::EINTR) {
+            Some(signal) => NoFill::Fatal(UnpackError::Signal(signal).into()),
+            None => errno.into(),
         })?;
         let held = match turn {
             Turn::Ready(cached) => return Ok(cached),

@@ -22,6 +22,7 @@ use nix::{
 };
 
 use super::base::Base;
+use crate::unpack;
 
 /// Locks after which a process unpacks without any.
 const LOCKS: usize = 4;
@@ -53,7 +54,7 @@ pub(super) struct Held {
     last: AtomicU64,
 }
 
-/// Waits for a turn at unpacking `name`, or until `ready` finds it unpacked.
+/// Waits for a turn at unpacking `name`, or until `ready` finds it unpacked. `EINTR`: a signal ends the job.
 pub(super) fn turn<T>(
     base: &Base,
     name: &str,
@@ -91,6 +92,10 @@ pub(super) fn turn<T>(
             if moved.elapsed() >= patience {
                 say(Wait::GaveUp(pid(&seen)));
                 break;
+            }
+            // Whoever holds signals back does not mean to sit here for it.
+            if unpack::waiting().is_some() {
+                return Err(Errno::EINTR);
             }
             sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(100));

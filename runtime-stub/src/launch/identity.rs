@@ -220,6 +220,12 @@ fn host_account(caller: &Caller, names: &NameService) -> (Account, &'static str)
     (Account { gid: caller.gid, ..nobody(&name, caller.uid) }, source)
 }
 
+/// Your login name, by the host's word and not the environment's.
+pub(super) fn login_name(caller: &Caller, names: &NameService) -> Option<String> {
+    let (account, source) = host_account(caller, names);
+    matches!(source, "/etc/passwd" | "getent").then_some(account.name)
+}
+
 /// Names for your groups, yourself a member of each; a group without a name gets one.
 fn host_groups(ids: &[u32], member: &str, names: &NameService) -> Vec<Group> {
     let file = fs::read("/etc/group").unwrap_or_default();

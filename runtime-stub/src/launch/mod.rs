@@ -207,6 +207,12 @@ fn person(inputs: &Inputs, tree: Tree) -> Result<Person, LaunchError> {
     Ok(person)
 }
 
+/// The caller's login name, if the host knows one; its name service is asked once an hour for a tree's directory.
+#[must_use]
+pub fn login_name(caller: &Caller, tree_dir: &Path) -> Option<String> {
+    identity::login_name(caller, &NameService { dir: shared(tree_dir).ok() })
+}
+
 fn environment(inputs: &Inputs, person: &Person, tree: Tree) -> Result<Environment, LaunchError> {
     let caller = inputs.caller;
     let mut env;

@@ -69,6 +69,15 @@ pub enum Cache {
     None,
 }
 
+/// Where the record of this run goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Report {
+    /// To standard error.
+    Stderr,
+    /// To the end of this file, or of one in this directory.
+    File(PathBuf),
+}
+
 /// One setting of the guest's environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EnvSetting {
@@ -119,6 +128,8 @@ pub struct Options {
     pub cache: Option<(Cache, Origin)>,
     /// Scratch asked for.
     pub scratch: Option<PathBuf>,
+    /// Record asked for.
+    pub report: Option<Report>,
     /// Every option given, for `explain`.
     pub given: Vec<Given>,
 }
@@ -237,7 +248,14 @@ impl Options {
             }
             Id::Device => self.devices.push(text(given)?),
             Id::Cdi => self.cdi.push(needed(given)?.into()),
-            Id::CacheLimit | Id::Report | Id::Export | Id::Key => {
+            Id::Report => {
+                self.report = match value.map(|value| (value.as_bytes(), yes_or_no(value))) {
+                    None | Some((b"-", _) | (_, Some(true))) => Some(Report::Stderr),
+                    Some((b"", _) | (_, Some(false))) => None,
+                    Some(_) => path().map(Report::File),
+                }
+            }
+            Id::CacheLimit | Id::Export | Id::Key => {
                 return Err(OptionError::Later { name: given.name() });
             }
         }

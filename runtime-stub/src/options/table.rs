@@ -161,8 +161,14 @@ pub const ROWS: [Row; 32] = [
         Kind::Node,
         "look for CDI specifications here, not in /etc/cdi and /var/run/cdi",
     ),
+    row(
+        Id::Report,
+        "report",
+        Takes::Optional("FILE"),
+        Kind::Run,
+        "append a record of this run, as a line of JSON, to FILE or stderr",
+    ),
     row(Id::CacheLimit, "cache-limit", Takes::Value("SIZE"), Kind::Later, ""),
-    row(Id::Report, "report", Takes::Optional("FILE"), Kind::Later, ""),
     row(Id::Export, "export", Takes::Optional("FILE"), Kind::Later, ""),
     row(Id::Key, "key", Takes::Value("FILE"), Kind::Later, ""),
 ];

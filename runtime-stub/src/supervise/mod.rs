@@ -2,7 +2,10 @@
 //!
 //! The guest runs in a forked child; this process is a subreaper, passes signals on, mirrors stops so that the user's shell
 //! sees a stopped job, and ends as the guest ended. When the program has ended, what it left running is killed, as a
-//! container's is: nothing may use the files that are removed next.
+//! container's is: nothing may use the files that are removed next. Every descendant is waited for, so what they used is
+//! known.
+
+mod usage;
 
 use std::{
     fs, io, ptr,
@@ -11,33 +14,48 @@ use std::{
 
 use coracle_api::{Ended, signals, stops};
 
+pub use usage::Usage;
+
+/// A run that is over.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Over {
+    /// How the guest ended.
+    pub ended: Ended,
+    /// What it and its descendants used.
+    pub usage: Usage,
+}
+
 /// Runs `guest` in a child and waits for it. `guest` returns only if the program could not be started, or with the exit
 /// status to use.
 ///
-/// Called in a process with one thread.
+/// Called in a process with one thread. If signals were [held](Later) before, `later` ends that once they can be passed on.
 ///
 /// # Errors
 /// What fork(2) or waitpid(2) said.
-pub fn beside(guest: impl FnOnce() -> u8) -> io::Result<Ended> {
-    beside_and(guest, || {})
+pub fn beside(later: Option<Later>, guest: impl FnOnce() -> u8) -> io::Result<Over> {
+    beside_and(later, guest, || {})
 }
 
 /// The same, doing something in this process once the child is there: closing descriptors that only the child needs.
 ///
 /// # Errors
 /// As [`beside`].
-pub fn beside_and(guest: impl FnOnce() -> u8, meanwhile: impl FnOnce()) -> io::Result<Ended> {
+pub fn beside_and(later: Option<Later>, guest: impl FnOnce() -> u8, meanwhile: impl FnOnce()) -> io::Result<Over> {
     // SAFETY: prctl with these arguments sets a flag of this process and touches no memory.
     unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) };
     let parent = std::process::id();
+    let mut usage = Usage::begin();
     let blocked = Blocked::all();
+    let children = Children::waited_for()?;
     // SAFETY: the process has one thread (this function's contract), so the child may do anything its parent could.
     let pid = unsafe { libc::fork() };
     if pid < 0 {
         return Err(io::Error::last_os_error());
     }
     if pid == 0 {
+        children.as_before();
         drop(blocked);
+        drop(later);
         // SAFETY: as above; getppid cannot fail.
         let orphaned = unsafe {
             libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0);
@@ -50,10 +68,52 @@ pub fn beside_and(guest: impl FnOnce() -> u8, meanwhile: impl FnOnce()) -> io::R
     signals::forward_to(pid)?;
     leave_stopping_to(pid)?;
     drop(blocked);
+    drop(later);
     meanwhile();
-    let ended = wait(pid);
-    kill_the_rest();
-    ended
+    let ended = wait(pid, &mut usage)?;
+    kill_the_rest(&mut usage);
+    usage.end();
+    Ok(Over { ended, usage })
+}
+
+/// While this lives, signals that end a job wait: so that none comes between the making of what must be removed and the
+/// handlers that see to that.
+#[derive(Debug)]
+pub struct Later {
+    _held: crate::unpack::Held,
+}
+
+impl Later {
+    /// Holds them.
+    ///
+    /// # Errors
+    /// Of sigprocmask(2).
+    pub fn hold() -> io::Result<Self> {
+        Ok(Self { _held: crate::unpack::hold_signals()? })
+    }
+}
+
+/// What SIGCHLD does. Whoever ignores it has its children's ends thrown away (wait(2)), and a caller may have told us to.
+struct Children(libc::sigaction);
+
+impl Children {
+    fn waited_for() -> io::Result<Self> {
+        // SAFETY: an all-zero sigaction is valid and means the default; both structures outlive the call.
+        unsafe {
+            let default: libc::sigaction = std::mem::zeroed();
+            let mut before: libc::sigaction = std::mem::zeroed();
+            if libc::sigaction(libc::SIGCHLD, &raw const default, &raw mut before) != 0 {
+                return Err(io::Error::last_os_error());
+            }
+            Ok(Self(before))
+        }
+    }
+
+    /// For the guest.
+    fn as_before(&self) {
+        // SAFETY: the action is the one that the kernel gave; it was inherited, so it is the default or to ignore.
+        unsafe { libc::sigaction(libc::SIGCHLD, &raw const self.0, ptr::null_mut()) };
+    }
 }
 
 /// All signals blocked, until dropped: none may arrive between the fork and the handlers.
@@ -79,18 +139,15 @@ impl Drop for Blocked {
     }
 }
 
-fn wait(guest: i32) -> io::Result<Ended> {
+fn wait(guest: i32, usage: &mut Usage) -> io::Result<Ended> {
     loop {
-        let mut status = 0;
-        // SAFETY: `status` outlives the call.
-        let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WUNTRACED) };
-        if pid < 0 {
-            let error = io::Error::last_os_error();
-            if error.kind() == io::ErrorKind::Interrupted {
-                continue;
-            }
-            return Err(error);
+        let (pid, over) = next()?;
+        if pid == guest && over {
+            // From here on its id may become another process's.
+            signals::forward_to_nobody();
+            GUEST.store(0, Ordering::SeqCst);
         }
+        let Some(status) = usage.take(pid, libc::WUNTRACED) else { continue };
         if pid != guest {
             continue;
         }
@@ -100,6 +157,26 @@ fn wait(guest: i32) -> io::Result<Ended> {
             return Ok(Ended::Signaled(libc::WTERMSIG(status)));
         } else {
             return Ok(Ended::Exited(u8::try_from(libc::WEXITSTATUS(status)).unwrap_or(255)));
+        }
+    }
+}
+
+/// The next child of which there is news, which stays to be waited for, and whether it has ended.
+fn next() -> io::Result<(i32, bool)> {
+    loop {
+        // SAFETY: an all-zero siginfo is valid, and outlives the call.
+        let (answer, info) = unsafe {
+            let mut info: libc::siginfo_t = std::mem::zeroed();
+            let asked = libc::WEXITED | libc::WSTOPPED | libc::WNOWAIT;
+            (libc::waitid(libc::P_ALL, 0, &raw mut info, asked), info)
+        };
+        if answer == 0 {
+            // SAFETY: waitid has filled in what these read.
+            return Ok((unsafe { info.si_pid() }, info.si_code != libc::CLD_STOPPED));
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
         }
     }
 }
@@ -143,26 +220,22 @@ extern "C" fn stop_handler(signal: i32, info: *mut libc::siginfo_t, _context: *m
 }
 
 /// Kills and reaps what the guest left behind. As subreaper we inherit every orphan, so it ends when no child is left.
-fn kill_the_rest() {
+fn kill_the_rest(usage: &mut Usage) {
     let own = std::process::id();
     loop {
-        let mut status = 0;
-        // SAFETY: `status` outlives the call.
-        let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
-        if pid < 0 {
-            return;
+        match usage.take_any(libc::WNOHANG) {
+            None => return,
+            Some(0) => {}
+            Some(_) => continue,
         }
-        if pid == 0 {
-            let mut killed = false;
-            for child in children(own) {
-                // SAFETY: kill takes integers; a child that was not waited for keeps its id.
-                killed |= unsafe { libc::kill(child, libc::SIGKILL) } == 0;
-            }
-            if !killed {
-                return;
-            }
-            // SAFETY: as above; the children just killed make it return.
-            unsafe { libc::waitpid(-1, &raw mut status, 0) };
+        let mut killed = false;
+        for child in children(own) {
+            // SAFETY: kill takes integers; a child that was not waited for keeps its id.
+            killed |= unsafe { libc::kill(child, libc::SIGKILL) } == 0;
+        }
+        // The children just killed make the wait return.
+        if !killed || usage.take_any(0).is_none() {
+            return;
         }
     }
 }

@@ -34,6 +34,7 @@ use coracle_format::{Index, Kind};
 use nix::{sys::stat, unistd};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::worker::{Held, waiting};
 use self::{
     failure::Failure,
     files::{Files, on_threads},
@@ -151,8 +152,8 @@ fn advice(error: &io::Error) -> &'static str {
 ///
 /// # Errors
 /// Of sigprocmask(2).
-pub(crate) fn hold_signals() -> Result<worker::Held, nix::errno::Errno> {
-    worker::Held::new()
+pub(crate) fn hold_signals() -> Result<Held, nix::errno::Errno> {
+    Held::new()
 }
 
 /// Unpacks the whole tree into `target`, an empty directory of this user's. What is there after an error is not removed.

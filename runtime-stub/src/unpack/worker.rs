@@ -46,6 +46,18 @@ fn ending() -> SigSet {
     ENDING.into_iter().collect()
 }
 
+/// A signal that ends the job and waits for that, if there is one.
+pub(crate) fn waiting() -> Option<i32> {
+    // SAFETY: sigpending fills in a set, which was initialised and outlives the calls.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        if libc::sigpending(&raw mut set) != 0 {
+            return None;
+        }
+        ENDING.into_iter().map(|signal| signal as i32).find(|signal| libc::sigismember(&raw const set, *signal) == 1)
+    }
+}
+
 /// While this lives, the signals that end a job wait.
 #[derive(Debug)]
 pub(crate) struct Held(SigSet);

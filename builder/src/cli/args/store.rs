@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueHint};
+use clap::{Args, ValueEnum, ValueHint};
 
 /// `coracle prune`.
 #[derive(Debug, Args)]
@@ -48,4 +48,52 @@ pub struct ImportUdockerArgs {
 pub struct HelpArgs {
     /// A command, or a topic: udocker.
     pub words: Vec<String>,
+}
+
+/// `coracle accounting`.
+#[derive(Debug, Args)]
+pub struct AccountingArgs {
+    /// Files of records, directories of such files (*.json, *.jsonl), or - for standard input.
+    #[arg(required = true, value_hint = ValueHint::AnyPath)]
+    pub files: Vec<PathBuf>,
+    /// A line for each of these.
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "day,user,bundle")]
+    pub by: Vec<AccountingKey>,
+    /// How to print it.
+    #[arg(long, value_enum, default_value = "table")]
+    pub format: AccountingFormat,
+    /// Leave out runs that began before this day, in UTC.
+    #[arg(long, value_name = "YYYY-MM-DD")]
+    pub since: Option<String>,
+    /// Leave out runs that began after this day, in UTC.
+    #[arg(long, value_name = "YYYY-MM-DD")]
+    pub until: Option<String>,
+}
+
+/// What `coracle accounting` tells runs apart by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum AccountingKey {
+    /// The day on which they began, in UTC.
+    Day,
+    /// Who ran them.
+    User,
+    /// Their bundle, whatever its file is called.
+    Bundle,
+    /// Their engine.
+    Engine,
+    /// Where they ran.
+    Node,
+    /// Their batch job; an array is one.
+    Job,
+}
+
+/// How `coracle accounting` prints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum AccountingFormat {
+    /// Columns for people.
+    Table,
+    /// An array of objects, one for each line.
+    Json,
+    /// Comma-separated values (RFC 4180), one line for each.
+    Csv,
 }

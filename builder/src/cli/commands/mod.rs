@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+mod accounting;
 mod attach;
 mod build;
 mod clone;
@@ -87,6 +88,7 @@ pub(super) fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Setup(args) => setup::run(&args, quiet),
         Command::Inspect(args) => inspect::run(&args, quiet),
         Command::Verify(args) => verify::run(&args, quiet),
+        Command::Accounting(args) => accounting::run(&args, quiet),
         Command::Login(args) => login::run(args, quiet),
         Command::Logout(args) => logout::run(args, quiet),
         Command::Help(args) => help::run(&args),
