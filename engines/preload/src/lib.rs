@@ -1,9 +1,39 @@
 //! The `preload` engine: libc calls, interposed by a shim that the guest's own loader injects.
 //!
-//! Not in this version: it is registered so that its name is known and `explain` tells the truth, and it refuses every
-//! run with that reason.
+//! Here is the host side. It lays out the guest's file system, writes the run's description and the shim beside the tree's
+//! other generated files ([`describe`]), and replaces the process by the guest's first program, entered as the shim will
+//! enter all others ([`coracle_entry`]). Nothing stays behind. Two flavours:
+//!
+//! - explicit (`F1`, `F2`): the guest's own loader is executed, with the program as its argument and told where the guest's
+//!   libraries are. Needs nothing of the tree.
+//! - edited (`F3`, `F4`): programs name the tree's loader by its host path, by edits that were made while unpacking.
+//!
+//! Nothing of the host's loader, its directories or its cache is used in either.
 
-use coracle_api::{Ended, Engine, Host, ImageFacts, LaunchSpec, Refusal, Request, RunError};
+mod cache;
+mod describe;
+mod libraries;
+mod loaders;
+mod place;
+mod probe;
+mod program;
+mod shim;
+
+use std::{
+    ffi::{CStr, CString},
+    io,
+    os::unix::ffi::OsStrExt,
+    path::Path,
+};
+
+use coracle_api::{Ended, Engine, Host, ImageFacts, LaunchSpec, Refusal, Request, RunError, exec::Prepared};
+use coracle_entry::{EXTRA, Linkage, NotARun, Places, Run, Space, Start, Way, command, way};
+use coracle_layout::Layout;
+
+use crate::{
+    describe::describe,
+    program::{Program, find, not_here},
+};
 
 /// The engine.
 #[derive(Debug, Clone, Copy, Default)]
@@ -22,15 +52,94 @@ impl Engine for Preload {
         false
     }
 
-    fn probe(&self, _: &Host, _: &ImageFacts, _: &Request) -> Result<(), Refusal> {
-        Err(refusal())
+    fn probe(&self, host: &Host, facts: &ImageFacts, request: &Request) -> Result<(), Refusal> {
+        probe::probe(host, facts, request)
     }
 
-    fn run(&self, _: &LaunchSpec) -> Result<Ended, RunError> {
-        Err(RunError::Refused(refusal()))
+    fn run(&self, spec: &LaunchSpec) -> Result<Ended, RunError> {
+        let prepared = Prepared::new(&spec.argv, &spec.env)?;
+        let mut layout = Layout::new(spec, &spec.root)?;
+        let cwd = layout.enter(spec)?;
+        let program = Program::find(&layout, &prepared, &spec.cwd)?;
+        let described = describe(spec, &layout, &program)?;
+        let damaged = |NotARun| RunError::step("describe the run", io::ErrorKind::InvalidData.into());
+        let run = Run::new(&described.bytes).map_err(damaged)?;
+        let start = start(&run, &program, &described.path)?;
+        std::env::set_current_dir(&cwd)
+            .map_err(|error| RunError::step(format!("enter the working directory {}", cwd.display()), error))?;
+        Err(execute(&run, &start, &program, &prepared, &mut Guest { layout: &layout, cwd: &spec.cwd }))
     }
 }
 
-fn refusal() -> Refusal {
-    Refusal::new("not in this version of Coracle")
+fn start<'a>(run: &Run<'a>, program: &'a Program, description: &'a CStr) -> Result<Start<'a>, RunError> {
+    let linkage = Linkage { interpreter: program.interpreter.as_deref().map(CStr::to_bytes), search: &program.search };
+    let way = match way(run, &program.elf, &linkage) {
+        Way::Not(why) => return Err(not_here(&program.given, why.words())),
+        // The loaders of the run include that of its first program, if the tree has it.
+        Way::Unlisted(name) => {
+            let why = format!("the image does not have its loader {}", String::from_utf8_lossy(name));
+            return Err(not_here(&program.given, &why));
+        }
+        way => way,
+    };
+    Ok(Start {
+        way,
+        program: &program.host,
+        exe: &program.guest,
+        given: program.given.to_bytes(),
+        search: &program.search,
+        description,
+    })
+}
+
+/// Replaces the process by the program; returns only on failure.
+fn execute(
+    run: &Run<'_>,
+    start: &Start<'_>,
+    program: &Program,
+    prepared: &Prepared,
+    guest: &mut Guest<'_>,
+) -> RunError {
+    /// Lists of libraries, and what is carried.
+    const TEXT: usize = 256 << 10;
+    let own = if program.scripts.is_empty() { 0 } else { 1 };
+    let arguments = || program.scripts.arguments().chain(prepared.arguments()[own..].iter().map(CString::as_c_str));
+    let environment = prepared.environment();
+    let mut pointers = vec![std::ptr::null(); arguments().count() + environment.len() + EXTRA];
+    let mut text = vec![0; TEXT];
+    let mut space = Space::new(&mut pointers, &mut text);
+    let environment = environment.iter().map(CString::as_c_str);
+    let made = match command(run, start, arguments(), environment, guest, &mut space) {
+        Ok(made) => made,
+        Err(errno) => return failed(program, io::Error::from_raw_os_error(i32::from(errno.0))),
+    };
+    // SAFETY: a NUL-terminated path and two arrays that end with null pointers; every string lives in `program`,
+    // `prepared`, `run` or `text`, which outlive the call.
+    unsafe { libc::execve(made.path, made.argv.as_ptr(), made.envp.as_ptr()) };
+    failed(program, io::Error::last_os_error())
+}
+
+fn failed(program: &Program, source: io::Error) -> RunError {
+    let advice = match source.raw_os_error() {
+        Some(libc::EACCES) => Some("its file system may forbid programs (noexec): choose another cache directory"),
+        Some(libc::E2BIG) => Some("pass fewer or shorter arguments and variables"),
+        _ => None,
+    };
+    let program = program.given.to_string_lossy().into_owned();
+    RunError::NotExecutable { program, source, advice: advice.map(str::to_owned) }
+}
+
+/// The guest's paths, before it runs.
+struct Guest<'l> {
+    layout: &'l Layout,
+    cwd: &'l Path,
+}
+
+impl Places for Guest<'_> {
+    fn host(&mut self, guest: &[u8], into: &mut [u8]) -> Option<usize> {
+        let (_, host) = find(self.layout, guest, self.cwd).ok()?;
+        let host = host.as_os_str().as_bytes();
+        into.get_mut(..host.len())?.copy_from_slice(host);
+        Some(host.len())
+    }
 }
