@@ -192,6 +192,7 @@ impl Start<'_> {
     }
 
     fn plan(&self, cached: &Cached, shared: Option<&Path>) -> Result<Plan, StartError> {
+        let facts = self.facts()?;
         Ok(launch::plan(&Inputs {
             manifest: self.bundle.manifest(),
             options: self.options,
@@ -201,6 +202,7 @@ impl Start<'_> {
             root: &cached.root,
             names: Some(&cached.names),
             truths: Some(&cached.truths),
+            loaders: &facts.loaders,
             shared,
             places: &launch::places(self.options, self.caller),
         })?)

@@ -56,6 +56,8 @@ const ARROWS: &[(&str, &[&str])] = &[
             "coracle-open",
             "coracle-api",
             "coracle-paths",
+            "coracle-intercept",
+            "coracle-entry",
             "coracle-namespaces",
             "coracle-ptrace",
             "coracle-trap",

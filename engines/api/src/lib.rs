@@ -48,6 +48,24 @@ pub struct Request {
     /// Ports that the guest and the host are to know by different numbers ([`PortMap::differs`]).
     #[serde(default)]
     pub ports: bool,
+    /// How the program that the run begins with is loaded.
+    #[serde(default)]
+    pub begins: Begins,
+}
+
+/// How a program is loaded, as far as the launcher could see (through `#!` lines).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Begins {
+    /// It is not in the tree, or no program.
+    #[default]
+    Unknown,
+    /// By an interpreter of its own class, which may bring libraries.
+    Dynamic,
+    /// By the kernel alone: it is linked statically.
+    Static,
+    /// It is of another class than this machine's (32 bits).
+    Foreign,
 }
 
 /// How a guest ended, as seen by an engine that stayed with it.

@@ -7,7 +7,7 @@ use std::{ffi::OsString, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::PortMap;
+use crate::{Loader, PortMap};
 
 /// Raised when a field changes its meaning. A stub refuses a specification of another version.
 pub const SPEC_VERSION: u32 = 1;
@@ -27,6 +27,10 @@ pub struct LaunchSpec {
     /// modes and owners, for an engine that shows them to a guest with a view of its own.
     #[serde(default)]
     pub truths: Option<PathBuf>,
+    /// The tree's loaders, as the build saw them: see [`ImageFacts::loaders`](crate::ImageFacts::loaders). An engine that
+    /// needs them and gets none looks for itself.
+    #[serde(default)]
+    pub loaders: Vec<Loader>,
     /// May the guest change the tree, and where do its changes go.
     pub access: Access,
     /// Host directory of this run's own: mount points, generated files; exists, is writable, is removed by the launcher.
@@ -75,6 +79,7 @@ impl LaunchSpec {
             root,
             names: None,
             truths: None,
+            loaders: Vec::new(),
             access: Access::ReadOnly,
             scratch: PathBuf::new(),
             argv: Vec::new(),

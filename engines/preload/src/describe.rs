@@ -43,7 +43,7 @@ pub(crate) fn describe(spec: &LaunchSpec, layout: &Layout, program: &Program) ->
         })
     };
     let (tree, place) = (safe(&root)?, safe(&scratch)?);
-    let loaders = loaders::find(layout, program.interpreter.as_deref(), &tree);
+    let loaders = loaders::find(layout, &spec.loaders, program.interpreter.as_deref(), &tree);
     let write = |what: &str, kind: &str, end: &str, bytes: &[u8]| {
         kept(place.dir(), kind, end, bytes)
             .map_err(|error| RunError::step(format!("write {what} to {}", scratch.display()), error))

@@ -8,6 +8,7 @@ use std::{
     path::PathBuf,
 };
 
+use coracle_api as api;
 use coracle_entry::{Family, Loader};
 use coracle_layout::Layout;
 
@@ -45,19 +46,23 @@ impl Owned {
     }
 }
 
-/// The loaders that the guest's file system has, by the names that programs are built with and by that of `also`.
-pub(crate) fn find(layout: &Layout, also: Option<&CStr>, safe: &Safe) -> Vec<Owned> {
+/// The loaders that the guest's file system has, by the names that programs are built with and by that of `also`. What the
+/// build saw (`known`) need not be looked for.
+pub(crate) fn find(layout: &Layout, known: &[api::Loader], also: Option<&CStr>, safe: &Safe) -> Vec<Owned> {
     let also = also.filter(|name| !NAMES.contains(name));
-    NAMES.into_iter().chain(also).filter_map(|name| look(layout, name, safe)).collect()
+    NAMES.into_iter().chain(also).filter_map(|name| look(layout, known, name, safe)).collect()
 }
 
-fn look(layout: &Layout, name: &CStr, safe: &Safe) -> Option<Owned> {
-    let (_, host) = layout.find(name.to_bytes()).ok()?;
+fn look(layout: &Layout, known: &[api::Loader], name: &CStr, safe: &Safe) -> Option<Owned> {
+    let (guest, host) = layout.find(name.to_bytes()).ok()?;
     let bytes = libraries::read(layout, name.to_bytes())?;
     let has = |option: &[u8]| memory_has(&bytes, option);
     let musl = has(b"musl libc") || name.to_bytes().windows(7).any(|part| part == b"ld-musl");
     let family = if musl { Family::Musl } else { Family::Glibc };
-    let dirs: Vec<PathBuf> = directories(layout, family);
+    let dirs: Vec<PathBuf> = match known.iter().find(|loader| loader.path.as_bytes() == guest) {
+        Some(loader) => loader.directories.iter().filter_map(|dir| Some(layout.find(dir.as_bytes()).ok()?.1)).collect(),
+        None => directories(layout, family),
+    };
     let list = dirs.iter().filter_map(|dir| safe.name(dir)).map(|dir| dir.as_os_str().as_bytes().to_vec());
     Some(Owned {
         guest: name.to_owned(),

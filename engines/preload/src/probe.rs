@@ -1,6 +1,6 @@
 //! What this engine can do for a run, and what not.
 
-use coracle_api::{Host, ImageFacts, Refusal, Request, Unshare};
+use coracle_api::{Begins, Host, ImageFacts, Refusal, Request, Unshare};
 
 use crate::shim;
 
@@ -34,6 +34,19 @@ fn judge(facts: &ImageFacts, request: &Request) -> Result<(), Refusal> {
     if request.writable {
         return Err(Refusal::new("a view that can be written to shares files, and the shim cannot break their links")
             .advise("use `namespaces` or `ptrace`, or keep changes in a container of the store"));
+    }
+    match request.begins {
+        Begins::Unknown | Begins::Dynamic => {}
+        Begins::Static => {
+            return Err(Refusal::new(
+                "the program to begin with is linked statically, and no loader would bring the shim",
+            )
+            .advise("use `ptrace`"));
+        }
+        Begins::Foreign => {
+            return Err(Refusal::new("the program to begin with is a 32-bit one, and the shim is for 64-bit programs")
+                .advise("use `ptrace`"));
+        }
     }
     let known = |name: &String| {
         let file = name.rsplit('/').next().unwrap_or_default();
@@ -85,6 +98,8 @@ mod tests {
         refused(&narrow, request, "/lib/ld-linux.so.2");
         refused(&dynamic, Request { isolated: true, ..request }, "isolates");
         refused(&dynamic, Request { writable: true, ..request }, "links");
+        refused(&dynamic, Request { begins: Begins::Static, ..request }, "statically");
+        refused(&dynamic, Request { begins: Begins::Foreign, ..request }, "32-bit");
         let unshare = Unshare { uts: true, ..Unshare::default() };
         refused(&dynamic, Request { unshare, ..request }, "host name");
     }

@@ -90,12 +90,14 @@ pub fn plan(order: &Order, caller: &Caller) -> Result<Plan, LaunchError> {
         isolated: false,
         unshare,
         ports: order.ports.iter().any(PortMap::differs),
+        begins: super::begins::begins(tree, &argv[0], &path),
     };
     let spec = LaunchSpec {
         version: SPEC_VERSION,
         root: order.root.clone(),
         names: None,
         truths: None,
+        loaders: order.facts.loaders.clone(),
         access: order.access.clone(),
         scratch: made,
         argv,

@@ -5,6 +5,7 @@
 //! `isolated` gives Docker's.
 
 pub mod accounts;
+mod begins;
 mod binds;
 mod caller;
 mod command;
@@ -26,7 +27,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use coracle_api::{Access, Devices, Engine, LaunchSpec, PortMap, Request, SPEC_VERSION, Unshare};
+use coracle_api::{Access, Devices, Engine, LaunchSpec, Loader, PortMap, Request, SPEC_VERSION, Unshare};
 use coracle_format::Manifest;
 
 pub use caller::Caller;
@@ -61,6 +62,8 @@ pub struct Inputs<'a> {
     pub names: Option<&'a Path>,
     /// The list of true modes and owners, where it would be.
     pub truths: Option<&'a Path>,
+    /// The tree's loaders, if the build saw them.
+    pub loaders: &'a [Loader],
     /// Directory shared by all runs of this tree; none in a dry run, which then writes nothing.
     pub shared: Option<&'a Path>,
     /// Where a run's own files may go.
@@ -159,12 +162,14 @@ pub fn plan(inputs: &Inputs) -> Result<Plan, LaunchError> {
         isolated: options.isolated,
         unshare,
         ports: options.ports.iter().any(PortMap::differs),
+        begins: begins::begins(tree, &argv[0], &path),
     };
     let spec = LaunchSpec {
         version: SPEC_VERSION,
         root: inputs.root.to_owned(),
         names: inputs.names.map(Path::to_owned),
         truths: inputs.truths.map(Path::to_owned),
+        loaders: inputs.loaders.to_vec(),
         ledger: None,
         access,
         scratch: own

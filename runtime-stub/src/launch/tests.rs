@@ -61,6 +61,7 @@ impl World {
             root: &self.dir.path().join("root"),
             names: None,
             truths: None,
+            loaders: &[],
             shared: Some(&self.dir.path().join("made")),
             places: &places,
         })

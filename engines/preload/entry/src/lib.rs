@@ -21,6 +21,7 @@ mod space;
 #[cfg(feature = "alloc")]
 mod write;
 
+pub use coracle_paths::Errno;
 pub use elf::{Linkage, Source, linkage};
 pub use enter::{Carried, Command, EXTRA, Places, Start, WAY_OUT, Way, Why, command, received, way};
 pub use run::{Bind, Family, Loader, NotARun, Port, Run, Text};
