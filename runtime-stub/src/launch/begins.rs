@@ -11,8 +11,12 @@ use super::Tree;
 /// Looks at the program that `name` means on the guest's PATH. A place of the host's that is shown over the tree is not
 /// looked into.
 pub(super) fn begins(tree: Tree, name: &OsStr, path: &OsStr) -> Begins {
-    let absolute = name.as_bytes().starts_with(b"/");
-    let guest = if absolute { Some(PathBuf::from(name)) } else { tree.find_program(name, path) };
+    let guest = match name.as_bytes().iter().position(|byte| *byte == b'/') {
+        Some(0) => Some(PathBuf::from(name)),
+        // From the working directory, which may be the host's.
+        Some(_) => None,
+        None => tree.find_program(name, path),
+    };
     guest.and_then(|guest| look(tree, guest)).unwrap_or_default()
 }
 
