@@ -35,6 +35,11 @@ impl Lent {
         &self.bytes[..self.len]
     }
 
+    /// The bytes, for a transport that lends its own memory and puts the pointer into them.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[..self.len]
+    }
+
     /// The argument that is to point to the bytes, if one is.
     #[must_use]
     pub fn arg(&self) -> Option<usize> {
@@ -110,7 +115,8 @@ impl Lent {
 /// Room for what [`Guest::alias`] writes.
 const ALIAS: usize = 64;
 
-/// Memory for one call at a time: about 50 KiB, made once per thread.
+/// Memory for one call at a time: about 50 KiB, made once per thread. There are only integers in it, and memory of zeroes is
+/// an empty one too: what a call needs it sets first.
 #[derive(Debug)]
 pub struct Scratch {
     pub(crate) buffers: Buffers,
@@ -141,6 +147,11 @@ impl Scratch {
     #[must_use]
     pub fn lent(&self) -> &[Lent; 2] {
         &self.lent
+    }
+
+    /// The same, for a transport that lends its own memory.
+    pub fn lent_mut(&mut self) -> &mut [Lent; 2] {
+        &mut self.lent
     }
 }
 

@@ -112,6 +112,12 @@ impl<'a> View<'a> {
         self
     }
 
+    /// The table of the tree's names, if it has one.
+    #[must_use]
+    pub fn table(&self) -> Option<&Table<'a>> {
+        self.table.as_ref()
+    }
+
     /// Host path of the tree.
     #[must_use]
     pub fn root(&self) -> &'a [u8] {

@@ -1,0 +1,117 @@
+//! Builds the shim, which the engine carries as opaque bytes (`src/shim.rs`).
+//!
+//! A nested `cargo rustc`, for the reasons that `builder/build.rs` gives: the shim is a shared object with flags of its own,
+//! whatever this crate is built for. It is always for glibc's target, whose code runs under musl too.
+
+use std::{
+    env,
+    error::Error,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// Folders and files, relative to the workspace, that go into the shim.
+const SOURCES: [&str; 10] = [
+    "engines/preload/shim",
+    "engines/preload/entry",
+    "engines/elf",
+    "engines/intercept/src",
+    "engines/paths/src",
+    "engines/sys/src",
+    "engines/view/src",
+    "Cargo.toml",
+    "Cargo.lock",
+    "rust-toolchain.toml",
+];
+
+/// No library is needed, and it stays loaded; loaders of all ages find its names; its own are bound when it is loaded, not
+/// in the middle of a call; a thread that is cancelled can be unwound through it.
+const FLAGS: [&str; 6] = [
+    "-Ctarget-feature=-crt-static",
+    "-Cforce-unwind-tables=yes",
+    "-Clink-arg=-nostdlib",
+    "-Clink-arg=-Wl,-z,nodelete",
+    "-Clink-arg=-Wl,-z,now",
+    "-Clink-arg=-Wl,--hash-style=both",
+];
+
+/// Variables of the outer build that the nested one keeps: where crates come from, and the job server.
+const KEPT: [&str; 2] = ["CARGO_HOME", "CARGO_MAKEFLAGS"];
+const KEPT_PREFIXES: [&str; 4] = ["CARGO_NET_", "CARGO_HTTP_", "CARGO_REGISTRY_", "CARGO_REGISTRIES_"];
+
+/// Variables that cargo, clippy or the user set for the outer build, beside all of `CARGO_*`.
+const DROPPED: [&str; 14] = [
+    "RUSTFLAGS",
+    "RUSTDOCFLAGS",
+    "RUSTC",
+    "RUSTDOC",
+    "RUSTC_WRAPPER",
+    "RUSTC_WORKSPACE_WRAPPER",
+    "RUSTC_LINKER",
+    "TARGET",
+    "HOST",
+    "PROFILE",
+    "OPT_LEVEL",
+    "DEBUG",
+    "OUT_DIR",
+    "CLIPPY_ARGS",
+];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let manifest = PathBuf::from(variable("CARGO_MANIFEST_DIR")?);
+    let workspace = manifest.ancestors().nth(2).ok_or("the engine has no workspace around it")?;
+    let out = PathBuf::from(variable("OUT_DIR")?);
+    println!("cargo::rerun-if-changed=build.rs");
+    for source in SOURCES.iter().map(|source| workspace.join(source)).filter(|path| path.exists()) {
+        println!("cargo::rerun-if-changed={}", source.display());
+    }
+    let file = match variable("CARGO_CFG_TARGET_ARCH")?.as_str() {
+        "x86_64" => build(workspace, &out.join("shim"), "x86_64-unknown-linux-gnu")?,
+        // There is no shim for others yet, and the engine says so.
+        _ => {
+            let empty = out.join("no-shim");
+            fs::write(&empty, b"")?;
+            empty
+        }
+    };
+    println!("cargo::rustc-env=CORACLE_SHIM_FILE={}", file.display());
+    Ok(())
+}
+
+fn build(workspace: &Path, out: &Path, target: &str) -> Result<PathBuf, Box<dyn Error>> {
+    // In the edit-and-test loop, which builder/build.rs knows by the same sign, nobody waits for the whole program's
+    // optimisation.
+    let quick = variable("PROFILE")? == "debug" || env::var("CARGO_PROFILE_STUB_LTO").is_ok_and(|lto| lto == "off");
+    let mut cargo = Command::new(variable("CARGO")?);
+    for (name, _) in env::vars_os() {
+        let name = name.to_string_lossy();
+        let kept = KEPT.contains(&&*name) || KEPT_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+        if (name.starts_with("CARGO") && !kept) || DROPPED.contains(&&*name) {
+            cargo.env_remove(&*name);
+        }
+    }
+    cargo.env("CARGO_ENCODED_RUSTFLAGS", FLAGS.join("\u{1f}"));
+    if quick {
+        for (name, value) in [("LTO", "off"), ("CODEGEN_UNITS", "16"), ("INCREMENTAL", "true")] {
+            cargo.env(format!("CARGO_PROFILE_SHIM_{name}"), value);
+        }
+    }
+    cargo
+        .current_dir(workspace)
+        .args(["rustc", "--quiet", "--package", "coracle-shim", "--lib", "--crate-type", "cdylib", "--profile", "shim"])
+        .args(["--target", target, "--target-dir"])
+        .arg(out);
+    if workspace.join("Cargo.lock").exists() {
+        cargo.arg("--locked");
+    }
+    let status = cargo.status()?;
+    if !status.success() {
+        return Err(format!("the shim was not built for {target}: {status}").into());
+    }
+    Ok(out.join(target).join("shim/libcoracle_shim.so"))
+}
+
+fn variable(name: &str) -> Result<String, Box<dyn Error>> {
+    env::var(name).map_err(|error| format!("{name}: {error}").into())
+}

@@ -1,0 +1,1 @@
+//! Functions with `...`, which stable Rust cannot define: entries that make their arguments an array.

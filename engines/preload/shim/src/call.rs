@@ -1,0 +1,116 @@
+//! The transport: a system call that stands for a libc name goes through the table of meanings, and is made.
+
+use coracle_intercept::{Abi, Call, Left, Scratch, Verdict, enter, errno::ENOMEM, leave, table};
+use coracle_sys as sys;
+
+use crate::{
+    exec, fast,
+    guest::Process,
+    libc::{self, Next},
+    pool, state,
+};
+
+/// Makes a guest's call; the result as the kernel gives it.
+#[inline]
+pub(crate) fn call(number: u32, args: [usize; 6]) -> isize {
+    let state = state::get();
+    if state.plain
+        && let Some(result) = fast::call(state, number, args)
+    {
+        return result;
+    }
+    through_table(state, number, args, None)
+}
+
+/// As [`call`], but that a function of the C library makes the call: one that can be cancelled, or that knows of fields
+/// which its own structures have.
+pub(crate) fn call_by(next: &Next, number: u32, args: [usize; 6]) -> isize {
+    through_table(state::get(), number, args, Some(next))
+}
+
+/// Whether a call means anything to a guest of this run.
+pub(crate) fn matters(state: &state::State, number: u32) -> bool {
+    table::row_of(Abi::X86_64, number.into()).is_some_and(|row| state.rules.wants(row))
+}
+
+#[inline(never)]
+fn through_table(state: &state::State, number: u32, args: [usize; 6], by: Option<&Next>) -> isize {
+    if !matters(state, number) {
+        return make_by(by, number, args);
+    }
+    let Some(mut scratch) = pool::take() else { return -isize::try_from(ENOMEM.0).unwrap_or(12) };
+    let given = Call { abi: Abi::X86_64, number: number.into(), args: args.map(|arg| arg as u64) };
+    loop {
+        let process = Process::default();
+        let mut made = given;
+        let after = match enter(&state.rules, &process, &mut made, &mut scratch) {
+            Verdict::Pass => {
+                drop(scratch);
+                return make(&made, by);
+            }
+            Verdict::Answer(answer) => return result_of(answer),
+            Verdict::Execute { argv, descriptor, itself } => {
+                let [argv, envp] = [argv, argv + 1].map(|at| made.args.get(usize::from(at)).copied().unwrap_or(0));
+                return exec::execute(state, &process, scratch, (descriptor, itself), [argv, envp]);
+            }
+            Verdict::Make { after, .. } => after,
+        };
+        lend(&mut made, &mut scratch);
+        let mut result = make(&made, by);
+        if let Some(ongoing) = process.socket.take() {
+            result = ongoing.ended(result);
+        }
+        match leave(&state.rules, &process, (&given, &made), after, result as i64, &mut scratch) {
+            Left::Result(result) => return result_of(result),
+            Left::Again => {}
+        }
+    }
+}
+
+/// Lets arguments point to what the verdict lends: it lies in our memory, which is the guest's.
+fn lend(call: &mut Call, scratch: &mut Scratch) {
+    let mut before = 0_usize;
+    for lent in scratch.lent_mut() {
+        if lent.bytes().is_empty() {
+            continue;
+        }
+        let pointer = lent.pointer();
+        lent.bytes_mut()[..pointer].copy_from_slice(&before.to_ne_bytes()[..pointer]);
+        before = lent.bytes_mut().as_mut_ptr().expose_provenance();
+        if let Some(arg) = lent.arg() {
+            call.args[arg] = before as u64;
+        }
+    }
+}
+
+fn make(call: &Call, by: Option<&Next>) -> isize {
+    let args = call.args.map(|arg| usize::try_from(arg).unwrap_or(usize::MAX));
+    make_by(by, u32::try_from(call.number).unwrap_or(u32::MAX), args)
+}
+
+fn make_by(by: Option<&Next>, number: u32, args: [usize; 6]) -> isize {
+    let Some(next) = by.and_then(Next::get) else { return raw(number, args) };
+    let [a, b, c, d, e, f] = args;
+    // SAFETY: a function of the C library whose arguments are integers and pointers, at most six, and whose result is an
+    // integer; arguments that it does not have it does not look at.
+    let result = unsafe {
+        let next: unsafe extern "C-unwind" fn(usize, usize, usize, usize, usize, usize) -> isize =
+            core::mem::transmute(core::ptr::with_exposed_provenance::<()>(next));
+        next(a, b, c, d, e, f)
+    };
+    // Results of `int` have no upper half.
+    match (result, result as i32) {
+        (-1, _) | (_, -1) => -(libc::errno() as isize),
+        _ => result,
+    }
+}
+
+/// Makes a call as it stands.
+pub(crate) fn raw(number: u32, [a, b, c, d, e, f]: [usize; 6]) -> isize {
+    // SAFETY: the guest's own call, for which it answers; what was put into it lives until it returns.
+    unsafe { sys::syscall6(number, a, b, c, d, e, f) }
+}
+
+fn result_of(answer: i64) -> isize {
+    isize::try_from(answer).unwrap_or(-1)
+}

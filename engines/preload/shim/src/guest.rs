@@ -1,0 +1,235 @@
+//! The guest whose calls are caught: this process itself.
+//!
+//! Its memory is ours, so a pointer that leads nowhere is a fault here as in the C library; only what can be no pointer of
+//! a process (null and its page, the kernel's half) is answered `EFAULT`. Descriptors that a call needs while it is made
+//! are closed when its [`Process`] goes.
+
+use core::{cell::RefCell, ffi::CStr};
+
+use coracle_intercept::{
+    Credentials, Errno, Facts, File, FileId, Guest, Kind,
+    errno::{EBADF, EFAULT, EROFS},
+};
+use coracle_paths::{Caller, Host, View};
+use coracle_sys::{
+    self as sys, Fd,
+    kernel::{O_DIRECTORY, O_NOFOLLOW},
+};
+
+use crate::{
+    files::{self, Held, Short, link_of},
+    person, program, shown,
+    sockets::{self, Ongoing},
+};
+
+/// As many directories on the way of one long path may be open at once.
+const MAX_HELD: usize = 4;
+
+/// One call of this process's.
+#[derive(Debug, Default)]
+pub(crate) struct Process {
+    /// What the call reaches by `/proc/self/fd/N`.
+    held: RefCell<[Option<Held>; MAX_HELD]>,
+    /// What is to be done when a call about a socket has ended.
+    pub(crate) socket: RefCell<Option<Ongoing>>,
+}
+
+/// Whether an address can be a process's at all.
+fn check(address: u64, len: usize) -> Result<usize, Errno> {
+    const FIRST: usize = 4096;
+    const LAST: usize = 0x7fff_ffff_f000;
+    let start = usize::try_from(address).map_err(|_| EFAULT)?;
+    match start.checked_add(len) {
+        Some(end) if start >= FIRST && end <= LAST => Ok(start),
+        _ if len == 0 => Ok(start),
+        _ => Err(EFAULT),
+    }
+}
+
+fn copy(text: &[u8], into: &mut [u8]) -> Option<usize> {
+    into.get_mut(..text.len())?.copy_from_slice(text);
+    Some(text.len())
+}
+
+impl Process {
+    /// Keeps a descriptor until the call has been made, and writes a path to what it holds, without a NUL.
+    pub(crate) fn hold(&self, held: Held, path: &mut [u8]) -> Result<usize, Errno> {
+        let link = link_of(Some(held.0.0));
+        let mut all = self.held.borrow_mut();
+        let free = all.iter_mut().find(|held| held.is_none()).ok_or(Errno::ENAMETOOLONG)?;
+        *free = Some(held);
+        copy(link.as_bytes(), path).ok_or(Errno::ENAMETOOLONG)
+    }
+}
+
+impl Host for Process {
+    fn readlink(&self, path: &CStr, target: &mut [u8]) -> Result<usize, Errno> {
+        files::readlink(path, target)
+    }
+
+    fn caller(&self) -> Caller {
+        Caller { pid: sys::getpid(), tid: sys::gettid() }
+    }
+
+    fn root_of(&self, pid: u32, root: &mut [u8]) -> Option<usize> {
+        // Any process that may be looked into is taken for one of ours: which ones are, nobody keeps.
+        let link = Short::<32>::new().put(b"/proc/").number(pid).put(b"/root");
+        files::readlink(link.as_c_str(), &mut [0; 8]).ok()?;
+        copy(program::root(), root)
+    }
+
+    fn exe_of(&self, pid: u32, exe: &mut [u8]) -> Option<usize> {
+        (pid == sys::getpid()).then(program::path)?.and_then(|path| copy(path, exe))
+    }
+}
+
+impl Guest for Process {
+    fn read(&self, address: u64, into: &mut [u8]) -> Result<(), Errno> {
+        let from = check(address, into.len())?;
+        // SAFETY: the guest's own pointer, which it promised to its C library to be readable.
+        unsafe {
+            core::ptr::copy(core::ptr::with_exposed_provenance(from), into.as_mut_ptr(), into.len());
+        }
+        Ok(())
+    }
+
+    fn read_string(&self, address: u64, into: &mut [u8]) -> Result<usize, Errno> {
+        let from = check(address, 1)?;
+        // SAFETY: the guest's own string.
+        let text = unsafe { CStr::from_ptr(core::ptr::with_exposed_provenance(from)) }.to_bytes_with_nul();
+        into.get_mut(..text.len()).ok_or(Errno::ENAMETOOLONG)?.copy_from_slice(text);
+        Ok(text.len() - 1)
+    }
+
+    fn write(&self, address: u64, bytes: &[u8]) -> Result<(), Errno> {
+        let to = check(address, bytes.len())?;
+        // SAFETY: the guest's own pointer, which it promised to its C library to be writable.
+        unsafe { core::ptr::copy(bytes.as_ptr(), core::ptr::with_exposed_provenance_mut(to), bytes.len()) };
+        Ok(())
+    }
+
+    fn mode(&self, host: &CStr, follow: bool) -> Result<u32, Errno> {
+        files::stat(host, follow).map(|facts| facts.mode)
+    }
+
+    fn search(&self, host: &CStr) -> Result<(), Errno> {
+        files::search(host)
+    }
+
+    fn stat(&self, host: &CStr, follow: bool) -> Result<Facts, Errno> {
+        files::stat(host, follow)
+    }
+
+    fn set_mode(&self, host: &CStr, mode: u32) -> Result<(), Errno> {
+        files::set_mode(host, mode)
+    }
+
+    fn credentials(&self) -> Credentials {
+        person::credentials()
+    }
+
+    fn set_credentials(&self, new: &Credentials) {
+        person::set_credentials(new);
+    }
+
+    fn groups(&self, groups: &mut [u32]) -> usize {
+        person::groups(groups)
+    }
+
+    fn set_groups(&self, groups: &[u32]) {
+        person::set_groups(groups);
+    }
+
+    fn credentials_of(&self, tid: u32) -> Option<Credentials> {
+        (tid == sys::getpid() || tid == sys::gettid()).then(person::credentials)
+    }
+
+    fn is_running(&self, _: &CStr) -> bool {
+        // The kernel knows of those that it started; of others nobody does.
+        false
+    }
+
+    fn dumpable(&self) -> bool {
+        person::dumpable()
+    }
+
+    fn set_dumpable(&self, dumpable: bool) {
+        person::set_dumpable(dumpable);
+    }
+
+    fn place(&self, descriptor: Option<i32>, text: &mut [u8]) -> Result<usize, Errno> {
+        files::readlink(link_of(descriptor).as_c_str(), text)
+    }
+
+    fn link(&self, descriptor: Option<i32>, path: &mut [u8]) -> usize {
+        copy(link_of(descriptor).as_bytes(), path).unwrap_or(0)
+    }
+
+    fn whole_place(&self, _: &mut [u8]) -> Result<usize, Errno> {
+        Err(Errno::ENAMETOOLONG)
+    }
+
+    fn alias(&self, dir: &CStr, text: &mut [u8]) -> Result<usize, Errno> {
+        self.hold(files::open_place(dir, O_DIRECTORY)?, text)
+    }
+
+    fn socket_to_bind(&self, host: &CStr, given: &[u8], name: &mut [u8]) -> Result<usize, Errno> {
+        sockets::start_bind(self, host, given, name)
+    }
+
+    fn socket_to_reach(&self, host: &CStr, name: &mut [u8]) -> Result<usize, Errno> {
+        self.hold(files::open_place(host, 0)?, name)
+    }
+
+    fn socket_bound(&self, name: &[u8], full: usize, given: &mut [u8]) -> Option<usize> {
+        sockets::bound(name, full, given)
+    }
+
+    fn socket_kind(&self, descriptor: i32) -> Option<Kind> {
+        sockets::kind(descriptor)
+    }
+
+    fn shown_file(&self, view: &View<'_>, process: u32, host: &CStr, path: &mut [u8]) -> Option<usize> {
+        let file = shown::make(view, process, host)?;
+        self.hold(file, path).ok()
+    }
+
+    fn offset(&self, descriptor: i32) -> Result<u64, Errno> {
+        const SEEK_CUR: usize = 1;
+        // SAFETY: takes numbers alone.
+        let offset = unsafe { sys::syscall3(sys::kernel::__NR_lseek, Fd(descriptor).arg(), 0, SEEK_CUR) };
+        sys::check(offset).map(|offset| offset as u64).map_err(|_| EBADF)
+    }
+
+    fn root(&self) -> &[u8] {
+        program::root()
+    }
+
+    fn set_root(&self, root: &[u8]) {
+        program::set_root(root);
+    }
+
+    fn file(&self, host: &CStr, follow: bool) -> Result<File, Errno> {
+        files::file(host, follow)
+    }
+
+    fn descriptor(&self, descriptor: i32) -> Result<File, Errno> {
+        files::file(link_of(Some(descriptor)).as_c_str(), true).map_err(|_| EBADF)
+    }
+
+    fn unshare(&self, _: &CStr, _: &FileId, _: u32) -> Result<Option<FileId>, Errno> {
+        Err(EROFS)
+    }
+
+    fn pin(&self, host: &CStr, path: &mut [u8]) -> Result<(File, usize), Errno> {
+        let held = files::open_place(host, O_NOFOLLOW)?;
+        let file = self.descriptor(held.0.0)?;
+        let len = self.hold(held, path)?;
+        *path.get_mut(len).ok_or(Errno::ENAMETOOLONG)? = 0;
+        Ok((file, len + 1))
+    }
+
+    fn successor(&self, _: &FileId) -> Option<u64> {
+        None
+    }
+}

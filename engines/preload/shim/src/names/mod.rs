@@ -1,0 +1,37 @@
+//! The names: what a program links to, and what its C library calls likewise.
+//!
+//! Most names *are* a system call, under one or several spellings: the table [`plain`] says which. The others have files of
+//! their own, one noun each.
+
+mod directories;
+mod open;
+mod owners;
+mod places;
+mod plain;
+mod sockets;
+mod stat;
+mod streams;
+mod temporary;
+
+use crate::{call::call, libc::answer};
+
+/// The working directory, where a call takes a directory.
+const AT_FDCWD: usize = -100_isize as usize;
+
+/// A call as the C library gives its result.
+fn asked(number: u32, args: [usize; 6]) -> isize {
+    answer(call(number, args))
+}
+
+/// Defines libc names that are a system call with the same arguments.
+macro_rules! calls {
+    ($($number:ident: $($name:ident)+;)+) => {
+        $($(
+            #[unsafe(no_mangle)]
+            unsafe extern "C" fn $name(a: usize, b: usize, c: usize, d: usize, e: usize, f: usize) -> isize {
+                $crate::names::asked(coracle_sys::kernel::$number, [a, b, c, d, e, f])
+            }
+        )+)+
+    };
+}
+use calls;

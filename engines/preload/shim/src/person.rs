@@ -1,0 +1,104 @@
+//! Whom this process takes itself for: one for all its threads, as the C library keeps it (setuid(2), "C library/kernel
+//! differences"). A child made by fork(2) has it with the rest of our memory.
+//!
+//! Two copies, of which a number says which one holds: whoever reads never waits, and a reader in a signal handler finds
+//! a whole one.
+
+use core::{
+    cell::UnsafeCell,
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+};
+
+use coracle_entry::Run;
+use coracle_intercept::{Credentials, MAX_GROUPS};
+
+#[derive(Clone, Copy)]
+struct Person {
+    credentials: Option<Credentials>,
+    groups: [u32; MAX_GROUPS],
+    count: usize,
+}
+
+struct Copies([UnsafeCell<Person>; 2]);
+
+// SAFETY: the copy that CURRENT names is only read, the other only written, by a thread that has WRITING.
+unsafe impl Sync for Copies {}
+
+const NOBODY: Person = Person { credentials: None, groups: [0; MAX_GROUPS], count: 0 };
+static COPIES: Copies = Copies([const { UnsafeCell::new(NOBODY) }; 2]);
+static CURRENT: AtomicUsize = AtomicUsize::new(0);
+static WRITING: AtomicBool = AtomicBool::new(false);
+static DUMPABLE: AtomicBool = AtomicBool::new(true);
+
+fn change(change: impl FnOnce(&mut Person)) {
+    while WRITING.swap(true, Ordering::Acquire) {
+        core::hint::spin_loop();
+    }
+    let current = CURRENT.load(Ordering::Relaxed) & 1;
+    // SAFETY: WRITING is ours, so nobody else writes, and readers look at the other copy.
+    unsafe {
+        let new = &mut *COPIES.0[1 - current].get();
+        *new = *COPIES.0[current].get();
+        change(new);
+    }
+    CURRENT.store(1 - current, Ordering::Release);
+    WRITING.store(false, Ordering::Release);
+}
+
+fn look<T>(look: impl FnOnce(&Person) -> T) -> T {
+    let current = CURRENT.load(Ordering::Acquire) & 1;
+    // SAFETY: written before CURRENT named it, and written again only after it names the other; a reader that is stopped
+    // for two changes by other threads may see a mixture of integers, as a program that changes its ids in two threads may.
+    look(unsafe { &*COPIES.0[current].get() })
+}
+
+/// As the run's first process has it.
+pub(crate) fn start(run: &Run<'_>) {
+    let (uid, gid) = run.ids();
+    change(|person| {
+        person.credentials = Some(Credentials::first(uid, gid));
+        for group in run.groups().take(MAX_GROUPS) {
+            person.groups[person.count] = group;
+            person.count += 1;
+        }
+    });
+}
+
+/// The credentials of this process.
+pub(crate) fn credentials() -> Credentials {
+    look(|person| person.credentials).unwrap_or(Credentials::first(u32::MAX, u32::MAX))
+}
+
+/// Gives this process others.
+pub(crate) fn set_credentials(new: &Credentials) {
+    change(|person| person.credentials = Some(*new));
+}
+
+/// As many supplementary groups as there is room for; how many there are.
+pub(crate) fn groups(groups: &mut [u32]) -> usize {
+    look(|person| {
+        let known = person.groups.get(..person.count).unwrap_or_default();
+        for (group, known) in groups.iter_mut().zip(known) {
+            *group = *known;
+        }
+        known.len()
+    })
+}
+
+/// Gives this process other groups.
+pub(crate) fn set_groups(groups: &[u32]) {
+    change(|person| {
+        person.count = groups.len().min(MAX_GROUPS);
+        person.groups[..person.count].copy_from_slice(&groups[..person.count]);
+    });
+}
+
+/// See `PR_GET_DUMPABLE` in prctl(2).
+pub(crate) fn dumpable() -> bool {
+    DUMPABLE.load(Ordering::Relaxed)
+}
+
+/// See `PR_SET_DUMPABLE` in prctl(2).
+pub(crate) fn set_dumpable(dumpable: bool) {
+    DUMPABLE.store(dumpable, Ordering::Relaxed);
+}
