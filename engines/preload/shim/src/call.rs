@@ -99,10 +99,7 @@ fn make_by(by: Option<&Next>, number: u32, args: [usize; 6]) -> isize {
         next(a, b, c, d, e, f)
     };
     // Results of `int` have no upper half.
-    match (result, result as i32) {
-        (-1, _) | (_, -1) => -(libc::errno() as isize),
-        _ => result,
-    }
+    if result & 0xffff_ffff == 0xffff_ffff { -(libc::errno() as isize) } else { result }
 }
 
 /// Makes a call as it stands.

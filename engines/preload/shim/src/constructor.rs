@@ -1,16 +1,56 @@
 //! What happens when the library is loaded, and when it fails.
 
 use core::{
-    ffi::{c_char, c_int},
+    ffi::{CStr, c_char, c_int},
     panic::PanicInfo,
 };
 
-use crate::{environment, state};
+use coracle_sys::kernel::__NR_prctl;
+
+use crate::{
+    arch::{self, Variable},
+    call::raw,
+    environment, state,
+};
+
+/// prctl(2): the thread's name.
+const PR_SET_NAME: usize = 15;
 
 /// Runs before the program's `main`, though not before constructors of other libraries. musl hands it nothing.
-unsafe extern "C" fn constructor(_: c_int, _: *mut *mut c_char, environment: *mut *mut c_char) {
-    environment::handed(environment);
+unsafe extern "C" fn constructor(_: c_int, arguments: *mut *mut c_char, environment: *mut *mut c_char) {
+    let handed = arch::gnu_get_libc_version();
+    if handed {
+        environment::handed(environment);
+    }
     state::get();
+    if let Some(name) = environment::argv0() {
+        let arguments = if handed { arguments } else { environment::arguments() };
+        if !arguments.is_null() {
+            // SAFETY: the array that `main` gets, whose first was the program's host path; the string stays.
+            unsafe { arguments.write(name.as_ptr().cast_mut()) };
+        }
+        rename(name);
+    }
+    if let Some(given) = environment::given() {
+        let name = after_slash(given);
+        raw(__NR_prctl, [PR_SET_NAME, name.as_ptr().expose_provenance(), 0, 0, 0, 0]);
+    }
+}
+
+/// Tells the C library the program's name, which it took from the first argument.
+fn rename(name: &'static CStr) {
+    for (which, name) in [(Variable::Name, name), (Variable::ShortName, after_slash(name))] {
+        if let Some(variable) = arch::variable(which) {
+            // SAFETY: the C library's own variable of that type; no other thread runs yet.
+            unsafe { variable.write(name.as_ptr().cast_mut().cast()) };
+        }
+    }
+}
+
+fn after_slash(name: &CStr) -> &CStr {
+    let bytes = name.to_bytes_with_nul();
+    let at = bytes.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
+    CStr::from_bytes_with_nul(&bytes[at..]).unwrap_or(name)
 }
 
 #[used]
@@ -21,8 +61,6 @@ static CONSTRUCTOR: unsafe extern "C" fn(c_int, *mut *mut c_char, *mut *mut c_ch
 #[panic_handler]
 fn panic(_: &PanicInfo<'_>) -> ! {
     let _ = coracle_sys::write(coracle_sys::Fd(2), b"coracle: preload: internal error\n");
-    loop {
-        // SAFETY: an instruction that the processor refuses: SIGILL.
-        unsafe { core::arch::asm!("ud2", options(noreturn)) }
-    }
+    // SAFETY: an instruction that the processor refuses: SIGILL.
+    unsafe { core::arch::asm!("ud2", options(noreturn)) }
 }

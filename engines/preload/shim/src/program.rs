@@ -48,5 +48,5 @@ pub(crate) fn set_root(root: &[u8]) {
 
 /// The guest path of the program, where the kernel's own link leads to a loader; `None`: the kernel's link is right.
 pub(crate) fn path() -> Option<&'static [u8]> {
-    environment::value(b"CORACLE_EXE").map(CStr::to_bytes)
+    environment::exe().map(CStr::to_bytes)
 }

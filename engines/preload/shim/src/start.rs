@@ -78,6 +78,7 @@ fn try_start() -> Result<State, Failure> {
         marks,
     };
     person::start(&run);
+    environment::clean(&run);
     Ok(State { run, rules, plain: has_table && run.root_read_only() && !rules.shows_files() })
 }
 

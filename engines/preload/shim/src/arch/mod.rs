@@ -1,7 +1,9 @@
 //! What the shim needs of assembly: memory functions of its own, weak references, entries that Rust cannot declare.
 
 mod memory;
+mod stack;
+mod variadic;
 mod weak;
 
-mod variadic;
-pub(crate) use weak::{environment, gnu_get_libc_version, lookup};
+pub(crate) use stack::with_stack;
+pub(crate) use weak::{Variable, gnu_get_libc_version, lookup, variable};

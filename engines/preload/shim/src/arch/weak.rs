@@ -7,14 +7,32 @@ use core::{
     ffi::{CStr, c_char, c_void},
 };
 
-global_asm!(".weak dlsym", ".weak gnu_get_libc_version", ".weak environ");
+global_asm!(
+    ".weak dlsym",
+    ".weak gnu_get_libc_version",
+    ".weak environ",
+    ".weak program_invocation_name",
+    ".weak program_invocation_short_name",
+    ".weak __progname",
+    ".weak __progname_full",
+);
+
+/// The address of a weak symbol, from the global offset table, which the loader has filled; 0: there is none.
+macro_rules! address {
+    ($name:literal) => {{
+        let address: usize;
+        // SAFETY: reads a word of our own table.
+        unsafe {
+            asm!(concat!("mov {}, [rip + ", $name, "@GOTPCREL]"), out(reg) address, options(pure, readonly, nostack));
+        }
+        address
+    }};
+}
 
 /// `dlsym(RTLD_NEXT, name)`: what the name would mean without the shim; null if nobody has it, or nobody can be asked.
 pub(crate) fn lookup(name: &CStr) -> *const c_void {
     const RTLD_NEXT: *mut c_void = core::ptr::without_provenance_mut(usize::MAX);
-    let dlsym: usize;
-    // SAFETY: reads the address of a symbol from the global offset table, which the loader has filled.
-    unsafe { asm!("mov {}, [rip + dlsym@GOTPCREL]", out(reg) dlsym, options(pure, readonly, nostack)) };
+    let dlsym = address!("dlsym");
     if dlsym == 0 {
         return core::ptr::null();
     }
@@ -27,18 +45,27 @@ pub(crate) fn lookup(name: &CStr) -> *const c_void {
 
 /// Whether the C library is glibc.
 pub(crate) fn gnu_get_libc_version() -> bool {
-    let address: usize;
-    // SAFETY: as in `lookup`; the symbol is only compared with null.
-    unsafe {
-        asm!("mov {}, [rip + gnu_get_libc_version@GOTPCREL]", out(reg) address, options(pure, readonly, nostack));
-    };
-    address != 0
+    address!("gnu_get_libc_version") != 0
 }
 
-/// The C library's `environ`, where it is.
-pub(crate) fn environment() -> Option<*mut *mut *mut c_char> {
-    let address: usize;
-    // SAFETY: as in `lookup`.
-    unsafe { asm!("mov {}, [rip + environ@GOTPCREL]", out(reg) address, options(pure, readonly, nostack)) };
+/// Variables of the C library's that hold pointers.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Variable {
+    /// `environ`.
+    Environment,
+    /// `program_invocation_name`, or musl's own name for it.
+    Name,
+    /// `program_invocation_short_name`, likewise.
+    ShortName,
+}
+
+/// Where a variable is, if this C library has it.
+pub(crate) fn variable(which: Variable) -> Option<*mut *mut c_void> {
+    let or = |first: usize, second: usize| if first == 0 { second } else { first };
+    let address = match which {
+        Variable::Environment => address!("environ"),
+        Variable::Name => or(address!("program_invocation_name"), address!("__progname_full")),
+        Variable::ShortName => or(address!("program_invocation_short_name"), address!("__progname")),
+    };
     (address != 0).then(|| core::ptr::with_exposed_provenance_mut(address))
 }

@@ -16,7 +16,7 @@ mod temporary;
 use crate::{call::call, libc::answer};
 
 /// The working directory, where a call takes a directory.
-const AT_FDCWD: usize = -100_isize as usize;
+const AT_FDCWD: usize = (-100_isize).cast_unsigned();
 
 /// A call as the C library gives its result.
 fn asked(number: u32, args: [usize; 6]) -> isize {

@@ -32,17 +32,17 @@ with_version! {
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn __xmknod(_: i32, path: usize, mode: u32, device: *const u64) -> isize {
+unsafe extern "C" fn __xmknod(_: i32, path: usize, mode: u32, device: *const usize) -> isize {
     // SAFETY: the caller's promise.
     let device = unsafe { *device };
-    asked(__NR_mknod, [path, mode as usize, device as usize, 0, 0, 0])
+    asked(__NR_mknod, [path, mode as usize, device, 0, 0, 0])
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn __xmknodat(_: i32, dir: usize, path: usize, mode: u32, device: *const u64) -> isize {
+unsafe extern "C" fn __xmknodat(_: i32, dir: usize, path: usize, mode: u32, device: *const usize) -> isize {
     // SAFETY: the caller's promise.
     let device = unsafe { *device };
-    asked(__NR_mknodat, [dir, path, mode as usize, device as usize, 0, 0])
+    asked(__NR_mknodat, [dir, path, mode as usize, device, 0, 0])
 }
 
 #[unsafe(no_mangle)]
