@@ -7,9 +7,11 @@
 //!
 //! Rules:
 //! - Between the look and the call another thread may give the name to a shared file. What then changes data is stopped by
-//!   the kernel, since shared files have no write bits on disk; what changes attributes, which an owner always may, goes to a
-//!   *pinned* file ([`Guest::pin`]): looked at through a descriptor and reached by it, whatever its name means by then.
-//!   Where shared files do have write bits, or the host's root runs this, data is pinned too.
+//!   the kernel, since shared files have no write bits on disk, and asked again ([`lost_race`]); what changes attributes,
+//!   which an owner always may, goes to a *pinned* file ([`Guest::pin`]): looked at through a descriptor and reached by it,
+//!   whatever its name means by then. Where shared files do have write bits, or the host's root runs this, data is pinned too.
+//! - For the same reason no call that would need a pin goes to the kernel by a name that meant nothing when it was looked at:
+//!   it is answered here, and one that is to make a file makes it or none (`O_EXCL`).
 //! - A descriptor that was opened for reading before the copy keeps the shared file and shows its content as it was, as
 //!   under overlayfs. A change of attributes through it goes to the file that has its name now.
 //! - A shared file that has no name left in the view cannot be changed: `EROFS`.
@@ -17,25 +19,31 @@
 
 use core::ffi::CStr;
 
-use coracle_paths::{Found, PATH_MAX, Resolved};
+use coracle_paths::{Found, Last as Tail, PATH_MAX, Resolved};
 use coracle_view::{FileId, Mark, Marks};
 
 use crate::{
     Call, Errno, Guest, Rules,
-    errno::EROFS,
+    errno::{EEXIST, EROFS},
     ledger::Inode,
-    meaning::{AT_EMPTY_PATH, Intent, Last, O_ACCMODE, O_NOFOLLOW, O_PATH, O_TMPFILE, O_TRUNC, PathArg, Row, W_OK},
+    meaning::{
+        AT_EMPTY_PATH, Intent, Last, Meaning, O_ACCMODE, O_CREAT, O_EXCL, O_NOFOLLOW, O_PATH, O_TMPFILE, O_TRUNC,
+        PathArg, Row, Special, W_OK,
+    },
     owners::S_IFLNK,
     permit::S_IFMT,
     table,
-    translate::start_descriptor,
+    translate::{start_descriptor, tail},
 };
 
 const S_IFREG: u16 = 0o100_000;
 const OWNER_MAY_WRITE: u16 = 0o200;
 
 /// As often a name may change its meaning while we look; a guest that goes on longer wants it so.
-const TRIES: usize = 16;
+pub(crate) const TRIES: usize = 16;
+
+/// No error of the kernel's: the name means something else by now, so the call's meaning is to be found anew.
+pub(crate) const AGAIN: Errno = Errno(u16::MAX);
 
 /// A file as stat(2) tells it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,8 +119,12 @@ impl<'a, G: Guest> Cow<'a, G> {
         memory: Memory<'_>,
     ) -> Result<Option<usize>, Errno> {
         let wish = self.wish(call, arg);
-        if wish == Wish::Nothing || place.found == Found::Missing {
+        if wish == Wish::Nothing {
             return Ok(None);
+        }
+        let pinned = place.bind.is_none() && self.wants_pin(wish);
+        if place.found == Found::Missing {
+            return if pinned { self.missing(call, arg, Errno::ENOENT) } else { Ok(None) };
         }
         let given = given.strip_suffix(b"\0").unwrap_or(given);
         let mut link = [0; 48];
@@ -124,8 +136,12 @@ impl<'a, G: Guest> Cow<'a, G> {
             Name::new([&link[..len], b"/", given])?
         };
         let follow = place.magic.is_some();
-        // What is not there, or cannot be seen, is the kernel's to refuse.
-        let Ok(file) = self.guest.file(name.path(), follow) else { return Ok(None) };
+        let file = match self.guest.file(name.path(), follow) {
+            Ok(file) => file,
+            Err(errno) if pinned => return self.missing(call, arg, errno),
+            // What is not there, or cannot be seen, is the kernel's to refuse.
+            Err(_) => return Ok(None),
+        };
         let mark = self.marks.find(&file.id);
         if let Wish::Ask(at) = wish {
             if mark.is_some_and(|mark| self.may_write(mark)) {
@@ -134,12 +150,6 @@ impl<'a, G: Guest> Cow<'a, G> {
             }
             return Ok(None);
         }
-        let pinned = place.bind.is_none()
-            && match wish {
-                Wish::Attribute => file.mode & S_IFMT != S_IFLNK,
-                Wish::Data => self.rules.identity.host_uid == 0 || self.marks.writable_on_disk(),
-                _ => false,
-            };
         let Some(mark) = mark else {
             return if pinned { self.pin(call, arg, &name, memory.0).map(Some) } else { Ok(None) };
         };
@@ -181,6 +191,33 @@ impl<'a, G: Guest> Cow<'a, G> {
         let (name, text) = self.name_of(&file.id, len, memory)?;
         self.unshare(&name, &file.id, mark)?;
         self.pin(call, arg, &name, text).map(Some)
+    }
+
+    /// Whether what is wished could be had of a shared file, if the name came to mean one.
+    fn wants_pin(&self, wish: Wish) -> bool {
+        match wish {
+            Wish::Attribute => true,
+            Wish::Data => self.rules.identity.host_uid == 0 || self.marks.writable_on_disk(),
+            _ => false,
+        }
+    }
+
+    /// A name that means nothing, or nothing that can be seen: `errno`. A call that makes a file is to make a new one.
+    fn missing(&self, call: &mut Call, arg: &PathArg, errno: Errno) -> Result<Option<usize>, Errno> {
+        if errno != Errno::ENOENT {
+            return Err(errno);
+        }
+        match arg.intent {
+            Intent::Open(flags) if call.arg(flags) & O_CREAT != 0 => call.args[usize::from(flags)] |= O_EXCL,
+            Intent::Write => {
+                let open = table::TABLE.iter().find(|row| row.name == "open").and_then(|row| row.number(call.abi));
+                call.number = open.ok_or(errno)?.into();
+                call.args[2] = call.args[1];
+                call.args[1] = O_CREAT | O_EXCL | O_TRUNC | 1;
+            }
+            _ => return Err(errno),
+        }
+        Ok(None)
     }
 
     /// Whether the file behind a descriptor is shared.
@@ -265,7 +302,14 @@ impl<'a, G: Guest> Cow<'a, G> {
     /// whose length with its NUL is returned.
     fn pin(&self, call: &mut Call, arg: &PathArg, name: &Name, text: &mut [u8]) -> Result<usize, Errno> {
         for _ in 0..TRIES {
-            let (file, len) = self.guest.pin(name.path(), text)?;
+            let (file, len) = match self.guest.pin(name.path(), text) {
+                Err(Errno::ENOENT) => return Err(AGAIN),
+                pinned => pinned?,
+            };
+            if file.mode & S_IFMT == S_IFLNK && tail(call, arg.last, b"") != Tail::NoFollow {
+                // The walk has met no link here.
+                return Err(AGAIN);
+            }
             let Some(mark) = self.marks.find(&file.id) else {
                 self.follow(call, arg);
                 return Ok(len);
@@ -285,5 +329,38 @@ impl<'a, G: Guest> Cow<'a, G> {
         if let Some(number) = table::following(self.row).and_then(|row| row.number(call.abi)) {
             call.number = u64::from(number);
         }
+    }
+}
+
+/// Whether the kernel refused what a call wanted of the file at `path`, as lent, because that name came to mean a shared
+/// file after it had been looked at: then the call is to be made once more, from its beginning.
+pub(crate) fn lost_race<G: Guest>(rules: &Rules<'_>, guest: &G, call: &Call, (path, errno): (&CStr, Errno)) -> bool {
+    let (Some(marks), Some(row)) = (rules.marks, table::row_of(call.abi, call.number)) else { return false };
+    let flags = match row.meaning {
+        Meaning::Paths([PathArg { intent: Intent::Open(flags), .. }]) => call.arg(*flags),
+        Meaning::Paths([PathArg { intent: Intent::Write, .. }]) => O_CREAT | O_TRUNC,
+        Meaning::Paths([PathArg { intent: Intent::Size, .. }]) => O_TRUNC,
+        Meaning::Special(Special::Openat2) => {
+            let mut flags = [0; 8];
+            guest.read(call.arg(2), &mut flags).map_or(O_PATH, |()| u64::from_ne_bytes(flags))
+        }
+        _ => return false,
+    };
+    if flags & O_PATH != 0 || path.to_bytes().first() != Some(&b'/') {
+        return false;
+    }
+    let cow = Cow { rules, guest, row, marks };
+    match errno {
+        Errno::EACCES if flags & (O_ACCMODE | O_TRUNC) != 0 => {
+            let Ok(file) = guest.file(path, true) else { return guest.names_changed() };
+            match marks.find(&file.id) {
+                Some(mark) => cow.may_write(mark),
+                // Its link may have been broken since, for another thread.
+                None => guest.names_changed() && file.mode & u32::from(OWNER_MAY_WRITE) != 0,
+            }
+        }
+        // Only we wanted a new file.
+        EEXIST => cow.wants_pin(Wish::Data) && flags & (O_CREAT | O_EXCL) == O_CREAT,
+        _ => false,
     }
 }

@@ -4,7 +4,7 @@ use coracle_paths::Found;
 
 use crate::{
     After, Call, Errno, Guest, Rules, Scratch, birth,
-    cow::Cow,
+    cow::{AGAIN, Cow, TRIES},
     errno::{EOPNOTSUPP, ETXTBSY},
     exec, identity, listing,
     meaning::{
@@ -57,6 +57,16 @@ pub fn enter<G: Guest>(rules: &Rules<'_>, guest: &G, call: &mut Call, scratch: &
     }
     let given = *call;
     let mut verdict = by_meaning(rules, guest, call, row, scratch);
+    for _ in 0..TRIES {
+        if verdict != Err(AGAIN) {
+            break;
+        }
+        *call = given;
+        verdict = by_meaning(rules, guest, call, row, scratch);
+    }
+    if verdict == Err(AGAIN) {
+        verdict = Err(Errno::ELOOP);
+    }
     if verdict == Err(Errno::EACCES) {
         let Scratch { buffers, .. } = scratch;
         if unlock(rules, guest, buffers.stopped_at()) {

@@ -5,8 +5,8 @@ use core::ffi::CStr;
 use coracle_paths::PATH_MAX;
 
 use crate::{
-    Call, Errno, Guest, Outside, Rules, Scratch,
-    errno::EBADF,
+    Call, Errno, Guest, Outside, Rules, Scratch, cow,
+    errno::{EBADF, EEXIST},
     ledger::Inode,
     listing::{self, Shape},
     meaning::Meaning,
@@ -211,6 +211,15 @@ fn failed<G: Guest>(
     let refused = |errno: Errno| result == -i64::from(errno.0);
     if after == After::OfDescriptor && refused(Errno::ENOENT) {
         return Left::Result(-i64::from(EBADF.0));
+    }
+    let errno = Errno(u16::try_from(-result).unwrap_or(0));
+    if matches!(errno, Errno::EACCES | EEXIST)
+        && rules.marks.is_some()
+        && let Some(arg) = (0..=1).find(|arg| made.arg(*arg) != call.arg(*arg))
+        && let Some(path) = lent_path(guest, made.arg(arg), &mut scratch.path)
+        && cow::lost_race(rules, guest, call, (path, errno))
+    {
+        return Left::Again;
     }
     if refused(Errno::EACCES)
         && rules.identity.pretends()

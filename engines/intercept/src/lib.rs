@@ -273,6 +273,9 @@ pub trait Guest: Host {
     /// What open(2) says.
     fn pin(&self, host: &CStr, path: &mut [u8]) -> Result<(File, usize), Errno>;
 
+    /// Whether names may have been changed since the call that now ends was entered.
+    fn names_changed(&self) -> bool;
+
     /// Inode number of the file that [`unshare`](Self::unshare) last made of this shared one, in this run.
     fn successor(&self, shared: &FileId) -> Option<u64>;
 }

@@ -102,8 +102,8 @@ pub(crate) fn enter<G: Guest>(
         && let Some(len) = cow.protect(&mut from, (&arg, &place), lent[0].bytes(), (&mut *text, &mut *base))?
     {
         lent[0].set(1, &text[..len])?;
-        how[..8].copy_from_slice(&from.args[2].to_ne_bytes());
     }
+    how[..8].copy_from_slice(&from.args[2].to_ne_bytes());
     // What of the walk the guest forbade has been seen to; the host path is the host's.
     how[16..].copy_from_slice(&(ways & RESOLVE_CACHED).to_ne_bytes());
     lent[1].set(2, &how)?;

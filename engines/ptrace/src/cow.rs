@@ -1,7 +1,7 @@
 //! The tracer's part in copy-on-write: it breaks links, and holds files for calls that must reach just them.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::HashMap,
     ffi::CStr,
     io::Write,
@@ -23,6 +23,10 @@ pub(crate) struct CopyOnWrite<'v> {
     pin: RefCell<Option<OwnedFd>>,
     /// Shared inode to the number of its last copy.
     copies: RefCell<HashMap<u64, u64>>,
+    /// How often names were changed.
+    turns: Cell<u64>,
+    /// How often when the call that now ends was entered.
+    before: Cell<u64>,
 }
 
 impl<'v> CopyOnWrite<'v> {
@@ -37,13 +41,30 @@ impl<'v> CopyOnWrite<'v> {
 
     /// Keeps names as they are while a call that changes some is made.
     pub(crate) fn turn(&self) -> Option<Turn<'v>> {
+        self.turns.set(self.turns.get() + 1);
         self.view.map(View::turn)
+    }
+
+    /// How often names were changed, for [`look_back`](Self::look_back).
+    pub(crate) fn turns(&self) -> u64 {
+        self.turns.get()
+    }
+
+    /// The call that now ends was entered when names had been changed so often.
+    pub(crate) fn look_back(&self, turns: u64) {
+        self.before.set(turns);
+    }
+
+    /// Whether names have been changed since that call was entered.
+    pub(crate) fn has_changed(&self) -> bool {
+        self.turns.get() != self.before.get()
     }
 
     pub(crate) fn unshare(&self, host: &CStr, shared: &FileId, mode: u32) -> Result<Option<FileId>, Errno> {
         let view = self.view.ok_or(Errno::EINVAL)?;
         match view.unshare(host, shared, mode) {
             Ok(Unshared::Copied(new)) => {
+                self.turns.set(self.turns.get() + 1);
                 self.copies.borrow_mut().insert(shared.inode, new.inode);
                 Ok(Some(new))
             }

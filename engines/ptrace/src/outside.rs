@@ -2,12 +2,14 @@
 //!
 //! Whether a file exists, what it is, that it is to be removed: the answer depends on host paths and numbers alone, and the
 //! tracer has the same credentials. Made here, such a call costs one stop instead of two. What depends on the process
-//! (descriptors, umask, working directory, limits) never comes here: the table says so.
+//! (descriptors, umask, working directory, limits) never comes here: the table says so. Names are changed here whatever the
+//! guest's word size, so that none changes while the tracer breaks a link (see [`coracle_view::View::turn`]).
 
 use std::mem::MaybeUninit;
 
 use coracle_intercept::{
-    After, Call, Errno, Guest, Left, Lent, Outside, Rules, Scratch, errno::ENOSYS, leave, leave_layout, unlock,
+    Abi, After, Call, Errno, Guest, Left, Lent, Outside, Rules, Scratch, errno::ENOSYS, leave, leave_layout, table,
+    unlock,
 };
 
 use crate::{peer::Peer, peer::last_errno};
@@ -15,6 +17,22 @@ use crate::{peer::Peer, peer::last_errno};
 /// Room for the largest result: `struct statx`.
 const ROOM: usize = 256;
 const STAT: usize = size_of::<libc::stat>();
+
+/// Whether the call can be made here: 32-bit structures are not ours, but numbers are numbers.
+pub(crate) fn can_make(call: &Call, outside: Outside) -> bool {
+    match call.abi {
+        Abi::X86_64 => outside != Outside::No,
+        Abi::I386 => outside == Outside::Plain && number(call).is_some(),
+    }
+}
+
+/// Our own number of the call.
+fn number(call: &Call) -> Option<i64> {
+    match call.abi {
+        Abi::X86_64 => i64::try_from(call.number).ok(),
+        Abi::I386 => table::row_of(Abi::I386, call.number)?.number(Abi::X86_64).map(i64::from),
+    }
+}
 
 /// Makes the call, which was `before`; its result for the guest, an error as a negative number.
 pub(crate) fn make(
@@ -65,7 +83,7 @@ fn try_make(
         args[usize::from(arg)] = result.as_mut_ptr() as u64;
     }
     let [a, b, c, d, e, f] = args;
-    let number = i64::try_from(call.number).map_err(|_| ENOSYS)?;
+    let number = number(call).ok_or(ENOSYS)?;
     // SAFETY: the table marks only calls whose pointers are paths and one result. The paths are NUL-terminated and owned by
     // `scratch`; the result has room for the largest that the table knows (the assertion). Every other argument is a number.
     let answer = unsafe { libc::syscall(number, a, b, c, d, e, f) };

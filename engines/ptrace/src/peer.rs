@@ -343,6 +343,10 @@ impl Guest for Peer<'_> {
         self.cow.pin(host, path)
     }
 
+    fn names_changed(&self) -> bool {
+        self.cow.has_changed()
+    }
+
     fn successor(&self, shared: &FileId) -> Option<u64> {
         self.cow.successor(shared)
     }

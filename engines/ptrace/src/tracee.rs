@@ -71,8 +71,8 @@ pub(crate) struct Held {
 pub(crate) enum Then {
     /// It was not made: this is the answer.
     Answer(i64),
-    /// It was made.
-    Leave(After),
+    /// It was made; when it was entered names had been changed so often ([`crate::cow::CopyOnWrite::turns`]).
+    Leave(After, u64),
     /// It is a wait of a process that debugs.
     Wait(Wanted),
 }

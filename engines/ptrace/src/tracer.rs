@@ -223,9 +223,9 @@ impl<'r> Tracer<'r> {
         match verdict {
             Verdict::Pass => self.go_on(thread, 0),
             Verdict::Answer(answer) => self.answer(thread, now, before, answer, place),
-            Verdict::Make { outside, after } if outside != Outside::No && call.abi == Abi::X86_64 => {
+            Verdict::Make { outside, after } if outside::can_make(&call, outside) => {
                 let left = {
-                    let _turn = self.cow.turn();
+                    let _turn = (outside == Outside::Plain).then(|| self.cow.turn());
                     outside::make(&self.rules, &peer, &call, (outside, after), (&before, &mut self.scratch))
                 };
                 match left {
@@ -235,7 +235,7 @@ impl<'r> Tracer<'r> {
             }
             Verdict::Make { after, .. } => match lend(&mut self.window, seen_at, self.scratch.lent(), &mut call) {
                 Ok(slot) => {
-                    let then = Then::Leave(after);
+                    let then = Then::Leave(after, self.cow.turns());
                     self.hold(thread, now, call, Held { registers: now, call: before, then, slot, _pin: pin })
                 }
                 Err(errno) => self.answer(thread, now, before, -i64::from(errno.0), place),
@@ -252,7 +252,7 @@ impl<'r> Tracer<'r> {
                 match loading {
                     Ok((loading, slot)) => {
                         let slot = Some(slot);
-                        let then = Then::Leave(coracle_intercept::After::Nothing);
+                        let then = Then::Leave(coracle_intercept::After::Nothing, 0);
                         self.hold(thread, now, call, Held { registers: now, call: before, then, slot, _pin: pin })?;
                         if let Some(tracee) = self.tracees.get_mut(&thread)
                             && let Doing::Call(held) = std::mem::replace(&mut tracee.doing, Doing::Nothing)
@@ -336,7 +336,8 @@ impl<'r> Tracer<'r> {
         let left = match &held.then {
             Then::Wait(wanted) => return self.waited(thread, &held, wanted, now),
             Then::Answer(answer) => Left::Result(*answer),
-            Then::Leave(after) => {
+            Then::Leave(after, turns) => {
+                self.cow.look_back(*turns);
                 let peer = Peer::new(thread, &process, &self.tracees, &self.aliases, &self.sockets, &self.cow);
                 let result = self.sockets.borrow_mut().ended(thread, now.result());
                 let made = Call { args: now.args(), ..held.call };
