@@ -7,6 +7,7 @@
 mod assembly;
 pub mod changes;
 mod error;
+mod fields;
 mod hidden;
 mod limits;
 mod members;

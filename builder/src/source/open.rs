@@ -48,6 +48,14 @@ pub(super) fn tar(path: &Path, options: &Options) -> Result<Files, SourceError> 
 /// # Errors
 /// As [`tar`].
 pub(super) fn stdin_tar(options: &Options) -> Result<Files, SourceError> {
+    let (file, regular) = stdin_file()?;
+    let path = Path::new("/proc/self/fd/0");
+    // Opening it anew needs a permission of its own, which whoever gave it to us may not have given.
+    if regular && File::open(path).is_ok() { tar(path, options) } else { spooled(file, &[], options, "standard input") }
+}
+
+/// Standard input, and whether it is a file given by `<` from its beginning, which is read where it lies.
+fn stdin_file() -> Result<(File, bool), SourceError> {
     let file = io::stdin()
         .as_fd()
         .try_clone_to_owned()
@@ -55,9 +63,7 @@ pub(super) fn stdin_tar(options: &Options) -> Result<Files, SourceError> {
         .map_err(|cause| SourceError::file("read", "standard input", cause))?;
     let regular = file.metadata().is_ok_and(|meta| meta.is_file())
         && io::Seek::stream_position(&mut &file).is_ok_and(|position| position == 0);
-    let path = Path::new("/proc/self/fd/0");
-    // Opening it anew needs a permission of its own, which whoever gave it to us may not have given.
-    if regular && File::open(path).is_ok() { tar(path, options) } else { spooled(file, &[], options, "standard input") }
+    Ok((file, regular))
 }
 
 /// A stream that begins with bytes read already, as a tar in a file without a name.
@@ -96,14 +102,7 @@ pub(super) fn path(path: &Path, options: &Options) -> Result<Image, SourceError>
 /// Every kind of [`SourceError`] that concerns files.
 pub(super) fn stdin(options: &Options) -> Result<Image, SourceError> {
     let path = Path::new("/proc/self/fd/0");
-    let file = io::stdin()
-        .as_fd()
-        .try_clone_to_owned()
-        .map(File::from)
-        .map_err(|cause| SourceError::file("read", "standard input", cause))?;
-    // A file given by `<` is read where it lies, if it is given from its beginning.
-    let regular = file.metadata().is_ok_and(|meta| meta.is_file())
-        && io::Seek::stream_position(&mut &file).is_ok_and(|position| position == 0);
+    let (file, regular) = stdin_file()?;
     recognise(file, regular, path, "standard input", options)
 }
 

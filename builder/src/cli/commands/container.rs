@@ -1,5 +1,6 @@
 //! A container as `coracle inspect` shows it: JSON in the shape that Docker gives it.
 
+use coracle_format::ImageConfig;
 use serde_json::{Value, json};
 
 use super::ps::word;
@@ -52,7 +53,8 @@ fn describe(store: &Store, container: &Container) -> anyhow::Result<Value> {
         State::Exited(run) => std::slice::from_ref(run),
     };
     let run = runs.first();
-    let set = |list: &[String]| list.iter().map(|key| (key.clone(), json!({}))).collect::<serde_json::Map<_, _>>();
+    let mut shown = in_dockers_words(config);
+    shown["Image"] = json!(settings.image);
     Ok(json!({
         "Id": container.id(),
         "Created": table::rfc3339(settings.created),
@@ -77,17 +79,22 @@ fn describe(store: &Store, container: &Container) -> anyhow::Result<Value> {
         "Sharing": settings.sharing,
         "Options": settings.options,
         "Provenance": settings.provenance,
-        "Config": {
-            "Image": settings.image,
-            "Env": config.env,
-            "Cmd": config.cmd,
-            "Entrypoint": config.entrypoint,
-            "WorkingDir": config.working_dir.as_deref().unwrap_or(""),
-            "User": config.user.as_deref().unwrap_or(""),
-            "Volumes": set(&config.volumes),
-            "ExposedPorts": set(&config.exposed_ports),
-            "Labels": config.labels,
-            "StopSignal": config.stop_signal,
-        },
+        "Config": shown,
     }))
+}
+
+/// A config as Docker writes it, in images and when it shows containers.
+pub(super) fn in_dockers_words(config: &ImageConfig) -> Value {
+    let set = |list: &[String]| list.iter().map(|key| (key.clone(), json!({}))).collect::<serde_json::Map<_, _>>();
+    json!({
+        "Env": config.env,
+        "Cmd": config.cmd,
+        "Entrypoint": config.entrypoint,
+        "WorkingDir": config.working_dir.as_deref().unwrap_or(""),
+        "User": config.user.as_deref().unwrap_or(""),
+        "Volumes": set(&config.volumes),
+        "ExposedPorts": set(&config.exposed_ports),
+        "Labels": config.labels,
+        "StopSignal": config.stop_signal,
+    })
 }

@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use anyhow::{Context as _, bail, ensure};
 use serde_json::{Value, json};
 
-use super::{create::fill, export::from_clone};
+use super::{container::in_dockers_words, create::fill, export::from_clone};
 use crate::{
     cli::{args::ImportArgs, plan, print, report, source},
     flatten,
@@ -116,23 +116,12 @@ fn image_of(
     let platform = options.platform.clone().unwrap_or_else(Platform::host);
     let mut config = image.config.clone();
     changed(&mut config, changes)?;
-    let set = |list: &[String]| list.iter().map(|key| (key.clone(), json!({}))).collect::<serde_json::Map<_, _>>();
     let diff_ids: Vec<&String> = stored.iter().map(|layer| &layer.diff_id).collect();
     let json = json!({
         "architecture": platform.architecture,
         "os": platform.os,
         "variant": platform.variant,
-        "config": {
-            "Env": config.env,
-            "Cmd": config.cmd,
-            "Entrypoint": config.entrypoint,
-            "WorkingDir": config.working_dir.as_deref().unwrap_or(""),
-            "User": config.user.as_deref().unwrap_or(""),
-            "Volumes": set(&config.volumes),
-            "ExposedPorts": set(&config.exposed_ports),
-            "Labels": config.labels,
-            "StopSignal": config.stop_signal,
-        },
+        "config": in_dockers_words(&config),
         "rootfs": { "type": "layers", "diff_ids": diff_ids },
     });
     let json = without_empty(json).to_string();
