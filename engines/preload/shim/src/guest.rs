@@ -229,6 +229,10 @@ impl Guest for Process {
         Ok((file, len + 1))
     }
 
+    fn names_changed(&self) -> bool {
+        false
+    }
+
     fn successor(&self, _: &FileId) -> Option<u64> {
         None
     }
