@@ -167,10 +167,14 @@ pub(crate) fn shown_file<G: Guest>(
     text: &mut [u8],
 ) -> Option<usize> {
     let Intent::Open(flags) = intent else { return None };
-    if place.bind.is_none() || call.arg(flags) & (O_ACCMODE | O_PATH) != 0 {
+    place.bind?;
+    let (process, name) = parts_of(place.host.to_bytes())?;
+    if name == b"status" {
+        guest.looked_at(process);
+    }
+    if call.arg(flags) & (O_ACCMODE | O_PATH) != 0 {
         return None;
     }
-    let (process, name) = parts_of(place.host.to_bytes())?;
     match name {
         b"mounts" | b"mountinfo" | b"maps" | b"smaps" => {}
         b"status" if rules.identity.pretends() => {}

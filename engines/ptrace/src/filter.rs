@@ -7,7 +7,10 @@ use std::{io, mem::offset_of};
 
 use coracle_intercept::{Abi, Rules, table::TABLE};
 
-use crate::nested::{FILTER_MARK, ptrace_number};
+use crate::{
+    follow,
+    nested::{FILTER_MARK, ptrace_number},
+};
 
 const AUDIT_ARCH_X86_64: u32 = 0xc000_003e;
 const AUDIT_ARCH_I386: u32 = 0x4000_0003;
@@ -78,6 +81,7 @@ fn section(rules: &Rules<'_>, abi: Abi, mark: u64) -> Code {
             Some((u32::from(row.number(abi)?), when))
         })
         .chain([(ptrace_number(abi), When::Always)])
+        .chain(follow::numbers(abi).map(|number| (number, When::Always)))
         .collect();
     calls.sort_unstable_by_key(|call| call.0);
     tree(&calls, mark)
@@ -232,7 +236,8 @@ mod tests {
                         args[usize::from(at)] = u64::from(flags);
                         assert_eq!(verdict(&code, arch, number, [17; 6]), libc::SECCOMP_RET_ALLOW, "SIGCHLD alone");
                     }
-                    let stops = row.is_some() || number == ptrace_number(abi);
+                    let ours = number == ptrace_number(abi) || follow::numbers(abi).contains(&number);
+                    let stops = row.is_some() || ours;
                     let expected = if stops { STOP } else { libc::SECCOMP_RET_ALLOW };
                     assert_eq!(verdict(&code, arch, number, args), expected, "{abi:?} {number} {row:?}");
                 }

@@ -12,6 +12,7 @@
 mod cow;
 mod deep;
 mod filter;
+mod follow;
 mod front;
 mod lending;
 mod life;

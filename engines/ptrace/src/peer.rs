@@ -358,6 +358,13 @@ impl Guest for Peer<'_> {
         copy(made.as_bytes(), path)
     }
 
+    fn looked_at(&self, process: u32) {
+        let Ok(process) = i32::try_from(process) else { return };
+        if let Some(tracee) = self.tracees.get(&process) {
+            tracee.process.borrow_mut().watched = true;
+        }
+    }
+
     fn offset(&self, descriptor: i32) -> Result<u64, Errno> {
         let text = std::fs::read_to_string(format!("/proc/{}/fdinfo/{descriptor}", self.thread)).map_err(|_| EBADF)?;
         let offset = text.lines().find_map(|line| line.strip_prefix("pos:"));

@@ -20,6 +20,8 @@ pub(crate) struct Process {
     pub(crate) window: u64,
     /// It believes that others may look into it.
     pub(crate) dumpable: bool,
+    /// Some guest may hold open a file that tells of its threads' affinity.
+    pub(crate) watched: bool,
 }
 
 /// A process as its threads hold it.
@@ -29,11 +31,12 @@ impl Process {
     /// A process that nothing is known of yet but where it sees the window.
     pub(crate) fn new(id: i32, window: u64) -> Shared {
         let root: Rc<[u8]> = Rc::from(&b"/"[..]);
-        Rc::new(RefCell::new(Self { id, exe: Rc::clone(&root), file: (0, 0), root, window, dumpable: true }))
+        let exe = Rc::clone(&root);
+        Rc::new(RefCell::new(Self { id, exe, file: (0, 0), root, window, dumpable: true, watched: false }))
     }
 
     /// The record of its new child `id`.
     pub(crate) fn fork(&self, id: i32) -> Shared {
-        Rc::new(RefCell::new(Self { id, ..self.clone() }))
+        Rc::new(RefCell::new(Self { id, watched: false, ..self.clone() }))
     }
 }

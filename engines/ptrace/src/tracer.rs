@@ -19,6 +19,7 @@ use coracle_view::View;
 
 use crate::{
     cow::CopyOnWrite,
+    follow::{self, Follow},
     front::{Line, News},
     lending::{lend, lend_program},
     memory::Memory,
@@ -68,6 +69,8 @@ pub(crate) struct Tracer<'r> {
     pub(crate) newborns: usize,
     /// To whoever waits for the guest.
     pub(crate) line: Line,
+    /// Who is kept on one processor with us.
+    pub(crate) follow: Follow,
     /// The guest's program was started.
     started: bool,
 }
@@ -111,6 +114,7 @@ impl<'r> Tracer<'r> {
             shortage: Shortage::default(),
             newborns: 0,
             line,
+            follow: Follow::new(),
             started: false,
         })
     }
@@ -141,6 +145,10 @@ impl<'r> Tracer<'r> {
     pub(crate) fn stopped(&mut self, thread: i32, signal: i32, event: i32) -> Result<(), Gone> {
         if let Some(tracee) = self.tracees.get_mut(&thread) {
             tracee.side.stopped();
+        }
+        // After an execve(2) it may be known by another id: see there.
+        if event != libc::PTRACE_EVENT_EXEC {
+            self.follow.stopped(thread);
         }
         match event {
             libc::PTRACE_EVENT_SECCOMP => self.caught(thread),
@@ -204,6 +212,9 @@ impl<'r> Tracer<'r> {
             }
             self.armed = true;
         }
+        if follow::numbers(call.abi).contains(&u32::try_from(call.number).unwrap_or(u32::MAX)) {
+            self.follow.let_go();
+        }
         if now.came_by_the_narrow_gate() {
             // Its numbers are the 32-bit ones, and no 32-bit argument can point to the window.
             let row = coracle_intercept::table::row_of(Abi::I386, call.number);
@@ -219,6 +230,7 @@ impl<'r> Tracer<'r> {
         let (before, seen_at) = (call, tracee.process.borrow().window);
         let peer = Peer::new(thread, &tracee.process, &self.tracees, &self.aliases, &self.sockets, &self.cow);
         let verdict = enter(&self.rules, &peer, &mut call, &mut self.scratch);
+        self.follow.heed(&self.tracees);
         let pin = self.cow.take_pin().or_else(|| self.aliases.borrow_mut().shown.take());
         match verdict {
             Verdict::Pass => self.go_on(thread, 0),
@@ -356,6 +368,8 @@ impl<'r> Tracer<'r> {
     /// execve(2) has succeeded: the process is the runner now, and `process` is its only thread.
     fn executed(&mut self, process: i32) -> Result<(), Gone> {
         let former = event_message(process)?;
+        self.follow.renamed(former, process);
+        self.follow.stopped(process);
         if former != process
             && let Some(tracee) = self.tracees.remove(&former)
             && let Some(leader) = self.tracees.insert(process, tracee)
