@@ -147,10 +147,11 @@ pub fn verify(bundle: &Bundle) -> Result<String, ActionError> {
     ))
 }
 
-/// `cleanup`: removes every tree and temporary of this user's that no job uses, in all places. Returns a line for each.
+/// `cleanup`: removes every tree and temporary of this user's that no job uses, in all places, or as many as a limit asks
+/// for. Returns a line for each.
 #[must_use]
-pub fn cleanup(settings: &Settings) -> Vec<String> {
-    let cleaned = cache::cleanup(settings);
+pub fn cleanup(settings: &Settings, limit: Option<u64>) -> Vec<String> {
+    let cleaned = cache::cleanup(settings, limit);
     let lines = cleaned.iter().map(|one| match one.removed {
         true => format!("removed {}", one.path.display()),
         false => format!("kept {}: a job uses it", one.path.display()),

@@ -123,7 +123,7 @@ fn run(caller: &Caller) -> Result<u8, StartError> {
         Action::Extract(dir) => start.extract(dir.as_deref()),
         Action::Tar(file) => Ok(actions::tar(&bundle, file.as_deref()).map(|()| 0)?),
         Action::Cleanup => {
-            let lines = actions::cleanup(&launch::places(&options, caller));
+            let lines = actions::cleanup(&launch::places(&options, caller), options.cache_limit);
             print(&lines.iter().map(|line| format!("{line}\n")).collect::<String>())
         }
     }
@@ -182,6 +182,7 @@ impl Start<'_> {
         let options = CacheOptions {
             settings: launch::places(self.options, self.caller),
             private: matches!(self.options.cache, Some((Cache::None, _))),
+            limit: self.options.cache_limit,
             ..CacheOptions::default()
         };
         let voice = self.voice;
@@ -254,6 +255,10 @@ impl Start<'_> {
         let stays = self.makes_own() || keeper.is_some();
         let later = if stays { Some(Later::hold().map_err(StartError::Fork)?) } else { None };
         let cached = self.acquire()?;
+        let later = match later {
+            None if cached.private => Some(Later::hold().map_err(StartError::Fork)?),
+            later => later,
+        };
         self.voice.note(&format!("tree: {}", cached.root.display()));
         if let Some(keeper) = keeper.as_deref_mut() {
             keeper.tree(&cached, self.caller);

@@ -10,7 +10,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use harness::{Output, Sandbox, bundles, eventually, skip, user};
+use harness::{Output, Sandbox, bundles, eventually, images, skip, user};
 
 /// Files of the tree, each of a few bytes: many enough that unpacking can be caught at it.
 const FILES: usize = 8000;
@@ -148,6 +148,130 @@ fn what_a_cleaner_deleted_comes_back() {
         assert!(victim.exists());
     }
     assert_eq!(sandbox.run(&bundle, ["true"]).stderr, "");
+}
+
+/// Three bundles of about the same size, each with a tree of its own.
+fn three() -> Option<Vec<PathBuf>> {
+    ["etc/motd", "etc/issue", "etc/securetty"]
+        .into_iter()
+        .map(|file| bundles::of(images::ALPINE, &["--cmd", "[\"/bin/sh\"]", "--exclude", file]))
+        .collect()
+}
+
+fn trees(sandbox: &Sandbox) -> Vec<String> {
+    names(&base(sandbox), "").into_iter().filter(|name| name.len() == 64).collect()
+}
+
+fn tree_of(sandbox: &Sandbox, bundle: &Path) -> String {
+    let info: serde_json::Value = serde_json::from_str(sandbox.run(bundle, ["--coracle-info=json"]).ok()).unwrap();
+    info["manifest"]["index"]["sha256"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn the_least_recently_used_tree_makes_room_and_one_in_use_stays() {
+    let Some(bundles) = three() else { return };
+    let mut sandbox = Sandbox::new();
+    let names: Vec<_> = bundles.iter().map(|bundle| tree_of(&sandbox, bundle)).collect();
+    // Room for two of about 9 MB.
+    let config = sandbox.write("site.toml", "[run]\ncache-limit = \"23M\"\n");
+    sandbox.set("CORACLE_CONFIG", config);
+    sandbox.run(&bundles[0], ["true"]).ok();
+    sandbox.run(&bundles[1], ["true"]).ok();
+    assert_eq!(trees(&sandbox).len(), 2);
+    // Used again: now the other one is the oldest.
+    sandbox.run(&bundles[0], ["true"]).ok();
+    let third = sandbox.run(&bundles[2], ["--coracle-verbose", "echo", "ran"]);
+    assert_eq!(third.ok(), "ran");
+    assert!(third.stderr.contains(&format!("{}, to keep to the cache's limit", names[1])), "{third}");
+    assert!(!trees(&sandbox).contains(&names[1]) && trees(&sandbox).len() == 2, "{:?}", trees(&sandbox));
+
+    // Both are in use, the oldest by a job whose stub is long gone.
+    let mut jobs: Vec<_> = [0, 2]
+        .into_iter()
+        .map(|at| {
+            let mut command = sandbox.command(&bundles[at]);
+            command.args(["sh", "-c", &format!("touch began{at}; exec sleep 1000")]).stderr(Stdio::null());
+            command.stdout(Stdio::null()).spawn().unwrap()
+        })
+        .collect();
+    eventually("both run", 20, || sandbox.work("began0").exists() && sandbox.work("began2").exists());
+    let over = sandbox.run(&bundles[1], ["--coracle-verbose", "echo", "ran"]);
+    assert_eq!(over.ok(), "ran");
+    assert!(over.stderr.contains("the trees in use take "), "{over}");
+    assert_eq!(trees(&sandbox).len(), 3);
+    for job in &mut jobs {
+        job.kill().unwrap();
+        job.wait().unwrap();
+    }
+    // One of the three has to go, and by another word all but one.
+    let cleaned = sandbox.run(&bundles[0], ["--coracle-cleanup"]);
+    assert!(cleaned.ok().contains(&names[0]), "{cleaned}");
+    assert_eq!(trees(&sandbox).len(), 2);
+    sandbox.run(&bundles[0], ["--coracle-cleanup", "--coracle-cache-limit=12M"]).ok();
+    assert_eq!(trees(&sandbox), [names[1].as_str()]);
+    sandbox.run(&bundles[0], ["--coracle-cleanup", "--coracle-cache-limit=none"]).ok();
+    assert!(!base(&sandbox).exists(), "{:?}", self::names(&base(&sandbox), ""));
+    sandbox.run(&bundles[0], ["--coracle-cache-limit=much", "true"]).fails_with(&["\"much\": no size"]);
+}
+
+#[test]
+fn a_tree_larger_than_the_limit_is_one_runs_own() {
+    let Some(bundle) = bundles::alpine() else { return };
+    let sandbox = Sandbox::new();
+    for _ in 0..2 {
+        let output = sandbox.run(&bundle, ["--coracle-cache-limit=1M", "echo", "ran"]);
+        assert_eq!(output.ok(), "ran");
+        assert!(output.stderr.contains("the cache's limit is 1 MB: unpacking it for this run alone"), "{output}");
+        assert_eq!(names(&base(&sandbox), ""), [""; 0]);
+    }
+    // What is there already serves.
+    sandbox.run(&bundle, ["true"]).ok();
+    assert_eq!(sandbox.run(&bundle, ["--coracle-cache-limit=1M", "echo", "ran"]).stderr, "");
+}
+
+#[test]
+fn nothing_is_left_on_disk_but_the_cache_and_after_a_cleanup_nothing_at_all() {
+    let Some(bundle) = bundles::alpine() else { return };
+    let sandbox = Sandbox::new();
+    let left = || {
+        let places = [sandbox.path().join("cache"), sandbox.path().join("tmp")];
+        let mut left: Vec<_> = places.iter().flat_map(|place| names(place, "")).collect();
+        left.extend(names(&base(&sandbox), "").into_iter().filter(|name| name.starts_with('.') || name.len() == 64));
+        left.extend(names(&sandbox.path().join(format!("tmp/coracle-{}", user::ordinary().uid)), ""));
+        left.retain(|name| !name.starts_with("coracle-"));
+        left
+    };
+    let engines = ["--coracle-engine=namespaces", "--coracle-engine=ptrace"];
+    for engine in engines {
+        for option in [
+            "--coracle-cache=none",
+            "--coracle-cache=none --coracle-writable",
+            "--coracle-cache=none --coracle-report=r",
+        ] {
+            // A daemon of the application's, too, goes with what it runs from.
+            let script = "sleep 1000 & mkdir -m 0 /tmp/locked.$$ 2>/dev/null; rmdir /tmp/locked.$$; echo ran";
+            let args = option.split(' ').chain([engine, "sh", "-c", script]);
+            assert_eq!(sandbox.run(&bundle, args).ok(), "ran", "{option}");
+            assert_eq!(left(), [""; 0], "{engine} {option}");
+        }
+        sandbox.run(&bundle, ["--coracle-cache=none", engine, "/no/such"]).fails_as(127, &["not found"]);
+        assert_eq!(left(), [""; 0], "{engine}");
+    }
+    sandbox.run(&bundle, ["--coracle-cache=none", "--coracle-engine=trap", "true"]).code_is(125);
+    assert_eq!(left(), [""; 0]);
+    for engine in engines {
+        assert_eq!(
+            sandbox.run(&bundle, ["--coracle-writable", engine, "sh", "-c", "echo x > /etc/motd; cat /etc/motd"]).ok(),
+            "x"
+        );
+    }
+    assert_eq!(left().len(), 1, "the tree");
+    let cleaned = sandbox.run(&bundle, ["--coracle-cleanup"]);
+    // In the node's own places there may be something, too.
+    let own = format!("removed {}/", sandbox.path().display());
+    assert_eq!(cleaned.ok().lines().filter(|line| line.starts_with(&own)).count(), 1, "{cleaned}");
+    assert_eq!(names(&sandbox.path().join("cache"), ""), [""; 0]);
+    assert_eq!(names(&sandbox.path().join("tmp"), ""), [""; 0]);
 }
 
 #[test]

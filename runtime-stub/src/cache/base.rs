@@ -95,6 +95,11 @@ impl Base {
         path_of(self.fd())
     }
 
+    /// Whether somebody has removed it since.
+    pub(super) fn is_gone(&self) -> bool {
+        fstat(&self.fd).is_ok_and(|stat| stat.st_nlink == 0)
+    }
+
     pub(super) fn is_network(&self) -> bool {
         fstatfs(self.fd()).is_ok_and(|data| NETWORK.contains(&data.filesystem_type()))
     }

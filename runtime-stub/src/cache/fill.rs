@@ -20,7 +20,7 @@ use nix::{
 use super::{
     CacheError, CacheOptions, Cached, Cleaned, Event, Place,
     base::{Base, NoBase, path_of},
-    lease,
+    lease, limit,
     lock::{self, Held, Turn, Wait},
     trust::{self, Finding},
 };
@@ -46,6 +46,17 @@ pub(super) enum Found {
     Nothing,
     /// A tree that is not what was unpacked.
     Damaged(String),
+}
+
+/// What becomes of an unpacked tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Taking {
+    /// It stays this run's own, without a name for others to find.
+    OwnRun,
+    /// It gets its name, unless somebody was faster.
+    Name,
+    /// It takes it from a damaged one.
+    NameOfDamaged,
 }
 
 /// Why a place got no tree.
@@ -121,21 +132,41 @@ impl Filler<'_> {
 
     /// Gets the tree into `place`, by whoever.
     pub(super) fn fill_place(&self, place: &Place, report: &mut dyn FnMut(Event)) -> Result<Cached, NoFill> {
-        let base = Base::open(place, true).map_err(|no| match no {
-            NoBase::Missing => NoFill::Place("does not exist".to_owned()),
-            NoBase::Refused(reason) => NoFill::Place(reason),
-        })?;
-        if self.options.private {
-            self.check(&base)?;
-            return self.unpack(&base, None, false, report);
+        loop {
+            let base = Base::open(place, true).map_err(|no| match no {
+                NoBase::Missing => NoFill::Place("does not exist".to_owned()),
+                NoBase::Refused(reason) => NoFill::Place(reason),
+            })?;
+            match self.fill(&base, report) {
+                // A clean-up found it empty meanwhile.
+                Err(NoFill::Place(_)) if base.is_gone() => {}
+                answer => return answer,
+            }
         }
-        let ready = || match self.find(&base) {
+    }
+
+    fn fill(&self, base: &Base, report: &mut dyn FnMut(Event)) -> Result<Cached, NoFill> {
+        if self.options.private {
+            self.check(base)?;
+            return self.unpack(base, None, Taking::OwnRun, report);
+        }
+        let ready = || match self.find(base) {
             Found::Whole(cached) => Some(cached),
             Found::Nothing | Found::Damaged(_) => None,
         };
+        let payload = &self.bundle.manifest().payload;
+        let weight = limit::estimate(payload.unpacked, payload.inodes);
+        if let Some(limit) = self.options.limit.filter(|limit| weight > *limit) {
+            if let Some(cached) = ready() {
+                return Ok(cached);
+            }
+            report(Event::TooLarge { weight, limit });
+            self.check(base)?;
+            return self.unpack(base, None, Taking::OwnRun, report);
+        }
         let dir = base.path().map_err(|error| NoFill::Place(error.to_string()))?.join(self.name);
         let patience = self.options.patience;
-        let turn = lock::turn(&base, self.name, patience, ready, |wait| {
+        let turn = lock::turn(base, self.name, patience, ready, |wait| {
             report(match wait {
                 Wait::For(pid) => Event::Waiting { pid, dir: dir.clone() },
                 Wait::GaveUp(pid) => Event::GaveUp { pid, after: patience },
@@ -149,19 +180,35 @@ impl Filler<'_> {
             Turn::Ready(cached) => return Ok(cached),
             Turn::Ours(held) => held,
         };
-        let damaged = match self.find(&base) {
+        let damaged = match self.find(base) {
             Found::Whole(cached) => return Ok(cached),
             Found::Nothing => false,
             Found::Damaged(why) => {
                 report(Event::Damaged { dir, why });
                 // Makes room, if nobody is in it.
-                remove_unused(&base, self.name);
+                remove_unused(base, self.name);
                 true
             }
         };
-        sweep(&base);
-        self.check(&base)?;
-        self.unpack(&base, held.as_ref(), damaged, report)
+        sweep(base);
+        self.trim(base, weight, report);
+        self.check(base)?;
+        let taking = if damaged { Taking::NameOfDamaged } else { Taking::Name };
+        let cached = self.unpack(base, held.as_ref(), taking, report)?;
+        self.trim(base, 0, report);
+        Ok(cached)
+    }
+
+    /// Makes room within the limit for `more` bytes.
+    fn trim(&self, base: &Base, more: u64, report: &mut dyn FnMut(Event)) {
+        let Some(limit) = self.options.limit else { return };
+        let (removed, over) = limit::trim(base, limit.saturating_sub(more));
+        for one in removed {
+            report(Event::Evicted { dir: one.path });
+        }
+        if over > 0 && more == 0 {
+            report(Event::OverLimit { over, limit });
+        }
     }
 
     fn check(&self, base: &Base) -> Result<(), NoFill> {
@@ -175,12 +222,13 @@ impl Filler<'_> {
         &self,
         base: &Base,
         held: Option<&Held>,
-        damaged: bool,
+        taking: Taking,
         report: &mut dyn FnMut(Event),
     ) -> Result<Cached, NoFill> {
+        let private = taking == Taking::OwnRun;
         // A signal that ends the job waits until nothing half-made is left.
         let _later = unpack::hold_signals()?;
-        let temporary = temporary(if self.options.private { "run" } else { "new" });
+        let temporary = temporary(if private { "run" } else { "new" });
         mkdirat(base.fd(), temporary.as_str(), Mode::S_IRWXU)?;
         let path = base.path().map_err(|error| NoFill::Place(error.to_string()))?.join(&temporary);
         // From here on, nothing half-made stays behind.
@@ -192,11 +240,11 @@ impl Filler<'_> {
         report(Event::Unpacking { dir: path.clone(), bytes: self.bundle.manifest().payload.unpacked });
         let stats = self.write(&dir, &path, held)?;
 
-        if self.options.private {
+        if private {
             half_made.keep();
-            return Ok(self.cached(path, lease, Some(stats)));
+            return Ok(Cached { private, ..self.cached(path, lease, Some(stats)) });
         }
-        let taken = self.put_in_place(base, &temporary, damaged)?;
+        let taken = self.put_in_place(base, &temporary, taking == Taking::NameOfDamaged)?;
         if taken {
             drop(half_made);
             return match self.find(base) {
@@ -277,7 +325,7 @@ impl Filler<'_> {
             lease: lease::make_inherited(lease),
             hit: stats.is_none(),
             stats,
-            private: self.options.private,
+            private: false,
             skipped: Vec::new(),
         }
     }
@@ -385,7 +433,7 @@ pub(super) fn remove_trees(base: &Base) -> Vec<Cleaned> {
     cleaned
 }
 
-fn names(base: &Base) -> (PathBuf, Vec<String>) {
+pub(super) fn names(base: &Base) -> (PathBuf, Vec<String>) {
     let Ok(path) = base.path() else { return (PathBuf::new(), Vec::new()) };
     let entries = fs::read_dir(&path).into_iter().flatten().flatten();
     // All names of ours are text.

@@ -24,6 +24,7 @@
 mod base;
 mod fill;
 mod lease;
+mod limit;
 mod lock;
 mod places;
 mod scratch;
@@ -56,13 +57,21 @@ pub struct CacheOptions {
     pub private: bool,
     /// Threads that unpack; `None` means all cores that the job may use.
     pub threads: Option<usize>,
+    /// Bytes that the trees of a place may take together; none: as many as there is room for.
+    pub limit: Option<u64>,
     /// How long another process may unpack without getting anywhere before this one stops waiting for it.
     pub patience: Duration,
 }
 
 impl Default for CacheOptions {
     fn default() -> Self {
-        Self { settings: Settings::default(), private: false, threads: None, patience: Duration::from_secs(20) }
+        Self {
+            settings: Settings::default(),
+            private: false,
+            threads: None,
+            limit: None,
+            patience: Duration::from_secs(20),
+        }
     }
 }
 
@@ -124,13 +133,32 @@ pub enum Event {
     },
     /// A place that the user chose is passed over.
     Skipped(Skipped),
+    /// A tree had to make room. For `verbose`.
+    Evicted {
+        /// Where it was.
+        dir: PathBuf,
+    },
+    /// The trees that jobs use take more than the limit. For `verbose`.
+    OverLimit {
+        /// Bytes too much.
+        over: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// This tree alone would exceed the limit, so it is unpacked for this run alone.
+    TooLarge {
+        /// Bytes that it takes.
+        weight: u64,
+        /// The limit.
+        limit: u64,
+    },
 }
 
 impl Event {
     /// Whether it is to be shown without being asked for.
     #[must_use]
     pub fn is_notable(&self) -> bool {
-        !matches!(self, Self::Unpacking { .. })
+        !matches!(self, Self::Unpacking { .. } | Self::Evicted { .. } | Self::OverLimit { .. })
     }
 }
 
@@ -148,6 +176,19 @@ impl fmt::Display for Event {
             }
             Self::Damaged { dir, why } => write!(f, "{}: {why}: unpacking it again", dir.display()),
             Self::Skipped(skipped) => write!(f, "cache {skipped}: using another place"),
+            Self::Evicted { dir } => write!(f, "removed {}, to keep to the cache's limit", dir.display()),
+            Self::OverLimit { over, limit } => write!(
+                f,
+                "the trees in use take {} MB more than the cache's limit of {} MB",
+                over.div_ceil(1 << 20),
+                limit >> 20
+            ),
+            Self::TooLarge { weight, limit } => write!(
+                f,
+                "the image takes {} MB and the cache's limit is {} MB: unpacking it for this run alone: raise the limit",
+                weight.div_ceil(1 << 20),
+                limit >> 20
+            ),
         }
     }
 }
@@ -223,14 +264,21 @@ pub struct Cleaned {
     pub removed: bool,
 }
 
-/// Removes every tree and temporary of this user's that no job uses, in all places.
+/// Removes every tree and temporary of this user's that no job uses, in all places; of the trees only as many as each
+/// place needs to keep to a limit, if there is one.
 #[must_use]
-pub fn cleanup(settings: &Settings) -> Vec<Cleaned> {
+pub fn cleanup(settings: &Settings, limit: Option<u64>) -> Vec<Cleaned> {
     let mut cleaned = Vec::new();
     for place in settings.scratch_places() {
-        if let Ok(base) = Base::open(&place, false) {
-            cleaned.extend(fill::sweep(&base));
-            cleaned.extend(fill::remove_trees(&base));
+        let Ok(base) = Base::open(&place, false) else { continue };
+        cleaned.extend(fill::sweep(&base));
+        match limit {
+            Some(limit) => cleaned.extend(limit::trim(&base, limit).0),
+            None => {
+                cleaned.extend(fill::remove_trees(&base));
+                // Not if anything is left in it, which is what is wanted.
+                let _ = base.path().and_then(fs::remove_dir);
+            }
         }
     }
     cleaned

@@ -12,7 +12,7 @@ use nix::{
 };
 
 use super::{
-    Settings, Skipped,
+    Place, Settings, Skipped,
     base::{Base, NoBase},
     fill::temporary,
     lease, trust,
@@ -39,18 +39,26 @@ impl Scratch {
         let boot = trust::boot_id();
         let mut skipped = Vec::new();
         for place in settings.scratch_places() {
-            let made = Base::open(&place, true)
-                .map_err(|no| match no {
-                    NoBase::Missing => "does not exist".to_owned(),
-                    NoBase::Refused(reason) => reason,
-                })
-                .and_then(|base| Self::create_in(&base, &boot).map_err(|error| error.to_string()));
-            match made {
+            match Self::create_at(&place, &boot) {
                 Ok(scratch) => return Ok(scratch),
                 Err(reason) => skipped.push(Skipped { place, reason }),
             }
         }
         Err(ScratchError(skipped))
+    }
+
+    fn create_at(place: &Place, boot: &str) -> Result<Self, String> {
+        loop {
+            let base = Base::open(place, true).map_err(|no| match no {
+                NoBase::Missing => "does not exist".to_owned(),
+                NoBase::Refused(reason) => reason,
+            })?;
+            match Self::create_in(&base, boot) {
+                // A clean-up found it empty meanwhile.
+                Err(_) if base.is_gone() => {}
+                answer => return answer.map_err(|error| error.to_string()),
+            }
+        }
     }
 
     fn create_in(base: &Base, boot: &str) -> io::Result<Self> {

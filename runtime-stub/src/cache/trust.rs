@@ -6,7 +6,8 @@
 //!
 //! The `trust` file tells: its first line names the format and when the tree was unpacked; `directory` lines hold a few
 //! directories with the modification times that they were left with, which deleting or adding a name changes; each `boot`
-//! line is a boot of this or another node under which the tree was found whole. Lines are only ever appended.
+//! line is a boot of this or another node under which the tree was found whole; a `weight` line holds what it takes on disk.
+//! Lines are only ever appended.
 //!
 //! The canary is a file that is written before anything else of the tree, and read never. A cleaner goes by the newest of a
 //! file's times (systemd-tmpfiles: access, modification, change and birth; tmpwatch likewise, or by access time alone). The
@@ -32,7 +33,7 @@ use nix::{
     sys::stat::{Mode, SFlag, fstatat},
 };
 
-use super::lease::LEASE;
+use super::{lease::LEASE, limit};
 
 /// Written first, read never.
 pub(super) const CANARY: &str = "canary";
@@ -102,8 +103,16 @@ pub(super) fn write_trust(dir: BorrowedFd<'_>, root: BorrowedFd<'_>, index: &Ind
         text.extend_from_slice(shown);
         text.push(b'\n');
     }
+    let _ = writeln!(text, "weight {}", limit::weight(index));
     let _ = writeln!(text, "boot {boot}");
     write(dir, TRUST, &text)
+}
+
+/// What the tree takes on disk, if that was written down.
+pub(super) fn weight(dir: BorrowedFd<'_>) -> Option<u64> {
+    let text = read(dir).ok()?;
+    let mut lines = text.split(|byte| *byte == b'\n');
+    std::str::from_utf8(lines.find_map(|line| line.strip_prefix(b"weight "))?).ok()?.parse().ok()
 }
 
 /// Adds this boot to those that the tree is trusted under.

@@ -126,6 +126,8 @@ pub struct Options {
     pub writable: Writable,
     /// Cache asked for.
     pub cache: Option<(Cache, Origin)>,
+    /// Bytes that unpacked images may take in a place.
+    pub cache_limit: Option<u64>,
     /// Scratch asked for.
     pub scratch: Option<PathBuf>,
     /// Record asked for.
@@ -255,7 +257,8 @@ impl Options {
                     Some(_) => path().map(Report::File),
                 }
             }
-            Id::CacheLimit | Id::Export | Id::Key => {
+            Id::CacheLimit => self.cache_limit = size(needed(given)?).map_err(|(why, hint)| given.wrong(why, hint))?,
+            Id::Export | Id::Key => {
                 return Err(OptionError::Later { name: given.name() });
             }
         }
@@ -277,6 +280,30 @@ fn needed(given: &Given) -> Result<&OsStr, OptionError> {
         };
         OptionError::NoValue { name: given.name(), word }
     })
+}
+
+/// `500M`, `20G`, `1.5T`, `20GiB`, a number of bytes, or none.
+fn size(text: &OsStr) -> Result<Option<u64>, (&'static str, &'static str)> {
+    let wrong = ("no size", "write a number with K, M, G or T behind it (powers of 1024), or none");
+    let text = text.to_str().ok_or(wrong)?.trim();
+    if text.eq_ignore_ascii_case("none") {
+        return Ok(None);
+    }
+    let at = text.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(text.len());
+    let (number, unit) = text.split_at(at);
+    let shift = match unit.to_ascii_lowercase().as_str() {
+        "" | "b" => 0,
+        "k" | "kb" | "kib" => 10,
+        "m" | "mb" | "mib" => 20,
+        "g" | "gb" | "gib" => 30,
+        "t" | "tb" | "tib" => 40,
+        _ => return Err(wrong),
+    };
+    let (whole, part) = number.split_once('.').unwrap_or((number, "0"));
+    let (whole, tenth): (u64, u64) =
+        (whole.parse().map_err(|_| wrong)?, part.get(..1).unwrap_or_default().parse().map_err(|_| wrong)?);
+    let bytes = whole.checked_mul(1 << shift).and_then(|bytes| bytes.checked_add((tenth << shift) / 10));
+    bytes.map(Some).ok_or(("too large", "write none for no limit"))
 }
 
 fn text(given: &Given) -> Result<String, OptionError> {
@@ -318,6 +345,19 @@ mod tests {
         assert_eq!(options.cache, Some((Cache::None, Origin::CommandLine)));
         let options = layered(&[(&Origin::CommandLine, &["writable", "writable=no"])]).expect("well-formed");
         assert_eq!(options.writable, Writable::No);
+    }
+
+    #[test]
+    fn sizes_have_units_of_1024_and_may_be_none() {
+        let is = |text: &str, bytes: Option<u64>| assert_eq!(size(OsStr::new(text)), Ok(bytes), "{text}");
+        is("0", Some(0));
+        is("500M", Some(500 << 20));
+        is("1.5g", Some(3 << 29));
+        is("20GiB", Some(20 << 30));
+        is("none", None);
+        for wrong in ["", "G", "12Q", "1.", ".5G", "-1G", "1..5G", "99999999999999999T", "1.xG"] {
+            assert!(size(OsStr::new(wrong)).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -168,7 +168,13 @@ pub const ROWS: [Row; 32] = [
         Kind::Run,
         "append a record of this run, as a line of JSON, to FILE or stderr",
     ),
-    row(Id::CacheLimit, "cache-limit", Takes::Value("SIZE"), Kind::Later, ""),
+    row(
+        Id::CacheLimit,
+        "cache-limit",
+        Takes::Value("SIZE|none"),
+        Kind::Node,
+        "what unpacked images may take (500M, 20G): the least recently used ones make room",
+    ),
     row(Id::Export, "export", Takes::Optional("FILE"), Kind::Later, ""),
     row(Id::Key, "key", Takes::Value("FILE"), Kind::Later, ""),
 ];
