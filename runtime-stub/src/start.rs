@@ -9,7 +9,7 @@ use crate::{
     actions::{self, ActionError},
     cache::{self, CacheError, CacheOptions, Cached},
     config::{self, Config},
-    inside,
+    handover, inside,
     launch::{
         self, Caller, Inputs, LaunchError, Memory, Plan,
         engines::{self, Candidate},
@@ -65,7 +65,7 @@ pub enum StartError {
 #[must_use]
 pub fn start(argv: Vec<OsString>) -> u8 {
     let caller = Caller::read(argv);
-    if let Some(code) = inside::start(&caller) {
+    if let Some(code) = inside::start(&caller).or_else(|| handover::start(&caller)) {
         return code;
     }
     if slot::read().is_ok_and(|slot| slot.payload == 0)
@@ -395,11 +395,12 @@ impl Start<'_> {
     }
 }
 
-/// Tells the application by which engine it runs.
+/// Tells the application by which engine it runs, and the engine who runs what it cannot.
 pub(crate) fn name_engine(spec: &mut LaunchSpec, engine: &dyn Engine) {
     const KEY: &str = "CORACLE_BUNDLE_ENGINE";
     spec.env.retain(|(key, _)| key != KEY);
     spec.env.push((KEY.into(), engine.name().into()));
+    handover::prepare(spec, engine);
 }
 
 /// The same, for an engine that has no process of ours beside it: nothing is known of what was used.

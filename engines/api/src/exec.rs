@@ -6,6 +6,7 @@ use std::{
     ffi::{CString, OsStr, OsString},
     io,
     os::unix::ffi::{OsStrExt, OsStringExt},
+    path::Path,
 };
 
 use crate::RunError;
@@ -56,6 +57,17 @@ impl Prepared {
             })
             .collect::<Result<_, _>>()?;
         Ok(Self { candidates, argv, env, search_path: path.to_string_lossy().into_owned() })
+    }
+
+    /// The same arguments for a program of another path than the first of them says, if there is one.
+    ///
+    /// # Errors
+    /// [`RunError::Step`] if it holds a NUL byte.
+    pub fn of(mut self, program: Option<&Path>) -> Result<Self, RunError> {
+        if let Some(program) = program {
+            self.candidates = vec![c_string(program.as_os_str())?];
+        }
+        Ok(self)
     }
 
     /// Where the program may be, in the order in which it is looked for, for an engine that starts it in its own way.

@@ -95,6 +95,11 @@ pub trait Engine: Sync {
         false
     }
 
+    /// Whether there are programs that the engine has another one run ([`LaunchSpec::handover`]).
+    fn hands_over(&self) -> bool {
+        false
+    }
+
     /// Whether this node, this image and this request allow the engine.
     ///
     /// # Errors

@@ -37,6 +37,13 @@ pub struct LaunchSpec {
     pub scratch: PathBuf,
     /// The program and its arguments; `argv[0]` is looked up on the guest's PATH if it holds no slash. Never empty.
     pub argv: Vec<OsString>,
+    /// The guest path of the program, where that is not what `argv[0]` says.
+    #[serde(default)]
+    pub program: Option<PathBuf>,
+    /// How an engine that [cannot run every program](crate::Engine::hands_over) has another one run the rest: a host path and
+    /// first arguments. Empty: it cannot, and says so.
+    #[serde(default)]
+    pub handover: Vec<OsString>,
     /// The guest's whole environment.
     pub env: Vec<(OsString, OsString)>,
     /// Guest directory to start in.
@@ -83,6 +90,8 @@ impl LaunchSpec {
             access: Access::ReadOnly,
             scratch: PathBuf::new(),
             argv: Vec::new(),
+            program: None,
+            handover: Vec::new(),
             env: Vec::new(),
             cwd: "/".into(),
             make_cwd: false,

@@ -67,6 +67,11 @@ pub(crate) fn describe(spec: &LaunchSpec, layout: &Layout, program: &Program) ->
     facts.set(Text::Root, root.as_os_str().as_bytes());
     facts.set(Text::Alias, tree.dir().as_os_str().as_bytes());
     facts.set(Text::Shim, shim.as_os_str().as_bytes());
+    facts.set(Text::Scratch, scratch.as_os_str().as_bytes());
+    facts.set(Text::Pristine, root.as_os_str().as_bytes());
+    let handover: Vec<&[u8]> = spec.handover.iter().map(|argument| argument.as_bytes()).collect();
+    let handover = handover.join(&0);
+    facts.set(Text::Handover, &handover);
     let names = names(spec);
     if let Some(names) = &names {
         facts.set(Text::Names, names.as_os_str().as_bytes());

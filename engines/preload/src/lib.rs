@@ -52,12 +52,16 @@ impl Engine for Preload {
         false
     }
 
+    fn hands_over(&self) -> bool {
+        true
+    }
+
     fn probe(&self, host: &Host, facts: &ImageFacts, request: &Request) -> Result<(), Refusal> {
         probe::probe(host, facts, request)
     }
 
     fn run(&self, spec: &LaunchSpec) -> Result<Ended, RunError> {
-        let prepared = Prepared::new(&spec.argv, &spec.env)?;
+        let prepared = Prepared::new(&spec.argv, &spec.env)?.of(spec.program.as_deref())?;
         let mut layout = Layout::new(spec, &spec.root)?;
         let cwd = layout.enter(spec)?;
         let program = Program::find(&layout, &prepared, &spec.cwd)?;
@@ -74,6 +78,7 @@ impl Engine for Preload {
 fn start<'a>(run: &Run<'a>, program: &'a Program, description: &'a CStr) -> Result<Start<'a>, RunError> {
     let linkage = Linkage { interpreter: program.interpreter.as_deref().map(CStr::to_bytes), search: &program.search };
     let way = match way(run, &program.elf, &linkage) {
+        way @ Way::Not(_) if run.hands_over() => way,
         Way::Not(why) => return Err(not_here(&program.given, why.words())),
         // The loaders of the run include that of its first program, if the tree has it.
         Way::Unlisted(name) => {

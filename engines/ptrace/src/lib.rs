@@ -102,7 +102,7 @@ impl Engine for Ptrace {
         let allowed = probe::probe().map_err(RunError::Refused)?;
         let asked = spec.variant.as_deref().is_some_and(|variant| variant.eq_ignore_ascii_case("P2"));
         let every = asked || !allowed.filter;
-        let prepared = Prepared::new(&spec.argv, &spec.env)?;
+        let prepared = Prepared::new(&spec.argv, &spec.env)?.of(spec.program.as_deref())?;
         let view = match &spec.access {
             Access::CopyOnWrite { changes } => {
                 Some(cow::open(&Asked { tree: &spec.root, truths: spec.truths.as_deref(), changes })?)

@@ -101,6 +101,8 @@ pub fn plan(order: &Order, caller: &Caller) -> Result<Plan, LaunchError> {
         access: order.access.clone(),
         scratch: made,
         argv,
+        program: None,
+        handover: Vec::new(),
         env: env.into_vec(),
         cwd,
         make_cwd: true,

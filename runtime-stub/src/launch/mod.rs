@@ -178,6 +178,8 @@ pub fn plan(inputs: &Inputs) -> Result<Plan, LaunchError> {
             .or(inputs.shared.map(Path::to_owned))
             .unwrap_or_default(),
         argv,
+        program: None,
+        handover: Vec::new(),
         env: env.into_vec(),
         cwd,
         // What is shown at its own path exists; looking for it in the image would only cost time.

@@ -34,7 +34,7 @@ pub enum Way<'a> {
     /// By the interpreter of this guest path, which the tree did not have when the run began: resolve it, and make
     /// [`Way::Loader`] of it by [`Loader::later`].
     Unlisted(&'a [u8]),
-    /// Not in this engine.
+    /// Not in this engine. Where the run [hands over](Run::hands_over), [`command`] is the call that has another one run it.
     Not(Why),
 }
 
@@ -156,6 +156,7 @@ fn fill<'a, 's>(
 ) -> Result<Command<'s>, Full> {
     let loader = match start.way {
         Way::Loader(loader) => Some(loader),
+        Way::Not(_) => return hand_over(run, start, argv, envp, space),
         _ => None,
     };
     // The environment goes first in memory, since what it holds decides what the loader is told.
@@ -240,6 +241,33 @@ fn fill<'a, 's>(
     }
     let arguments = space.close()?;
     Ok(space.command(loader.host, arguments, environment))
+}
+
+/// Another program runs it: told the run's description, the program's guest path, and its arguments.
+fn hand_over<'a, 's>(
+    run: &Run<'a>,
+    start: &Start<'a>,
+    argv: impl Iterator<Item = &'a CStr>,
+    envp: impl Iterator<Item = &'a CStr>,
+    space: &'s mut Space<'_>,
+) -> Result<Command<'s>, Full> {
+    for pair in envp.filter(|pair| carried(pair.to_bytes()).is_none()) {
+        space.point(pair)?;
+    }
+    let environment = space.close()?;
+    let strings = run.with_nul(Text::Handover).split_inclusive(|byte| *byte == 0);
+    for string in strings.filter_map(|string| CStr::from_bytes_with_nul(string).ok()) {
+        space.point(string)?;
+    }
+    space.point(start.description)?;
+    let mut line = space.line();
+    line.put(start.exe)?;
+    line.end()?;
+    for argument in argv {
+        space.point(argument)?;
+    }
+    let arguments = space.close()?;
+    Ok(space.command(run.c_text(Text::Handover), arguments, environment))
 }
 
 /// A guest's list of libraries to be loaded first, behind ours.

@@ -64,10 +64,12 @@ pub enum Text {
     Hostname,
     /// Host path of the shim, without the characters at which loaders split lists of libraries.
     Shim,
-    /// Host path of an empty directory of the run's own that guests may fill: sockets with short names, temporaries.
+    /// Host path of the directory for generated files, which this description is in.
     Scratch,
-    /// The program that takes over what no preload engine can run, as arguments that each end in a NUL: a program's path
-    /// and the arguments before those of the guest's.
+    /// Canonical host path of the tree as other engines see it: without edits.
+    Pristine,
+    /// What takes over programs that this engine cannot run: the host path of a program and its first arguments, each with
+    /// a NUL behind it but the last.
     Handover,
 }
 
@@ -197,6 +199,12 @@ impl<'a> Run<'a> {
         self.flag(flag::EDITED)
     }
 
+    /// Whether another engine takes over programs that this one cannot run.
+    #[must_use]
+    pub fn hands_over(&self) -> bool {
+        !self.text(Text::Handover).is_empty()
+    }
+
     /// The node's name as the guest sees it; `None`: the host's.
     #[must_use]
     pub fn hostname(&self) -> Option<&'a [u8]> {
@@ -273,7 +281,7 @@ impl<'a> Run<'a> {
         self.number(3) & flag != 0
     }
 
-    fn with_nul(&self, text: Text) -> &'a [u8] {
+    pub(crate) fn with_nul(&self, text: Text) -> &'a [u8] {
         let at = TEXTS_AT + 2 * text as usize;
         self.string(self.number(at), self.number(at + 1)).unwrap_or(b"\0")
     }

@@ -31,6 +31,7 @@ fn description(edited: bool) -> Vec<u8> {
     facts.set(Text::Root, b"/t");
     facts.set(Text::Alias, b"/t");
     facts.set(Text::Shim, b"/s/shim.so");
+    facts.set(Text::Handover, b"/h/stub\0--take");
     facts.write().expect("it fits")
 }
 
@@ -129,6 +130,13 @@ fn an_old_loader_is_asked_for_no_more_than_it_can() {
     assert_eq!(envp, [&["LD_LIBRARY_PATH=/opt"], &CARRIED[..], &more].concat());
     let (argv, _) = run(Way::Loader(MUSL), b"", &["name"], &[]);
     assert_eq!(argv[1..], ["--library-path", "/t/lib:/t/usr/lib", "--preload", "/s/shim.so", "/t/usr/bin/tool"]);
+}
+
+#[test]
+fn what_no_shim_comes_into_is_handed_over() {
+    let (argv, envp) = run(Way::Not(Why::Static), b"", &["name", "a"], &["A=1", "LD_PRELOAD=x", "CORACLE_RUN=/old"]);
+    assert_eq!(argv, ["/h/stub", "--take", "/d/run", "/usr/bin/tool", "name", "a"]);
+    assert_eq!(envp, ["A=1", "LD_PRELOAD=x"]);
 }
 
 #[test]
