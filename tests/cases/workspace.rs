@@ -50,7 +50,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     (
         "coracle-shim",
-        &["coracle-entry", "coracle-intercept", "coracle-paths", "coracle-sys", "coracle-view"],
+        &["coracle-elf", "coracle-entry", "coracle-intercept", "coracle-paths", "coracle-sys", "coracle-view"],
     ),
     ("coracle-apptainer", &["coracle-api"]),
     (

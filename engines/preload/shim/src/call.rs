@@ -51,7 +51,10 @@ fn through_table(state: &state::State, number: u32, args: [usize; 6], by: Option
             Verdict::Answer(answer) => return result_of(answer),
             Verdict::Execute { argv, descriptor, itself } => {
                 let [argv, envp] = [argv, argv + 1].map(|at| made.args.get(usize::from(at)).copied().unwrap_or(0));
-                return exec::execute(state, &process, scratch, (descriptor, itself), [argv, envp]);
+                let [argv, envp] =
+                    [argv, envp].map(|at| core::ptr::with_exposed_provenance(usize::try_from(at).unwrap_or(0)));
+                let named = exec::Named { descriptor, itself };
+                return exec::execute(state, &process, scratch, named, exec::Lists { argv, envp });
             }
             Verdict::Make { after, .. } => after,
         };

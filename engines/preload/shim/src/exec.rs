@@ -1,12 +1,332 @@
-//! Programs that this process starts.
+//! Programs that this process starts: found as the kernel would, through `#!` lines, and entered as `coracle-entry` says.
+//!
+//! All work is done in blocks of the pool, but what the kernel is to read is copied to the stack, and the blocks are given
+//! back before the call: a child of vfork(2) never comes back to do so.
 
-use coracle_intercept::errno::EFAULT;
+use core::{
+    ffi::{CStr, c_char},
+    mem::MaybeUninit,
+    slice,
+};
 
-use crate::{call::raw, guest::Process, pool::Block, state::State};
+use coracle_elf::Elf;
+use coracle_entry::{
+    EXTRA, Linkage, Loader, Places, Scripts, Source, Space, Start, WAY_OUT, Way, Why, command, linkage, way,
+};
+use coracle_intercept::{
+    Errno, Scratch,
+    errno::{EFAULT, ELIBBAD, ENOEXEC, ENOMEM},
+    program::{HEAD, Kind, MAX_SCRIPTS, judge},
+};
+use coracle_sys::{
+    self as sys, Fd,
+    kernel::{__NR_execve, __NR_pread64, O_CLOEXEC, O_RDONLY},
+};
 
-/// Makes execve(2) or execveat(2), which the table has turned into a program.
-pub(crate) fn execute(_: &State, _: &Process, scratch: Block, _: (Option<i32>, bool), [argv, envp]: [u64; 2]) -> isize {
-    let Some(path) = scratch.lent()[0].path() else { return -isize::try_from(EFAULT.0).unwrap_or(14) };
-    let [argv, envp] = [argv, envp].map(|at| usize::try_from(at).unwrap_or(0));
-    raw(coracle_sys::kernel::__NR_execve, [path.as_ptr().expose_provenance(), argv, envp, 0, 0, 0])
+use crate::{
+    arch::with_stack,
+    call::raw,
+    environment, files,
+    guest::Process,
+    pool::{self, Block},
+    state::State,
+};
+
+const S_IFMT: u32 = 0o170_000;
+const S_IFREG: u32 = 0o100_000;
+
+/// What a program's path was, before it is known what it is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Named {
+    /// The descriptor from which it was named.
+    pub(crate) descriptor: Option<i32>,
+    /// The descriptor itself is the program (fexecve).
+    pub(crate) itself: bool,
+}
+
+/// Arguments and environment, as the guest gives them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Lists {
+    pub(crate) argv: *const *const c_char,
+    pub(crate) envp: *const *const c_char,
+}
+
+/// What makes the call in the end: path, arguments, environment.
+pub(crate) type Finish<'f> = &'f dyn Fn(*const c_char, *const *const c_char, *const *const c_char) -> isize;
+
+/// execve(2) itself.
+pub(crate) fn execve(path: *const c_char, argv: *const *const c_char, envp: *const *const c_char) -> isize {
+    raw(__NR_execve, [path.expose_provenance(), argv.expose_provenance(), envp.expose_provenance(), 0, 0, 0])
+}
+
+/// Work on a program, in the memory of a block.
+struct Work {
+    scripts: Scripts,
+    head: [u8; HEAD],
+    wishes: [u8; 2 * HEAD],
+    /// Host path of the program, and the guest's.
+    host: [u8; PATH],
+    guest: [u8; PATH],
+    given: [u8; PATH],
+    /// Those of a loader that came later.
+    loader: [[u8; PATH]; 2],
+}
+
+const PATH: usize = coracle_paths::PATH_MAX;
+const _: () = assert!(size_of::<Work>() <= size_of::<Scratch>() && align_of::<Work>() <= 4096);
+
+/// Starts the program that the table found: its host path is the first of what `scratch` lends.
+pub(crate) fn execute(state: &State, process: &Process, scratch: Block, named: Named, lists: Lists) -> isize {
+    start(state, process, scratch, named, lists, &execve)
+}
+
+/// As [`execute`], where something else makes the call.
+pub(crate) fn start(
+    state: &State,
+    process: &Process,
+    mut scratch: Block,
+    named: Named,
+    lists: Lists,
+    finish: Finish<'_>,
+) -> isize {
+    let answer = |errno: Errno| -isize::try_from(errno.0).unwrap_or(1);
+    let (Some(mut work), Some(text)) = (pool::take(), pool::take()) else { return answer(ENOMEM) };
+    if !(scratch.is_pooled() && work.is_pooled() && text.is_pooled()) {
+        // Memory of its own would stay behind.
+        return answer(ENOMEM);
+    }
+    // SAFETY: the block is ours alone, large enough and aligned to a page (the assertion above); any bytes are a Work, which
+    // is made of integers.
+    let work_memory = unsafe { &mut *core::ptr::from_mut::<Scratch>(&mut work).cast::<Work>() };
+    let found = match find(state, process, &mut scratch, work_memory, named) {
+        Ok(found) => found,
+        Err(errno) => return answer(errno),
+    };
+    let Some(description) = environment::description() else { return answer(EFAULT) };
+    let Found { way, host, exe, given, search, scripts } = found;
+    if let Way::Not(why) = way {
+        return hand_over_or_say(state, (exe, given), why, lists, finish);
+    }
+    let start = Start { way, program: host, exe, given, search, description };
+    // SAFETY: the guest's own lists.
+    let (argc, envc) = unsafe { (count(lists.argv), count(lists.envp)) };
+    let pointers = argc + envc + EXTRA + scripts.arguments().count() + 4;
+    with_stack(pointers * size_of::<*const c_char>(), move |memory| {
+        let memory = zeroed(memory);
+        // SAFETY: zeroed bytes, as many as so many null pointers, aligned to 16.
+        let pointers = unsafe { slice::from_raw_parts_mut(memory.as_mut_ptr().cast::<*const c_char>(), pointers) };
+        let mut text = text;
+        // SAFETY: the block is ours alone, and a Scratch is made of integers, so any of its bytes may be written.
+        let strings = unsafe {
+            slice::from_raw_parts_mut(core::ptr::from_mut::<Scratch>(&mut text).cast::<u8>(), size_of::<Scratch>())
+        };
+        let mut space = Space::new(pointers, strings);
+        let own = usize::from(!scripts.is_empty());
+        // SAFETY: the guest's own lists, whose ends were just found.
+        let (arguments, variables) = unsafe {
+            (strings_of(lists.argv, own.min(argc), argc), strings_of(lists.envp, 0, envc))
+        };
+        let mut places = Guest { state, process, scratch: &mut scratch };
+        let arguments = scripts.arguments().chain(arguments);
+        let made = match command(&state.run, &start, arguments, variables, &mut places, &mut space) {
+            Ok(made) => made,
+            Err(errno) => return answer(errno),
+        };
+        let (path, argv, envp) = (made.path, made.argv.as_ptr(), made.envp.as_ptr());
+        let (argc, envc) = (made.argv.len(), made.envp.len());
+        let all = || {
+            // SAFETY: the arrays that were just made.
+            let lists = unsafe { [slice::from_raw_parts(argv, argc), slice::from_raw_parts(envp, envc)] };
+            lists.into_iter().flatten().copied().chain([path]).filter(|at| pool::is_ours(at.addr()))
+        };
+        // SAFETY: strings that end with NUL, in our blocks.
+        let size = all().map(|at| unsafe { CStr::from_ptr(at) }.count_bytes() + 1).sum();
+        with_stack(size, move |strings| {
+            let mut free = strings;
+            let mut take = |at: *const c_char| -> *const c_char {
+                if !pool::is_ours(at.addr()) {
+                    return at;
+                }
+                // SAFETY: as above.
+                let bytes = unsafe { CStr::from_ptr(at) }.to_bytes_with_nul();
+                let (to, rest) = core::mem::take(&mut free).split_at_mut(bytes.len());
+                free = rest;
+                // SAFETY: as long as the string.
+                unsafe { to.as_mut_ptr().cast::<u8>().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+                to.as_ptr().cast()
+            };
+            let path = take(path);
+            for (list, count) in [(argv, argc), (envp, envc)] {
+                for at in 0..count {
+                    // SAFETY: inside the arrays, which are on our stack.
+                    unsafe {
+                        let slot = list.add(at).cast_mut();
+                        slot.write(take(*slot));
+                    }
+                }
+            }
+            drop((scratch, work, text));
+            finish(path, argv, envp)
+        })
+    })
+}
+
+fn zeroed(memory: &mut [MaybeUninit<u8>]) -> &mut [u8] {
+    memory.fill(MaybeUninit::new(0));
+    // SAFETY: every byte was just written.
+    unsafe { &mut *(core::ptr::from_mut(memory) as *mut [u8]) }
+}
+
+/// How many pointers a list has before its null; a null list has none, as the kernel takes it.
+unsafe fn count(list: *const *const c_char) -> usize {
+    let mut count = 0;
+    // SAFETY: the guest's own list.
+    unsafe {
+        while !list.is_null() && !(*list.add(count)).is_null() {
+            count += 1;
+        }
+    }
+    count
+}
+
+unsafe fn strings_of(
+    list: *const *const c_char,
+    from: usize,
+    to: usize,
+) -> impl Iterator<Item = &'static CStr> {
+    // SAFETY: the guest's own strings, which live while it makes the call.
+    (from..to).map(move |at| unsafe { CStr::from_ptr(*list.add(at)) })
+}
+
+/// What was found out of a program.
+struct Found<'w> {
+    way: Way<'w>,
+    host: &'w CStr,
+    exe: &'w [u8],
+    given: &'w [u8],
+    search: &'w [u8],
+    scripts: &'w Scripts,
+}
+
+fn find<'w>(
+    state: &State,
+    process: &Process,
+    scratch: &mut Scratch,
+    work: &'w mut Work,
+    _: Named,
+) -> Result<Found<'w>, Errno> {
+    let Work { scripts, head, wishes, host, guest, given, loader } = work;
+    *scripts = Scripts::new();
+    let given = keep(scratch.given(), given)?;
+    for turn in 0..=MAX_SCRIPTS {
+        let path = scratch.lent()[0].path().ok_or(Errno::ENOENT)?;
+        may_execute(path)?;
+        let file = Reader(files::Held(sys::open(Fd::CWD, path, O_RDONLY | O_CLOEXEC, 0).map_err(files::errno)?));
+        let len = file.read_at(0, head)?;
+        match judge(&head[..len])? {
+            Kind::Script { .. } if turn == MAX_SCRIPTS => return Err(Errno::ELOOP),
+            Kind::Script { interpreter, argument } => {
+                scripts.push(interpreter, argument, given)?;
+                scratch.find(&state.rules, process, interpreter)?;
+            }
+            Kind::Elf(elf) => {
+                let host = c_str(keep(path.to_bytes(), host)?)?;
+                let exe = keep(scratch.program(), guest)?;
+                let Linkage { interpreter, search } = linkage(&elf, &file, wishes)?;
+                let way = choose(state, process, scratch, &elf, &Linkage { interpreter, search }, loader)?;
+                return Ok(Found { way, host, exe, given, search, scripts });
+            }
+        }
+    }
+    Err(ENOEXEC)
+}
+
+fn choose<'w>(
+    state: &State,
+    process: &Process,
+    scratch: &mut Scratch,
+    elf: &Elf,
+    wishes: &Linkage<'w>,
+    [guest, host]: &'w mut [[u8; PATH]; 2],
+) -> Result<Way<'w>, Errno> {
+    match way(&state.run, elf, wishes) {
+        Way::Unlisted(name) => {
+            let found = scratch.find(&state.rules, process, name).map_err(|errno| match errno {
+                Errno::ENOENT => errno,
+                _ => ELIBBAD,
+            })?;
+            files::stat(found, true)?;
+            let host = c_str(keep(found.to_bytes(), host)?)?;
+            let guest = c_str(keep(name, guest)?)?;
+            Ok(Way::Loader(Loader::later(&state.run, guest, host)))
+        }
+        way => Ok(way),
+    }
+}
+
+/// Copies a text, with a NUL behind it; what is returned is without.
+fn keep<'w>(text: &[u8], into: &'w mut [u8; PATH]) -> Result<&'w [u8], Errno> {
+    into.get_mut(..text.len()).ok_or(Errno::ENAMETOOLONG)?.copy_from_slice(text);
+    *into.get_mut(text.len()).ok_or(Errno::ENAMETOOLONG)? = 0;
+    Ok(&into[..text.len()])
+}
+
+/// The C string that a text of [`keep`] is.
+fn c_str(text: &[u8]) -> Result<&CStr, Errno> {
+    // SAFETY: `keep` has put a NUL behind the text, in the same memory, which stays borrowed.
+    let with_nul = unsafe { slice::from_raw_parts(text.as_ptr(), text.len() + 1) };
+    CStr::from_bytes_with_nul(with_nul).map_err(|_| Errno::ENOENT)
+}
+
+fn may_execute(path: &CStr) -> Result<(), Errno> {
+    if files::stat(path, true)?.mode & S_IFMT != S_IFREG {
+        return Err(Errno::EACCES);
+    }
+    files::search(path)
+}
+
+/// A program's file.
+struct Reader(files::Held);
+
+impl Source for Reader {
+    fn read_at(&self, at: u64, into: &mut [u8]) -> Result<usize, Errno> {
+        let at = usize::try_from(at).map_err(|_| Errno::EINVAL)?;
+        // SAFETY: the kernel writes at most as many bytes as there is room for.
+        let result = unsafe {
+            sys::syscall4(__NR_pread64, self.0.0.arg(), into.as_mut_ptr().expose_provenance(), into.len(), at)
+        };
+        sys::check(result).map_err(files::errno)
+    }
+}
+
+/// The guest's paths.
+struct Guest<'g> {
+    state: &'g State,
+    process: &'g Process,
+    scratch: &'g mut Scratch,
+}
+
+impl Places for Guest<'_> {
+    fn host(&mut self, guest: &[u8], into: &mut [u8]) -> Option<usize> {
+        let host = self.scratch.find(&self.state.rules, self.process, guest).ok()?;
+        files::stat(host, true).ok()?;
+        let host = host.to_bytes();
+        into.get_mut(..host.len())?.copy_from_slice(host);
+        Some(host.len())
+    }
+}
+
+/// What no preload engine can run goes to whom the run names for it; if there is nobody, one line says why.
+fn hand_over_or_say(state: &State, (exe, given): (&[u8], &[u8]), why: Why, lists: Lists, finish: Finish<'_>) -> isize {
+    let _ = (state, exe, lists, finish);
+    let line = files::Short::<1024>::new()
+        .put(b"coracle: cannot execute ")
+        .put(given)
+        .put(b": ")
+        .put(why.words().as_bytes())
+        .put(b": ")
+        .put(WAY_OUT.as_bytes())
+        .put(b"\n");
+    let _ = sys::write(Fd(2), line.as_bytes());
+    -isize::try_from(Errno::EACCES.0).unwrap_or(13)
 }

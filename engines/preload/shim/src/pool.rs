@@ -72,6 +72,13 @@ fn scratch(at: usize) -> &'static mut Scratch {
     unsafe { &mut *core::ptr::with_exposed_provenance_mut::<Scratch>(at) }
 }
 
+impl Block {
+    /// Whether it is one of the pool's, and no mapping of its own.
+    pub(crate) fn is_pooled(&self) -> bool {
+        self.number.is_some()
+    }
+}
+
 impl Drop for Block {
     fn drop(&mut self) {
         match self.number {
