@@ -123,9 +123,8 @@ pub(crate) fn start(
         let mut space = Space::new(pointers, strings);
         let own = usize::from(!scripts.is_empty());
         // SAFETY: the guest's own lists, whose ends were just found.
-        let (arguments, variables) = unsafe {
-            (strings_of(lists.argv, own.min(argc), argc), strings_of(lists.envp, 0, envc))
-        };
+        let (arguments, variables) =
+            unsafe { (strings_of(lists.argv, own.min(argc), argc), strings_of(lists.envp, 0, envc)) };
         let mut places = Guest { state, process, scratch: &mut scratch };
         let arguments = scripts.arguments().chain(arguments);
         let made = match command(&state.run, &start, arguments, variables, &mut places, &mut space) {
@@ -189,11 +188,7 @@ unsafe fn count(list: *const *const c_char) -> usize {
     count
 }
 
-unsafe fn strings_of(
-    list: *const *const c_char,
-    from: usize,
-    to: usize,
-) -> impl Iterator<Item = &'static CStr> {
+unsafe fn strings_of(list: *const *const c_char, from: usize, to: usize) -> impl Iterator<Item = &'static CStr> {
     // SAFETY: the guest's own strings, which live while it makes the call.
     (from..to).map(move |at| unsafe { CStr::from_ptr(*list.add(at)) })
 }

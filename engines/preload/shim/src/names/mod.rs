@@ -3,7 +3,9 @@
 //! Most names *are* a system call, under one or several spellings: the table [`plain`] says which. The others have files of
 //! their own, one noun each.
 
+mod commands;
 mod directories;
+pub(crate) mod exec;
 mod open;
 mod owners;
 mod places;

@@ -1,0 +1,306 @@
+//! Starting programs: the exec family, and what asks for another process to do so.
+
+use core::ffi::{CStr, c_char, c_int, c_void};
+
+use coracle_intercept::{Call, Verdict, enter, errno::ENOMEM};
+use coracle_paths::PATH_MAX;
+use coracle_sys::kernel::{__NR_execve, __NR_execveat, __NR_openat, AT_EMPTY_PATH};
+
+use super::{AT_FDCWD, asked};
+use crate::{
+    environment,
+    exec::{self, Finish, Lists, Named},
+    files,
+    guest::Process,
+    libc::{Next, answer, errno, set_errno},
+    pool, state,
+};
+
+type Strings = *const *const c_char;
+
+const E2BIG: u16 = 7;
+const ENOENT: u16 = 2;
+const ENOEXEC: u16 = 8;
+const EACCES: u16 = 13;
+const ENOTDIR: u16 = 20;
+const ENAMETOOLONG: u16 = 36;
+const ENOSYS: c_int = 38;
+
+/// Starts the program of a guest path; what it returns is an error of the kernel's, or what `finish` says.
+pub(super) fn start(path: *const c_char, argv: Strings, envp: Strings, finish: Finish<'_>) -> isize {
+    let state = state::get();
+    let Some(mut scratch) = pool::take() else { return -isize::try_from(ENOMEM.0).unwrap_or(12) };
+    let process = Process::default();
+    let args =
+        [path.expose_provenance() as u64, argv.expose_provenance() as u64, envp.expose_provenance() as u64, 0, 0, 0];
+    let mut call = Call { abi: coracle_intercept::Abi::X86_64, number: __NR_execve.into(), args };
+    match enter(&state.rules, &process, &mut call, &mut scratch) {
+        Verdict::Execute { descriptor, itself, .. } => {
+            exec::start(state, &process, scratch, Named { descriptor, itself }, Lists { argv, envp }, finish)
+        }
+        Verdict::Answer(answer) => isize::try_from(answer).unwrap_or(-1),
+        Verdict::Pass | Verdict::Make { .. } => finish(path, argv, envp),
+    }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn execve(path: *const c_char, argv: Strings, envp: Strings) -> c_int {
+    fail(start(path, argv, envp, &exec::execve))
+}
+
+fn fail(result: isize) -> c_int {
+    c_int::try_from(answer(result)).unwrap_or(-1)
+}
+
+fn own_environment() -> Strings {
+    environment::now().cast_const().cast()
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn execv(path: *const c_char, argv: Strings) -> c_int {
+    fail(start(path, argv, own_environment(), &exec::execve))
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn execvp(file: *const c_char, argv: Strings) -> c_int {
+    // SAFETY: the caller's own arguments.
+    unsafe { execvpe(file, argv, own_environment()) }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn execvpe(file: *const c_char, argv: Strings, envp: Strings) -> c_int {
+    // SAFETY: the caller's own arguments.
+    fail(unsafe { search(file, argv, envp, true, &exec::execve) })
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn fexecve(descriptor: c_int, argv: Strings, envp: Strings) -> isize {
+    let descriptor = coracle_sys::Fd(descriptor).arg();
+    let (argv, envp) = (argv.expose_provenance(), envp.expose_provenance());
+    asked(__NR_execveat, [descriptor, c"".as_ptr().expose_provenance(), argv, envp, AT_EMPTY_PATH as usize, 0])
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn execveat(dir: usize, path: usize, argv: usize, envp: usize, flags: usize) -> isize {
+    asked(__NR_execveat, [dir, path, argv, envp, flags, 0])
+}
+
+/// execl(3): the arguments are an array already.
+pub(crate) unsafe extern "C" fn execute_list(path: *const c_char, argv: Strings) -> c_int {
+    // SAFETY: the caller's own arguments.
+    unsafe { execv(path, argv) }
+}
+
+/// execlp(3).
+pub(crate) unsafe extern "C" fn search_list(file: *const c_char, argv: Strings) -> c_int {
+    // SAFETY: the caller's own arguments.
+    unsafe { execvp(file, argv) }
+}
+
+/// execle(3): the environment stands behind the null of the arguments.
+pub(crate) unsafe extern "C" fn execute_list_and_environment(path: *const c_char, argv: Strings) -> c_int {
+    // SAFETY: the caller's own arguments, a null and a pointer behind them.
+    unsafe {
+        let mut at = argv;
+        while !(*at).is_null() {
+            at = at.add(1);
+        }
+        execve(path, argv, (*at.add(1)).cast())
+    }
+}
+
+/// Looks for a program on the PATH of this process, as execvp(3) does; `scripts`: one without `#!` is the shell's.
+unsafe fn search(file: *const c_char, argv: Strings, envp: Strings, scripts: bool, finish: Finish<'_>) -> isize {
+    let error = |number: u16| -isize::try_from(number).unwrap_or(1);
+    // SAFETY: the caller's string.
+    let name = unsafe { CStr::from_ptr(file) }.to_bytes();
+    let begin = |path: *const c_char| match start(path, argv, envp, finish) {
+        // SAFETY: the caller's lists.
+        result if result == error(ENOEXEC) && scripts => unsafe { by_shell(path, argv, envp, finish) },
+        result => result,
+    };
+    if name.is_empty() {
+        return error(ENOENT);
+    }
+    if name.contains(&b'/') {
+        return begin(file);
+    }
+    let list = environment::value(b"PATH").map_or(&b"/bin:/usr/bin"[..], CStr::to_bytes);
+    let mut denied = false;
+    for dir in list.split(|byte| *byte == b':') {
+        let mut path = [0_u8; PATH_MAX];
+        let slash = usize::from(!dir.is_empty());
+        let len = dir.len() + slash + name.len();
+        if len >= PATH_MAX {
+            if name.len() >= 256 {
+                return error(ENAMETOOLONG);
+            }
+            continue;
+        }
+        path[..dir.len()].copy_from_slice(dir);
+        path[dir.len()..dir.len() + slash].fill(b'/');
+        path[dir.len() + slash..len].copy_from_slice(name);
+        let result = begin(path.as_ptr().cast());
+        match u16::try_from(-result) {
+            Ok(EACCES) => denied = true,
+            // ESTALE, ENODEV and ETIMEDOUT are those of a directory's server.
+            Ok(ENOENT | ENOTDIR | 116 | 19 | 110) => {}
+            _ => return result,
+        }
+    }
+    error(if denied { EACCES } else { ENOENT })
+}
+
+/// Has the shell run a file that is no program.
+unsafe fn by_shell(path: *const c_char, argv: Strings, envp: Strings, finish: Finish<'_>) -> isize {
+    const MOST: usize = 1024;
+    let mut list = [core::ptr::null(); MOST];
+    list[..2].copy_from_slice(&[c"/bin/sh".as_ptr(), path]);
+    // SAFETY: the caller's list.
+    unsafe {
+        let mut count = 0;
+        while !(*argv.add(count)).is_null() {
+            count += 1;
+            if count + 2 >= MOST {
+                return -isize::try_from(E2BIG).unwrap_or(7);
+            }
+            list[count + 1] = *argv.add(count);
+        }
+        // The last is a null, also where there was no argument at all.
+    }
+    start(list[0], list.as_ptr(), envp, finish)
+}
+
+type Spawn = unsafe extern "C" fn(*mut c_int, *const c_char, *const c_void, *const c_void, Strings, Strings) -> c_int;
+
+/// The C library's own posix_spawn, for a program that was found.
+fn spawner(
+    process: *mut c_int,
+    actions: *const c_void,
+    attributes: *const c_void,
+) -> Option<impl Fn(*const c_char, Strings, Strings) -> isize> {
+    static NEXT: Next = Next::new(c"posix_spawn");
+    let next = NEXT.get()?;
+    // SAFETY: the function of that name.
+    let next: Spawn = unsafe { core::mem::transmute(core::ptr::with_exposed_provenance::<()>(next)) };
+    Some(move |path, argv, envp| {
+        // SAFETY: the caller's own arguments, and lists that were made of them.
+        let number = unsafe { next(process, path, actions, attributes, argv, envp) };
+        -isize::try_from(number).unwrap_or(1)
+    })
+}
+
+#[unsafe(no_mangle)]
+pub(super) unsafe extern "C" fn posix_spawn(
+    process: *mut c_int,
+    path: *const c_char,
+    actions: *const c_void,
+    attributes: *const c_void,
+    argv: Strings,
+    envp: Strings,
+) -> c_int {
+    let before = errno();
+    let Some(finish) = spawner(process, actions, attributes) else { return ENOSYS };
+    let result = start(path, argv, envp, &finish);
+    set_errno(u16::try_from(before).unwrap_or(0));
+    c_int::try_from(-result).unwrap_or(ENOSYS)
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn posix_spawnp(
+    process: *mut c_int,
+    file: *const c_char,
+    actions: *const c_void,
+    attributes: *const c_void,
+    argv: Strings,
+    envp: Strings,
+) -> c_int {
+    let before = errno();
+    let Some(finish) = spawner(process, actions, attributes) else { return ENOSYS };
+    // SAFETY: the caller's own arguments.
+    let result = unsafe { search(file, argv, envp, false, &finish) };
+    set_errno(u16::try_from(before).unwrap_or(0));
+    c_int::try_from(-result).unwrap_or(ENOSYS)
+}
+
+/// The host path that open(2) with these flags would use, for a call that the C library makes in the child; a path that
+/// leads nowhere if the guest may not.
+fn host_of(path: *const c_char, flags: usize, into: &mut [u8; PATH_MAX]) {
+    let state = state::get();
+    let nowhere = b"/proc/self/fd/-\0";
+    into[..nowhere.len()].copy_from_slice(nowhere);
+    let Some(mut scratch) = pool::take() else { return };
+    let args = [AT_FDCWD as u64, path.expose_provenance() as u64, flags as u64, 0, 0, 0];
+    let mut call = Call { abi: coracle_intercept::Abi::X86_64, number: __NR_openat.into(), args };
+    let process = Process::default();
+    match enter(&state.rules, &process, &mut call, &mut scratch) {
+        Verdict::Make { .. } => {
+            let lent = scratch.lent()[0].bytes();
+            if lent.len() <= PATH_MAX && !lent.is_empty() {
+                into[..lent.len()].copy_from_slice(lent);
+            }
+        }
+        Verdict::Pass => {
+            // SAFETY: the caller's string.
+            let given = unsafe { CStr::from_ptr(path) }.to_bytes_with_nul();
+            if given.len() <= PATH_MAX {
+                into[..given.len()].copy_from_slice(given);
+            }
+        }
+        Verdict::Answer(_) | Verdict::Execute { .. } => {}
+    }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn posix_spawn_file_actions_addopen(
+    actions: *mut c_void,
+    descriptor: c_int,
+    path: *const c_char,
+    flags: c_int,
+    mode: u32,
+) -> c_int {
+    static NEXT: Next = Next::new(c"posix_spawn_file_actions_addopen");
+    type Add = unsafe extern "C" fn(*mut c_void, c_int, *const c_char, c_int, u32) -> c_int;
+    let Some(next) = NEXT.get() else { return ENOSYS };
+    let mut host = [0; PATH_MAX];
+    host_of(path, usize::try_from(flags).unwrap_or(0), &mut host);
+    // SAFETY: the function of that name, which copies the path.
+    unsafe {
+        let next: Add = core::mem::transmute(core::ptr::with_exposed_provenance::<()>(next));
+        next(actions, descriptor, host.as_ptr().cast(), flags, mode)
+    }
+}
+
+/// Adds a change of directory.
+unsafe fn add_chdir(next: &Next, actions: *mut c_void, path: *const c_char) -> c_int {
+    type Add = unsafe extern "C" fn(*mut c_void, *const c_char) -> c_int;
+    let Some(next) = next.get() else { return ENOSYS };
+    let mut host = [0; PATH_MAX];
+    host_of(path, coracle_sys::kernel::O_DIRECTORY as usize, &mut host);
+    // SAFETY: the function of that name, which copies the path.
+    unsafe {
+        let next: Add = core::mem::transmute(core::ptr::with_exposed_provenance::<()>(next));
+        next(actions, host.as_ptr().cast())
+    }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn posix_spawn_file_actions_addchdir_np(actions: *mut c_void, path: *const c_char) -> c_int {
+    static NEXT: Next = Next::new(c"posix_spawn_file_actions_addchdir_np");
+    // SAFETY: the caller's own arguments.
+    unsafe { add_chdir(&NEXT, actions, path) }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn posix_spawn_file_actions_addchdir(actions: *mut c_void, path: *const c_char) -> c_int {
+    static NEXT: Next = Next::new(c"posix_spawn_file_actions_addchdir");
+    // SAFETY: the caller's own arguments.
+    unsafe { add_chdir(&NEXT, actions, path) }
+}
+
+/// Whether the guest has this file, and may execute it.
+pub(super) fn may_execute(path: &CStr) -> bool {
+    let Some(mut scratch) = pool::take() else { return false };
+    let process = Process::default();
+    scratch.find(&state::get().rules, &process, path.to_bytes()).is_ok_and(|host| files::search(host).is_ok())
+}
