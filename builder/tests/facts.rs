@@ -14,7 +14,7 @@ fn facts_of(files: &[(&str, Vec<u8>)]) -> coracle_api::ImageFacts {
     for (name, bytes) in files {
         tree.file(name, bytes.clone()).mode = 0o755;
     }
-    patch::facts(&tree.0, &ImageConfig::default()).unwrap()
+    patch::analyse(&tree.0, &ImageConfig::default()).unwrap().facts
 }
 
 #[test]
@@ -34,7 +34,7 @@ fn static_dynamic_and_other_files_are_told_apart() {
     // What cannot be executed is no program.
     let mut tree = Builder::new();
     tree.file("shell", shell);
-    assert_eq!(patch::facts(&tree.0, &ImageConfig::default()).unwrap(), coracle_api::ImageFacts::default());
+    assert_eq!(patch::analyse(&tree.0, &ImageConfig::default()).unwrap().facts, coracle_api::ImageFacts::default());
 }
 
 #[test]
@@ -42,7 +42,7 @@ fn the_config_names_the_architecture_if_it_does() {
     let mut tree = Builder::new();
     tree.file("shell", fs::read("/bin/sh").unwrap()).mode = 0o755;
     let config = ImageConfig { architecture: "arm64".into(), ..ImageConfig::default() };
-    assert_eq!(patch::facts(&tree.0, &config).unwrap().architecture, "arm64");
+    assert_eq!(patch::analyse(&tree.0, &config).unwrap().facts.architecture, "arm64");
 }
 
 #[test]

@@ -181,6 +181,10 @@ pub struct BuildArgs {
     /// The file to write; - is standard output.
     #[arg(long, short, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub output: PathBuf,
+    /// List every program and library that the preload engine needs edited, how, and every one that is left as it is,
+    /// why; on standard output, or on standard error if the bundle goes there.
+    #[arg(long)]
+    pub report: bool,
     /// Where the image comes from.
     #[command(flatten)]
     pub source_options: SourceArgs,

@@ -14,6 +14,8 @@ pub(super) struct BuildPlan {
     pub(super) changes: ChangeArgs,
     pub(super) limits: Limits,
     pub(super) output: PathBuf,
+    /// Tell of every edited file.
+    pub(super) report: bool,
     pub(super) pack: pack::Options,
 }
 
@@ -25,6 +27,7 @@ impl BuildPlan {
             changes: args.changes,
             limits: limits(args.limits),
             output: args.output,
+            report: args.report,
             pack: pack::Options {
                 level: args.pack.compression,
                 jobs: args.pack.jobs.unwrap_or_else(pack::default_jobs),

@@ -18,15 +18,15 @@ use std::{
 
 use coracle_api::ImageFacts;
 use coracle_format::{
-    Defaults, FORMAT_VERSION, ImageConfig, Index, IndexInfo, Manifest, PayloadInfo, Provenance, Region, Slot, StubInfo,
-    TRAILER_LEN, Trailer, hex, sha256, skippable_header,
+    Defaults, Entry, FORMAT_VERSION, Fixup, FixupSet, ImageConfig, Index, IndexInfo, Manifest, PayloadInfo, Provenance,
+    Region, Slot, StubInfo, TRAILER_LEN, Trailer, hex, sha256, skippable_header,
 };
 
 pub use coracle_open::{Verified, VerifyError, verify};
 pub use error::PackError;
 pub use output::Output;
 
-use crate::{artifacts, flatten::Tree};
+use crate::{artifacts, flatten::Tree, patch::EngineEdits};
 
 /// Compression unless the user says otherwise: see the measurement in ARCHITECTURE.md.
 pub const DEFAULT_LEVEL: i32 = 9;
@@ -44,6 +44,8 @@ pub struct Contents<'a> {
     pub provenance: Provenance,
     /// What engines ask for.
     pub facts: ImageFacts,
+    /// What engines change in it.
+    pub edits: Vec<EngineEdits>,
 }
 
 /// How to pack; nothing here but the level changes a byte.
@@ -88,7 +90,8 @@ pub fn write_bundle(
     })?;
     let payload = Region { offset: stub.len() as u64, len: frames.iter().map(|frame| u64::from(frame.stored)).sum() };
 
-    let index = Index { frames, entries: layout.entries, fixups: Vec::new() }.encode();
+    let fixups = contents.edits.iter().map(|edits| fixups(&layout.entries, edits)).collect::<Result<_, _>>()?;
+    let index = Index { frames, entries: layout.entries, fixups }.encode();
     let index_digest = sha256(&index);
     let index_stored = compress::block(&index, options.level)?;
     let mut notes = contents.tree.notes.clone();
@@ -130,6 +133,21 @@ pub fn write_bundle(
     let total = manifest_at + tail as u64;
     file.write_all_at(&Slot { payload: payload.offset, total }.encode(), slot as u64).map_err(PackError::Write)?;
     Ok(Summary { total, unpacked, inodes })
+}
+
+/// Edits by path as edits by the number of the path's entry.
+fn fixups(entries: &[Entry], edits: &EngineEdits) -> Result<FixupSet, PackError> {
+    let mut fixups = Vec::new();
+    for file in &edits.files {
+        let number = entries.binary_search_by(|entry| entry.path.cmp(&file.path)).map_err(|_| PackError::Tree {
+            path: String::from_utf8_lossy(&file.path).into_owned(),
+            why: "it is edited and does not exist",
+        })?;
+        let entry = u32::try_from(number).map_err(|_| PackError::IndexTooLarge)?;
+        fixups.extend(file.edits.iter().map(|(offset, edit)| Fixup { entry, offset: *offset, edit: edit.clone() }));
+    }
+    fixups.sort_by_key(|fixup| (fixup.entry, fixup.offset));
+    Ok(FixupSet { engine: edits.engine.clone(), fixups })
 }
 
 /// Writes the tree as a plain tar; gives notes on what a tar does not hold.

@@ -1,9 +1,9 @@
 //! Image facts: what engines ask of an image, from the ELF headers of its programs.
 //!
 //! Only headers are read, and only of executable files. They are hostile: whatever does not parse is no program to us,
-//! as it would be none to the kernel, and no length in them is believed beyond [`MOST`].
+//! as it would be none to the kernel, and no length in them is believed beyond what real ones have.
 
-use std::{collections::BTreeSet, io};
+use std::{collections::BTreeMap, io};
 
 use coracle_api::ImageFacts;
 use coracle_format::ImageConfig;
@@ -20,10 +20,8 @@ use goblin::{
     },
 };
 
+use super::bytes::Bytes;
 use crate::flatten::{Data, InodeKind, Tree};
-
-/// Bytes of program headers, of an interpreter's name or of a dynamic section that are read: far above any real ones.
-const MOST: u64 = 1 << 16;
 
 /// A file that could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -35,40 +33,41 @@ pub struct FactsError {
     error: io::Error,
 }
 
-/// Gathers the facts of a tree.
-///
-/// # Errors
-/// A file could not be read.
-pub fn facts(tree: &Tree, config: &ImageConfig) -> Result<ImageFacts, FactsError> {
-    let (mut interpreters, mut static_programs) = (BTreeSet::new(), Vec::new());
-    let mut machines = std::collections::BTreeMap::<&str, usize>::new();
+impl FactsError {
+    pub(super) fn new(path: &[u8], data: &Data, error: io::Error) -> Self {
+        Self { path: String::from_utf8_lossy(path).into_owned(), from: data.origin(), error }
+    }
+}
+
+/// Gathers what headers alone tell of a tree, and how many programs name each interpreter.
+pub(super) fn facts(tree: &Tree, config: &ImageConfig) -> Result<(ImageFacts, BTreeMap<String, usize>), FactsError> {
+    let (mut interpreters, mut static_programs) = (BTreeMap::<String, usize>::new(), Vec::new());
+    let mut machines = BTreeMap::<&str, usize>::new();
     for (path, id) in &tree.paths {
         let Some(inode) = tree.inodes.get(id.0 as usize) else { continue };
         let InodeKind::File { size, data } = &inode.kind else { continue };
         if inode.mode & 0o111 == 0 {
             continue;
         }
-        let program = Reader { data, size: *size }.program().map_err(|error| FactsError {
-            path: String::from_utf8_lossy(path).into_owned(),
-            from: data.origin(),
-            error,
-        })?;
+        let bytes = Bytes { data, size: *size };
+        let program = Reader(bytes).program().map_err(|error| FactsError::new(path, data, error))?;
         let Some(program) = program else { continue };
         *machines.entry(program.machine).or_default() += 1;
         match program.loading {
-            Loading::Interpreter(interpreter) => drop(interpreters.insert(interpreter)),
+            Loading::Interpreter(interpreter) => *interpreters.entry(interpreter).or_default() += 1,
             Loading::Static => static_programs.push(format!("/{}", String::from_utf8_lossy(path))),
             Loading::Library => {}
         }
     }
     let commonest = machines.iter().max_by_key(|(_, count)| **count).map(|(machine, _)| (*machine).to_owned());
     let architecture = Some(config.architecture.clone()).filter(|named| !named.is_empty()).or(commonest);
-    Ok(ImageFacts {
+    let facts = ImageFacts {
         architecture: architecture.unwrap_or_default(),
-        interpreters: interpreters.into_iter().collect(),
+        interpreters: interpreters.keys().cloned().collect(),
         static_programs,
         ..ImageFacts::default()
-    })
+    };
+    Ok((facts, interpreters))
 }
 
 /// An ELF file that can be executed or loaded.
@@ -87,15 +86,12 @@ enum Loading {
     Library,
 }
 
-struct Reader<'a> {
-    data: &'a Data,
-    size: u64,
-}
+struct Reader<'a>(Bytes<'a>);
 
 impl Reader<'_> {
     /// The program, or `None` for what is none.
     fn program(&self) -> io::Result<Option<Program>> {
-        let Some(ident) = self.bytes(0, 64)? else { return Ok(None) };
+        let Some(ident) = self.0.get(0, 64)? else { return Ok(None) };
         if &ident[..SELFMAG] != ELFMAG {
             return Ok(None);
         }
@@ -108,12 +104,12 @@ impl Reader<'_> {
         }
         let count = usize::from(header.e_phnum);
         let length = (count * ProgramHeader::size(context)) as u64;
-        let Some(table) = self.bytes(header.e_phoff, length)? else { return Ok(None) };
+        let Some(table) = self.0.get(header.e_phoff, length)? else { return Ok(None) };
         let Ok(segments) = ProgramHeader::parse(&table, 0, count, context) else { return Ok(None) };
         let machine = machine(header.e_machine, context);
         let loading = match segments.iter().find(|segment| segment.p_type == PT_INTERP) {
             Some(segment) => {
-                let Some(name) = self.bytes(segment.p_offset, segment.p_filesz)? else { return Ok(None) };
+                let Some(name) = self.0.get(segment.p_offset, segment.p_filesz)? else { return Ok(None) };
                 let end = name.iter().position(|byte| *byte == 0).unwrap_or(name.len());
                 Loading::Interpreter(String::from_utf8_lossy(&name[..end]).into_owned())
             }
@@ -126,7 +122,7 @@ impl Reader<'_> {
     /// Whether a shared object without interpreter is a static-pie program, by the flag that linkers set.
     fn is_pie(&self, segments: &[ProgramHeader], context: Ctx) -> io::Result<bool> {
         let Some(segment) = segments.iter().find(|segment| segment.p_type == PT_DYNAMIC) else { return Ok(false) };
-        let Some(bytes) = self.bytes(segment.p_offset, segment.p_filesz)? else { return Ok(false) };
+        let Some(bytes) = self.0.get(segment.p_offset, segment.p_filesz)? else { return Ok(false) };
         let whole =
             ProgramHeader { p_type: PT_DYNAMIC, p_offset: 0, p_filesz: bytes.len() as u64, ..ProgramHeader::default() };
         let dynamic = Dynamic::parse(&bytes, &[whole], context);
@@ -135,16 +131,6 @@ impl Reader<'_> {
                 dynamic.dyns.iter().any(|entry| entry.d_tag == DT_FLAGS_1 && entry.d_val & DF_1_PIE != 0)
             })
         }))
-    }
-
-    /// Bytes of the file, or `None` if it does not have them or they are absurdly many.
-    fn bytes(&self, at: u64, len: u64) -> io::Result<Option<Vec<u8>>> {
-        if len > MOST || at.checked_add(len).is_none_or(|end| end > self.size) {
-            return Ok(None);
-        }
-        let mut bytes = vec![0; usize::try_from(len).expect("at most MOST")];
-        self.data.read_exact_at(&mut bytes, at)?;
-        Ok(Some(bytes))
     }
 }
 

@@ -102,6 +102,7 @@ pub(crate) fn write(tree: &Tree, path: &Path, level: i32, jobs: usize) -> Summar
         defaults: Defaults::default(),
         provenance: Provenance { source: "test".into(), ..Provenance::default() },
         facts: ImageFacts::default(),
+        edits: Vec::new(),
     };
     let options = Options { level, jobs: NonZeroUsize::new(jobs).unwrap() };
     let summary = pack::write_bundle(output.file(), contents, options, &|_, _| ()).unwrap();

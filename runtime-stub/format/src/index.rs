@@ -179,7 +179,7 @@ impl Index {
         }
         index.check_contents()?;
         for _ in 0..fixups_count {
-            index.fixups.push(FixupSet::decode(&mut reader, index.entries.len())?);
+            index.fixups.push(FixupSet::decode(&mut reader, &index.entries)?);
         }
         reader.finish()?;
         Ok(index)

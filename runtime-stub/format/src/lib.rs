@@ -21,7 +21,7 @@ mod trailer;
 mod wire;
 
 pub use error::FormatError;
-pub use fixup::{Edit, Fixup, FixupSet};
+pub use fixup::{Edit, Fixup, FixupSet, MOST_GROWTH, MOST_SLOT};
 pub use index::{Content, Entry, Frame, Index, Kind, Time, Xattr};
 pub use manifest::{Defaults, ImageConfig, IndexInfo, Manifest, PayloadInfo, Provenance, StubInfo, hex, parse_hex};
 pub use slot::{SLOT_LEN, Slot};

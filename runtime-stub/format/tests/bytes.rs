@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use coracle_format::{
-    Content, Defaults, Edit, Entry, Fixup, FixupSet, FormatError, Frame, ImageConfig, Index, IndexInfo, Kind, Manifest,
-    PayloadInfo, Provenance, Region, SKIPPABLE_HEADER_LEN, SLOT_LEN, Slot, StubInfo, TRAILER_LEN, Time, Trailer, Xattr,
-    hex, parse_hex, sha256,
+    Content, Defaults, Edit, Entry, Fixup, FixupSet, FormatError, Frame, ImageConfig, Index, IndexInfo, Kind,
+    MOST_GROWTH, MOST_SLOT, Manifest, PayloadInfo, Provenance, Region, SKIPPABLE_HEADER_LEN, SLOT_LEN, Slot, StubInfo,
+    TRAILER_LEN, Time, Trailer, Xattr, hex, parse_hex, sha256,
 };
 use proptest::{collection::vec, prelude::*};
 
@@ -45,14 +45,23 @@ prop_compose! {
             let xattrs = xattrs.into_iter().map(|(name, value)| Xattr { name, value }).collect();
             Entry { path, mode, uid, gid, mtime: Time { seconds, nanoseconds }, xattrs, kind }
         }).collect();
-        let fixups = edits.into_iter().map(|(entry, offset, slot, bytes)| {
-            let entry = u32::try_from(entry.index(entries.len())).unwrap();
-            let edit = match slot {
-                Some(slot) => Edit::Path { slot, suffix: bytes },
-                None => Edit::Bytes(bytes),
+        let mut fixups: Vec<Fixup> = edits.into_iter().filter_map(|(entry, offset, slot, mut bytes)| {
+            let number = entry.index(entries.len());
+            let entry = u32::try_from(number).unwrap();
+            bytes.retain(|byte| *byte != 0);
+            let (offset, edit) = match (&entries[number].kind, slot) {
+                (Kind::File { size, .. }, Some(slot)) => {
+                    (offset % (size + MOST_GROWTH / 2), Edit::Path { slot: slot % MOST_SLOT, suffix: bytes })
+                }
+                (Kind::File { size, .. }, None) => (offset % (size + MOST_GROWTH / 2), Edit::Bytes(bytes)),
+                (Kind::Symlink { .. }, _) if !bytes.is_empty() => (0, Edit::Bytes(bytes)),
+                _ => return None,
             };
-            Fixup { entry, offset, edit }
+            Some(Fixup { entry, offset, edit })
         }).collect();
+        fixups.sort_by_key(|fixup| (fixup.entry, fixup.offset));
+        // One a file: so none overlap.
+        fixups.dedup_by_key(|fixup| fixup.entry);
         Index { frames, entries, fixups: vec![FixupSet { engine: "preload".into(), fixups }] }
     }
 }
@@ -170,8 +179,18 @@ fn keeps_the_rules(index: &Index) {
             _ => {}
         }
     }
-    for fixup in index.fixups.iter().flat_map(|set| &set.fixups) {
-        assert!((fixup.entry as usize) < index.entries.len());
+    for set in &index.fixups {
+        for fixup in &set.fixups {
+            match &index.entries[fixup.entry as usize].kind {
+                Kind::File { size, .. } => assert!(fixup.offset + fixup.edit.len() <= size + MOST_GROWTH),
+                Kind::Symlink { .. } => assert!(fixup.offset == 0 && matches!(fixup.edit, Edit::Bytes(_))),
+                other => panic!("{other:?} is edited"),
+            }
+        }
+        for (_, fixups) in set.files() {
+            let apart = |two: &[Fixup]| two[0].offset + two[0].edit.len() <= two[1].offset;
+            assert!(fixups.windows(2).all(apart));
+        }
     }
 }
 
