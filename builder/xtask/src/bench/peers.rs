@@ -75,6 +75,8 @@ fn all<'a>(sandbox: &'a Sandbox, tree: &'a Path, bundle: &'a Path) -> Vec<Way<'a
             command.arg(format!("--userspec={}:{}", person.uid, person.gid)).arg(tree);
             command
         }),
+        way("coracle preload", engine("--coracle-engine=preload")),
+        way("coracle F1", engine("--coracle-engine=F1")),
         way("coracle P1", engine("--coracle-engine=P1")),
         way("coracle P2", engine("--coracle-engine=P2")),
         way("coracle namespaces", engine("--coracle-engine=namespaces")),

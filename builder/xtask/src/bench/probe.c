@@ -28,9 +28,9 @@ int main(int argc, char **argv) {
     }
     double begin = now();
     for (long i = 0; i < count; i++) {
-        if (!strcmp(call, "stat")) { if (stat("/usr/include/stdio.h", &st)) return 1; }
-        else if (!strcmp(call, "open")) { int fd = open("/usr/include/stdio.h", O_RDONLY); if (fd < 0) return 1; close(fd); }
-        else if (!strcmp(call, "missing")) { if (!access("/usr/include/none.h", R_OK)) return 1; }
+        if (!strcmp(call, "stat")) { if (stat("/usr/include/x86_64-linux-gnu/sys/stat.h", &st)) return 1; }
+        else if (!strcmp(call, "open")) { int fd = open("/usr/include/x86_64-linux-gnu/sys/stat.h", O_RDONLY); if (fd < 0) return 1; close(fd); }
+        else if (!strcmp(call, "missing")) { if (!access("/usr/include/x86_64-linux-gnu/sys/none.h", R_OK)) return 1; }
         else if (!strcmp(call, "getcwd")) { if (!getcwd(text, sizeof text)) return 1; }
         else if (!strcmp(call, "getppid")) syscall(SYS_getppid);
         else return 2;
