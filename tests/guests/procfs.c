@@ -3,7 +3,14 @@
 
 static void own(const char *what) { char path[64]; snprintf(path, 64, "/proc/%d/%s", getpid(), what); char text[PATH_MAX]; printf("%s: ", what); show("by number", text, readlink(path, text, sizeof text)); }
 
+static void tracer(const char *path) {
+    char line[256]; FILE *status = fopen(path, "r");
+    while (status && fgets(line, sizeof line, status)) if (!strncmp(line, "TracerPid", 9)) printf("%s: %s", path, line);
+    if (status) fclose(status);
+}
+
 int main(void) {
+    tracer("/proc/self/status"); tracer("/proc/thread-self/status");
     struct stat st; char text[64]; int fd;
     show_link("/proc/self/exe"); show_link("/proc/self/cwd"); show_link("/proc/self/root"); show_link("/proc/thread-self/cwd"); own("exe"); own("cwd"); own("root");
     snprintf(text, 64, "%d", getpid()); char self[64]; long len = readlink("/proc/self", self, 64); printf("self is me: %d\n", len == (long)strlen(text) && !memcmp(self, text, len));

@@ -70,6 +70,14 @@ static void show_path(pid_t pid, unsigned long at) {
     if (process_vm_readv(pid, &to, 1, &from, 1, 0) < 0) puts("  unreadable"); else printf("  path %s\n", text);
 }
 
+/* Who debugs it, as all may read. */
+static void show_tracer(pid_t pid) {
+    char path[64], line[256]; long tracer = -1; snprintf(path, 64, "/proc/%d/status", pid); FILE *status = fopen(path, "r");
+    while (status && fgets(line, sizeof line, status)) sscanf(line, "TracerPid: %ld", &tracer);
+    if (status) fclose(status);
+    printf("  traced by %s\n", tracer == getpid() ? "us" : tracer ? "other" : "nobody");
+}
+
 static pid_t child_traced(void (*body)(void)) {
     fflush(stdout); pid_t pid = fork();
     if (pid == 0) { pt(PTRACE_TRACEME, 0, 0, 0); raise(SIGSTOP); body(); fflush(stdout); _exit(4); }
@@ -82,7 +90,7 @@ static pid_t child(void (*body)(void)) { fflush(stdout); pid_t pid = fork(); if 
 
 static void words(void) {
     puts("== words and registers");
-    pid_t pid = child_traced(nothing); long value; info(pid);
+    pid_t pid = child_traced(nothing); long value; info(pid); show_tracer(pid); show_tracer(getpid());
     T(pt(PTRACE_PEEKDATA, pid, (long)&word, (long)&value)); printf("%lx\n", value);
     T(pt(PTRACE_POKEDATA, pid, (long)&word, 77)); T(pt(PTRACE_PEEKTEXT, pid, (long)&word, (long)&value)); printf("%ld\n", value);
     T(pt(PTRACE_POKETEXT, pid, (long)nothing, 0x90)); T(pt(PTRACE_PEEKTEXT, pid, (long)nothing, (long)&value)); printf("%lx\n", value);

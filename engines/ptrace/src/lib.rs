@@ -36,6 +36,7 @@ mod stack;
 mod start;
 mod tracee;
 mod tracer;
+mod watch;
 mod window;
 
 use std::{

@@ -76,6 +76,7 @@ impl Tracer<'_> {
             return None;
         }
         self.main = 0;
+        self.watch.ends();
         Some(if libc::WIFEXITED(status) {
             Ended::Exited(u8::try_from(libc::WEXITSTATUS(status)).unwrap_or(u8::MAX))
         } else {
@@ -120,9 +121,10 @@ impl Tracer<'_> {
         }
         if thread == self.main {
             if matches!(signal, libc::SIGSTOP | libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU) {
-                self.main_stopped = true;
-                self.line.tell(News::Stopped(signal));
-            } else if std::mem::take(&mut self.main_stopped) {
+                if self.watch.stops() {
+                    self.line.tell(News::Stopped(signal));
+                }
+            } else if self.watch.goes_on() {
                 self.line.wake();
             }
         }

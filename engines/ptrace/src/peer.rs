@@ -25,7 +25,7 @@ use crate::{
     process::{Process, Shared},
     shown,
     sockets::{self, Sockets},
-    tracee::Tracees,
+    tracee::{Tracee, Tracees},
 };
 
 /// Directories held open so that what is in them can be reached by a short path, the oldest first.
@@ -49,6 +49,8 @@ pub(crate) struct Peer<'t> {
     pub(crate) process: i32,
     record: Shared,
     root: Rc<[u8]>,
+    /// It takes itself for somebody else than the host does.
+    pretends: bool,
     pub(crate) memory: Memory,
     pub(crate) tracees: &'t Tracees,
     pub(crate) cow: &'t CopyOnWrite<'t>,
@@ -60,6 +62,7 @@ impl<'t> Peer<'t> {
     pub(crate) fn new(
         thread: i32,
         process: &Shared,
+        pretends: bool,
         tracees: &'t Tracees,
         aliases: &'t Aliases,
         sockets: &'t RefCell<Sockets>,
@@ -67,7 +70,7 @@ impl<'t> Peer<'t> {
     ) -> Self {
         let Process { id, root, .. } = &*process.borrow();
         let (record, process, root, memory) = (Rc::clone(process), *id, Rc::clone(root), Memory { pid: thread });
-        Self { thread, process, record, root, memory, tracees, aliases, sockets, cow }
+        Self { thread, process, record, root, pretends, memory, tracees, aliases, sockets, cow }
     }
 }
 
@@ -148,6 +151,11 @@ fn meets_link(path: &CStr) -> Option<bool> {
         }
         _ => None,
     }
+}
+
+/// The thread of `/proc/PID/NAME` and `/proc/PID/task/TID/NAME`.
+fn thread_of(host: &CStr) -> Option<i32> {
+    host.to_str().ok()?.split('/').rev().nth(1)?.parse().ok()
 }
 
 fn copy(text: &[u8], into: &mut [u8]) -> Option<usize> {
@@ -353,7 +361,9 @@ impl Guest for Peer<'_> {
 
     fn shown_file(&self, view: &View<'_>, process: u32, host: &CStr, path: &mut [u8]) -> Option<usize> {
         let tracee = self.tracees.get(&i32::try_from(process).ok()?)?;
-        let (file, made) = shown::make(view, &tracee.person.borrow(), host)?;
+        let (person, tracer) =
+            (tracee.person.borrow(), self.tracees.get(&thread_of(host)?).map_or(0, Tracee::debugger));
+        let (file, made) = shown::make(view, (self.pretends.then_some(&person), tracer), host)?;
         self.aliases.borrow_mut().shown = Some(file);
         copy(made.as_bytes(), path)
     }

@@ -1,5 +1,5 @@
 //! What files of `/proc/PID` say, as the guest is to read it: `maps` and `smaps` name mapped files by host paths, by which
-//! debuggers and others look for symbols; `status` tells of ids that the guest believes to be others.
+//! debuggers and others look for symbols; `status` tells of ids that the guest believes to be others, and who debugs.
 //!
 //! Text to text; [`crate::shown`] makes files of it.
 
@@ -41,28 +41,19 @@ pub(crate) fn guest_maps(view: &View<'_>, maps: &[u8]) -> Vec<u8> {
     out
 }
 
-/// What is told of a process, with the ids and capabilities that it believes to have.
-pub(crate) fn guest_status(person: &Person, status: &[u8]) -> Vec<u8> {
-    let Person { credentials, groups } = person;
-    let ids = |ids: Ids| format!("{}\t{}\t{}\t{}", ids.real, ids.effective, ids.saved, ids.files);
-    let caps = credentials.caps;
+/// What is told of a process, with the guest thread that debugs it in our place (0: none), and the ids and capabilities
+/// that it believes to have, if those are not the host's.
+pub(crate) fn guest_status(person: Option<&Person>, tracer: i32, status: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(status.len());
     for line in status.split_inclusive(|byte| *byte == b'\n') {
         let name = line.split(|byte| *byte == b':').next().unwrap_or_default();
         let value = match name {
-            b"Uid" => ids(credentials.user),
-            b"Gid" => ids(credentials.group),
-            b"Groups" => groups.iter().map(|group| format!("{group} ")).collect(),
-            b"CapInh" => format!("{:016x}", caps.inheritable),
-            b"CapPrm" => format!("{:016x}", caps.permitted),
-            b"CapEff" => format!("{:016x}", caps.effective),
-            b"CapBnd" => format!("{:016x}", caps.bounding),
-            b"CapAmb" => format!("{:016x}", caps.ambient),
-            b"NoNewPrivs" => u8::from(credentials.no_new_privileges).to_string(),
-            _ => {
-                out.extend_from_slice(line);
-                continue;
-            }
+            b"TracerPid" => Some(tracer.to_string()),
+            name => person.and_then(|person| believed(person, name)),
+        };
+        let Some(value) = value else {
+            out.extend_from_slice(line);
+            continue;
         };
         out.extend_from_slice(name);
         out.extend_from_slice(b":\t");
@@ -70,6 +61,25 @@ pub(crate) fn guest_status(person: &Person, status: &[u8]) -> Vec<u8> {
         out.push(b'\n');
     }
     out
+}
+
+/// The line of this name, if it tells of what a process may believe of itself.
+fn believed(person: &Person, name: &[u8]) -> Option<String> {
+    let Person { credentials, groups } = person;
+    let ids = |ids: Ids| format!("{}\t{}\t{}\t{}", ids.real, ids.effective, ids.saved, ids.files);
+    let caps = credentials.caps;
+    Some(match name {
+        b"Uid" => ids(credentials.user),
+        b"Gid" => ids(credentials.group),
+        b"Groups" => groups.iter().map(|group| format!("{group} ")).collect(),
+        b"CapInh" => format!("{:016x}", caps.inheritable),
+        b"CapPrm" => format!("{:016x}", caps.permitted),
+        b"CapEff" => format!("{:016x}", caps.effective),
+        b"CapBnd" => format!("{:016x}", caps.bounding),
+        b"CapAmb" => format!("{:016x}", caps.ambient),
+        b"NoNewPrivs" => u8::from(credentials.no_new_privileges).to_string(),
+        _ => return None,
+    })
 }
 
 /// Where the field after so many fields begins.
@@ -104,9 +114,11 @@ mod tests {
 
     #[test]
     fn status_tells_of_whom_the_guest_takes_itself_for() {
-        let status = b"Name:\tsh\nUid:\t7\t7\t7\t7\nGroups:\t7 \nCapEff:\t0000000000000000\nThreads:\t1\n";
-        let expected = "Name:\tsh\nUid:\t0\t0\t0\t0\nGroups:\t4 5 \nCapEff:\t00000000a80425fb\nThreads:\t1\n";
-        let told = guest_status(&Person::new(0, 0, &[4, 5]), status);
+        let status = "Name:\tsh\nTracerPid:\t9\nUid:\t7\t7\t7\t7\nGroups:\t7 \nCapEff:\t0000000000000000\n";
+        let expected = "Name:\tsh\nTracerPid:\t0\nUid:\t0\t0\t0\t0\nGroups:\t4 5 \nCapEff:\t00000000a80425fb\n";
+        let told = guest_status(Some(&Person::new(0, 0, &[4, 5])), 0, status.as_bytes());
         assert_eq!(String::from_utf8_lossy(&told), expected);
+        let told = guest_status(None, 77, status.as_bytes());
+        assert_eq!(String::from_utf8_lossy(&told), status.replace("\t9", "\t77"));
     }
 }

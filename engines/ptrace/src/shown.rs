@@ -25,15 +25,19 @@ use crate::{
     window::path_of,
 };
 
-/// Makes the file that shows what `/proc` file `host` says of a process, which `person` is; also a path to open it by for as
-/// long as it is held.
-pub(crate) fn make(view: &View<'_>, person: &Person, host: &CStr) -> Option<(OwnedFd, CString)> {
+/// Makes the file that shows what `/proc` file `host` says of a process, which `person` takes itself to be and thread `tracer`
+/// debugs; also a path to open it by for as long as it is held.
+pub(crate) fn make(
+    view: &View<'_>,
+    (person, tracer): (Option<&Person>, i32),
+    host: &CStr,
+) -> Option<(OwnedFd, CString)> {
     let text = std::fs::read(Path::new(std::ffi::OsStr::from_bytes(host.to_bytes()))).ok()?;
     let shown = match host.to_bytes().rsplit(|byte| *byte == b'/').next()? {
         b"mountinfo" => mounts(view, &text, true)?,
         b"mounts" => mounts(view, &std::fs::read("/proc/self/mountinfo").ok()?, false)?,
         b"maps" | b"smaps" => guest_maps(view, &text),
-        b"status" => guest_status(person, &text),
+        b"status" => guest_status(person, tracer, &text),
         _ => return None,
     };
     let file = keep(&shown).ok()?;

@@ -33,6 +33,11 @@ impl Tracee {
     pub(crate) fn id(&self) -> i32 {
         self.process.borrow().id
     }
+
+    /// The guest thread that debugs it; 0: none.
+    pub(crate) fn debugger(&self) -> i32 {
+        self.side.bond.as_ref().map_or(0, |bond| bond.tracer)
+    }
 }
 
 /// What a tracee is in the middle of, beyond running by itself.

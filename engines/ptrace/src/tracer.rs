@@ -7,7 +7,7 @@
 //! - A request that fails means that the tracee was killed meanwhile ([`Gone`]): the next wait tells.
 //! - Registers that were changed are kept in [`Held`] and come back at the call's end.
 
-use std::{cell::RefCell, io, rc::Rc};
+use std::{cell::RefCell, io, rc::Rc, sync::Arc};
 
 use coracle_intercept::{
     Abi, Call, Left, Outside, Rules, Scratch, Verdict, enter,
@@ -35,6 +35,7 @@ use crate::{
     shortage::Shortage,
     sockets::Sockets,
     tracee::{Doing, Held, Then, Tracee, Tracees},
+    watch::Watch,
     window::Window,
 };
 
@@ -61,8 +62,8 @@ pub(crate) struct Tracer<'r> {
     /// The run's first process.
     pub(crate) person: Person,
     scratch: Box<Scratch>,
-    /// The first process is in a group-stop.
-    pub(crate) main_stopped: bool,
+    /// Whether the first process is to stop, and has.
+    pub(crate) watch: Arc<Watch>,
     /// Who waits for a slot of the window.
     pub(crate) shortage: Shortage,
     /// How many wait for their parents' word.
@@ -110,7 +111,7 @@ impl<'r> Tracer<'r> {
             random: mark | 1,
             person,
             scratch: Box::new(Scratch::new()),
-            main_stopped: false,
+            watch: Arc::default(),
             shortage: Shortage::default(),
             newborns: 0,
             line,
@@ -123,6 +124,7 @@ impl<'r> Tracer<'r> {
     pub(crate) fn adopt(&mut self, main: i32) -> io::Result<()> {
         self.main = main;
         self.line.tell(News::Main(main));
+        self.watch.start(main)?;
         let window = self.window.address();
         let (process, person) = (Process::new(main, window), RefCell::new(self.person.clone()));
         let first = Tracee { process, person, doing: Doing::Nothing, inside: false, side: Side::default() };
@@ -228,7 +230,8 @@ impl<'r> Tracer<'r> {
         }
         let Some(tracee) = self.tracees.get(&thread) else { return Ok(()) };
         let (before, seen_at) = (call, tracee.process.borrow().window);
-        let peer = Peer::new(thread, &tracee.process, &self.tracees, &self.aliases, &self.sockets, &self.cow);
+        let pretends = self.rules.identity.pretends();
+        let peer = Peer::new(thread, &tracee.process, pretends, &self.tracees, &self.aliases, &self.sockets, &self.cow);
         let verdict = enter(&self.rules, &peer, &mut call, &mut self.scratch);
         self.follow.heed(&self.tracees);
         let pin = self.cow.take_pin().or_else(|| self.aliases.borrow_mut().shown.take());
@@ -350,7 +353,9 @@ impl<'r> Tracer<'r> {
             Then::Answer(answer) => Left::Result(*answer),
             Then::Leave(after, turns) => {
                 self.cow.look_back(*turns);
-                let peer = Peer::new(thread, &process, &self.tracees, &self.aliases, &self.sockets, &self.cow);
+                let pretends = self.rules.identity.pretends();
+                let peer =
+                    Peer::new(thread, &process, pretends, &self.tracees, &self.aliases, &self.sockets, &self.cow);
                 let result = self.sockets.borrow_mut().ended(thread, now.result());
                 let made = Call { args: now.args(), ..held.call };
                 leave(&self.rules, &peer, (&held.call, &made), *after, result, &mut self.scratch)

@@ -122,6 +122,34 @@ fn signals_reach_the_guest_and_stops_are_seen() {
 }
 
 #[test]
+fn stopping_the_process_that_is_seen_stops_the_guest() {
+    let Some(tree) = alpine() else { return };
+    for variant in ["P1", "P2"] {
+        // It makes no call between two lines but those that write them, and hardly any time passes.
+        let script =
+            "trap 'exit 3' USR1; echo ready; while :; do i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; echo; done";
+        let mut spec = spec(tree, &["sh", "-c", script]);
+        spec.variant = Some(variant.to_owned());
+        let (front, output) = start(&spec);
+        let (lines, told) = std::sync::mpsc::channel();
+        let reader = std::thread::spawn(move || {
+            BufReader::new(output).lines().map_while(Result::ok).for_each(|line| lines.send(line).unwrap_or(()));
+        });
+        assert_eq!(told.recv().as_deref(), Ok("ready"));
+        for _ in 0..3 {
+            kill(front, libc::SIGSTOP);
+            assert_eq!(wait(front), Err(libc::SIGSTOP));
+            soon("the guest stops", || told.recv_timeout(Duration::from_millis(700)).is_err());
+            kill(front, libc::SIGCONT);
+            told.recv_timeout(Duration::from_secs(10)).expect("the guest goes on");
+        }
+        kill(front, libc::SIGUSR1);
+        assert_eq!(wait(front), Ok(Ended::Exited(3)));
+        reader.join().expect("all was read");
+    }
+}
+
+#[test]
 fn the_tracer_keeps_nothing_of_those_who_have_gone() {
     // The tracer is the first program's parent.
     let script = "f() { ls /proc/$PPID/fd | wc -l; sed -n 's/VmRSS:[^0-9]*\\([0-9]*\\).*/\\1/p' /proc/$PPID/status; }; \
