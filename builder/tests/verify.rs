@@ -9,9 +9,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use coracle::pack;
-use coracle_format::{SKIPPABLE_HEADER_LEN, SLOT_LEN, Slot, TRAILER_LEN, hex, sha256, skippable_header};
-use coracle_open::{Bundle, OpenError};
+use coracle_format::{SKIPPABLE_HEADER_LEN, SLOT_LEN, Slot, TRAILER_LEN, hex, sha256};
+use coracle_open::{Bundle, OpenError, verify};
 
 use common::{Builder, difficult, sh, write};
 
@@ -62,14 +61,14 @@ fn each_damaged_region_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("app.run");
     write(&difficult(), &path, 1, 2);
-    let whole = pack::verify(&path, TWO).unwrap();
+    let whole = verify(&path, TWO).unwrap();
     let bundle = Bundle::open(&path).unwrap();
     assert_eq!((whole.total, whole.frames), (fs::metadata(&path).unwrap().len(), bundle.index().unwrap().frames.len()));
     assert!(whole.frames > 4, "{whole:?}");
     for (part, at) in regions(&bundle) {
         let damaged = copy_of(&path, "damaged");
         flip(&damaged, at);
-        let error = pack::verify(&damaged, TWO).expect_err(part).to_string();
+        let error = verify(&damaged, TWO).expect_err(part).to_string();
         assert!(error.contains(part), "byte {at} in {part}: {error}");
     }
 }
@@ -84,7 +83,7 @@ fn two_damaged_frames_are_both_named() {
     for frame in [&frames[1], &frames[3]] {
         flip(&path, bundle.payload_offset() + frame.offset + 10);
     }
-    let error = pack::verify(&path, TWO).unwrap_err().to_string();
+    let error = verify(&path, TWO).unwrap_err().to_string();
     assert!(error.contains("frame 1 ") && error.contains("frame 3 ") && !error.contains("frame 2 "), "{error}");
 }
 
@@ -142,8 +141,7 @@ fn headers_that_lie_are_found() {
 
     let mut bytes = fs::read(&path).unwrap();
     bytes.truncate(usize::try_from(trailer.manifest.offset).unwrap() - SKIPPABLE_HEADER_LEN);
-    let tail = manifest.len() + stored.len() + TRAILER_LEN;
-    for part in [&skippable_header(u32::try_from(tail).unwrap())[..], &manifest, &stored, &trailer.encode()] {
+    for part in [&trailer.skippable_header().unwrap()[..], &manifest, &stored, &trailer.encode()] {
         bytes.extend_from_slice(part);
     }
     let slot = Slot { payload: trailer.payload.offset, total: bytes.len() as u64 }.encode();
@@ -151,6 +149,6 @@ fn headers_that_lie_are_found() {
     bytes[at..at + SLOT_LEN].copy_from_slice(&slot);
     let lying = folder.path().join("lying");
     fs::write(&lying, bytes).unwrap();
-    let error = pack::verify(&lying, NonZeroUsize::MIN).unwrap_err().to_string();
+    let error = verify(&lying, NonZeroUsize::MIN).unwrap_err().to_string();
     assert!(error.contains("a tar header for /file"), "{error}");
 }

@@ -10,7 +10,7 @@ use std::{
 
 use crate::{
     cache::{self, Settings},
-    open::{Bundle, FrameReader, OpenError, VerifyError, verify_open},
+    open::{Bundle, FrameReader, OpenError, PublicKey, SignatureError, VerifyError, verify_open},
     unpack::{self, Modes, Stats, UnpackError},
 };
 
@@ -23,6 +23,9 @@ pub enum ActionError {
     /// The bundle is damaged.
     #[error(transparent)]
     Verify(#[from] VerifyError),
+    /// The bundle is not signed as it should be.
+    #[error(transparent)]
+    Signature(#[from] SignatureError),
     /// The files could not be written.
     #[error(transparent)]
     Unpack(#[from] UnpackError),
@@ -145,6 +148,15 @@ pub fn verify(bundle: &Bundle) -> Result<String, ActionError> {
         found.entries,
         found.total
     ))
+}
+
+/// `key`: whether the owner of that public key signed the bundle. Returns the signature's comment, for a terminal.
+///
+/// # Errors
+/// [`ActionError::Signature`].
+pub fn verify_signature(bundle: &Bundle, key: &Path) -> Result<String, ActionError> {
+    let comment = crate::open::verify_signature(bundle, &PublicKey::read(key)?)?;
+    Ok(comment.chars().map(|c| if c.is_control() { ' ' } else { c }).collect())
 }
 
 /// `cleanup`: removes every tree and temporary of this user's that no job uses, in all places, or as many as a limit asks

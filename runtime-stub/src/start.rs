@@ -110,6 +110,7 @@ fn run(caller: &Caller) -> Result<u8, StartError> {
     for warning in &warnings {
         voice.warn(warning);
     }
+    let signed = options.key.as_ref().map(|key| actions::verify_signature(&bundle, key)).transpose()?;
     let start = Start { caller, options: &options, bundle: &bundle, args, voice, began };
     match &options.action {
         Action::Run => start.launch(),
@@ -119,7 +120,10 @@ fn run(caller: &Caller) -> Result<u8, StartError> {
         Action::Info { json: true } => print(&report::info_json(&bundle)),
         Action::Offset => print(&format!("{}\n", bundle.payload_offset())),
         Action::Explain => start.explain(),
-        Action::Verify => print(&format!("{}\n", actions::verify(&bundle)?)),
+        Action::Verify => {
+            let signed = signed.map(|comment| format!("{}: signed: {comment}\n", bundle.path().display()));
+            print(&format!("{}\n{}", actions::verify(&bundle)?, signed.unwrap_or_default()))
+        }
         Action::Extract(dir) => start.extract(dir.as_deref()),
         Action::Tar(file) => Ok(actions::tar(&bundle, file.as_deref()).map(|()| 0)?),
         Action::Cleanup => {

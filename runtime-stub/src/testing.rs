@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use coracle_format::{
-    Content, Entry, FORMAT_VERSION, Frame, Index, IndexInfo, Kind, Manifest, PayloadInfo, Region, Slot, StubInfo,
-    TRAILER_LEN, Time, Trailer, hex, sha256, skippable_header,
+    Content, Entry, FORMAT_VERSION, Frame, Index, IndexInfo, Kind, Manifest, PayloadInfo, Region, SKIPPABLE_HEADER_LEN,
+    Slot, StubInfo, Time, Trailer, hex, sha256,
 };
 
 /// A tree to be, and how to cut it.
@@ -101,12 +101,9 @@ impl Sample {
             ..Manifest::default()
         }
         .encode();
-        let tail = manifest.len() + stored.len() + TRAILER_LEN;
-        file.extend_from_slice(&skippable_header(u32::try_from(tail).unwrap()));
-        let manifest_region = Region { offset: file.len() as u64, len: manifest.len() as u64 };
-        file.extend_from_slice(&manifest);
-        let index_region = Region { offset: file.len() as u64, len: stored.len() as u64 };
-        file.extend_from_slice(&stored);
+        let manifest_at = (file.len() + SKIPPABLE_HEADER_LEN) as u64;
+        let manifest_region = Region { offset: manifest_at, len: manifest.len() as u64 };
+        let index_region = Region { offset: manifest_at + manifest.len() as u64, len: stored.len() as u64 };
         let trailer = Trailer {
             payload,
             manifest: manifest_region,
@@ -114,8 +111,12 @@ impl Sample {
             index: index_region,
             index_len: bytes.len() as u64,
             index_digest: sha256(&bytes),
+            signatures_len: 0,
+            signatures_digest: sha256(b""),
         };
-        file.extend_from_slice(&trailer.encode());
+        for part in [&trailer.skippable_header().unwrap()[..], &manifest, &stored, &trailer.encode()] {
+            file.extend_from_slice(part);
+        }
         let slot = Slot { payload: stub_len, total: file.len() as u64 };
         file[1000..1064].copy_from_slice(&slot.encode());
         std::fs::write(path, file).unwrap();

@@ -19,6 +19,7 @@ mod registries;
 mod root;
 mod running;
 mod runs;
+mod signatures;
 mod sources;
 mod store;
 mod suites;

@@ -48,10 +48,6 @@ const ARROWS: &[(&str, &[&str])] = &[
         "coracle-shim",
         &["coracle-sys", "coracle-paths", "coracle-intercept", "coracle-elf", "coracle-view", "coracle-entry"],
     ),
-    (
-        "coracle-shim",
-        &["coracle-elf", "coracle-entry", "coracle-intercept", "coracle-paths", "coracle-sys", "coracle-view"],
-    ),
     ("coracle-apptainer", &["coracle-api"]),
     (
         "coracle-stub",

@@ -8,11 +8,13 @@ use crate::source::PullPolicy;
 
 mod containers;
 mod images;
+mod keys;
 mod run;
 mod store;
 
 pub use containers::*;
 pub use images::*;
+pub use keys::*;
 pub use run::*;
 pub use store::*;
 
@@ -114,6 +116,10 @@ pub enum Command {
     Verify(VerifyArgs),
     /// Sum the records that runs of bundles left (--coracle-report).
     Accounting(AccountingArgs),
+    /// Make a pair of keys to sign bundles with.
+    Keygen(KeygenArgs),
+    /// Sign a bundle.
+    Sign(SignArgs),
     /// Keep a registry's user name and password.
     Login(LoginArgs),
     /// Forget them.
@@ -333,6 +339,9 @@ pub struct VerifyArgs {
     /// Threads; as many as CPUs may be used unless given.
     #[arg(long, short, value_name = "N")]
     pub jobs: Option<NonZeroUsize>,
+    /// Check also that the owner of this public key, in minisign's format, signed the bundle.
+    #[arg(long, short, value_name = "FILE", requires = "file", value_hint = ValueHint::FilePath)]
+    pub key: Option<PathBuf>,
 }
 
 /// `coracle login`.

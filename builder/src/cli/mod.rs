@@ -3,6 +3,7 @@
 //! Only here is the environment read. Nothing here exits: [`run`] returns the status for `main.rs`.
 
 pub mod args;
+mod ask;
 mod changes;
 mod commands;
 mod options;

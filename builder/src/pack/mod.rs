@@ -6,8 +6,10 @@
 
 mod compress;
 mod error;
+mod keys;
 mod layout;
 mod output;
+mod sign;
 
 use std::{
     fs::File,
@@ -19,12 +21,14 @@ use std::{
 use coracle_api::ImageFacts;
 use coracle_format::{
     Defaults, Entry, FORMAT_VERSION, Fixup, FixupSet, ImageConfig, Index, IndexInfo, Manifest, PayloadInfo, Provenance,
-    Region, Slot, StubInfo, TRAILER_LEN, Trailer, hex, sha256, skippable_header,
+    Region, SKIPPABLE_HEADER_LEN, Slot, StubInfo, Trailer, hex, sha256,
 };
 
-pub use coracle_open::{Verified, VerifyError, verify};
+pub use coracle_open::{PublicKey, Verified, VerifyError, verify_open, verify_signature};
 pub use error::PackError;
+pub use keys::{KeyError, read_secret_key, write_key_pair};
 pub use output::Output;
+pub use sign::{SignError, sign};
 
 use crate::{artifacts, flatten::Tree, patch::EngineEdits};
 
@@ -115,9 +119,7 @@ pub fn write_bundle(
     }
     .encode();
 
-    let tail = manifest.len() + index_stored.len() + TRAILER_LEN;
-    let header = skippable_header(u32::try_from(tail).map_err(|_| PackError::IndexTooLarge)?);
-    let manifest_at = payload.offset + payload.len + header.len() as u64;
+    let manifest_at = payload.offset + payload.len + SKIPPABLE_HEADER_LEN as u64;
     let trailer = Trailer {
         payload,
         manifest: Region { offset: manifest_at, len: manifest.len() as u64 },
@@ -125,12 +127,15 @@ pub fn write_bundle(
         index: Region { offset: manifest_at + manifest.len() as u64, len: index_stored.len() as u64 },
         index_len: index.len() as u64,
         index_digest,
+        signatures_len: 0,
+        signatures_digest: sha256(b""),
     };
+    let header = trailer.skippable_header().ok_or(PackError::IndexTooLarge)?;
     for part in [&header[..], &manifest, &index_stored, &trailer.encode()] {
         out.write_all(part).map_err(PackError::Write)?;
     }
     out.flush().map_err(PackError::Write)?;
-    let total = manifest_at + tail as u64;
+    let total = trailer.total();
     file.write_all_at(&Slot { payload: payload.offset, total }.encode(), slot as u64).map_err(PackError::Write)?;
     Ok(Summary { total, unpacked, inodes })
 }

@@ -25,6 +25,7 @@ const QUICK: &[Need] = &[
     need("podman", "podman"),
     need("newuidmap", "uidmap"),
     need("zstd", "zstd"),
+    need("minisign", "minisign"),
     need("xz", "xz-utils"),
     need("strace", "strace"),
     need("gdb", "gdb"),

@@ -3,7 +3,7 @@
 //! ```text
 //! offset 0   stub        static ELF; the fixed slot in it (`slot`) tells P and the total length
 //! P          payload     concatenated zstd frames; decompressed and joined they are one ordinary tar (`frame`)
-//! I          one zstd skippable frame: manifest (JSON), index (zstd of `index`), trailer last (`trailer`)
+//! I          one zstd skippable frame: manifest (JSON), index (zstd of `index`), signatures, trailer last (`trailer`)
 //! ```
 //!
 //! A leaf crate without input or output: it turns structures into bytes and back. Decoding takes hostile bytes: every
@@ -16,6 +16,7 @@ mod fixup;
 mod index;
 mod manifest;
 mod slot;
+mod statement;
 pub mod tar;
 mod trailer;
 mod wire;
@@ -25,7 +26,8 @@ pub use fixup::{Edit, Fixup, FixupSet, MOST_GROWTH, MOST_SLOT};
 pub use index::{Content, Entry, Frame, Index, Kind, Time, Xattr};
 pub use manifest::{Defaults, ImageConfig, IndexInfo, Manifest, PayloadInfo, Provenance, StubInfo, hex, parse_hex};
 pub use slot::{SLOT_LEN, Slot};
-pub use trailer::{Region, SKIPPABLE_HEADER_LEN, TRAILER_LEN, Trailer, skippable_header};
+pub use statement::statement;
+pub use trailer::{Region, SKIPPABLE_HEADER_LEN, TRAILER_LEN, Trailer};
 
 /// Version of the whole layout; a reader refuses any other.
 pub const FORMAT_VERSION: u32 = 1;

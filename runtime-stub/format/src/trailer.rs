@@ -6,7 +6,7 @@
 use crate::{Digest, FORMAT_VERSION, FormatError, sha256, wire::Reader};
 
 /// Length of the trailer in bytes.
-pub const TRAILER_LEN: usize = 192;
+pub const TRAILER_LEN: usize = 224;
 
 /// Length of a skippable frame's header: magic number and content length.
 pub const SKIPPABLE_HEADER_LEN: usize = 8;
@@ -15,8 +15,7 @@ const MAGIC: [u8; 8] = *b"CORACLE\n";
 const SKIPPABLE_MAGIC: u32 = 0x184D_2A5C;
 
 /// Header of a skippable frame with `len` bytes of content.
-#[must_use]
-pub fn skippable_header(len: u32) -> [u8; SKIPPABLE_HEADER_LEN] {
+fn skippable_header(len: u32) -> [u8; SKIPPABLE_HEADER_LEN] {
     let mut out = [0; SKIPPABLE_HEADER_LEN];
     out[..4].copy_from_slice(&SKIPPABLE_MAGIC.to_le_bytes());
     out[4..].copy_from_slice(&len.to_le_bytes());
@@ -47,9 +46,33 @@ pub struct Trailer {
     pub index_len: u64,
     /// SHA-256 of the decompressed index: it names the cache directory.
     pub index_digest: Digest,
+    /// Length of the signatures, which lie between index and trailer; 0 in a bundle that nobody signed.
+    pub signatures_len: u64,
+    /// SHA-256 of the signatures' text: it tells damage from a signature that never held.
+    pub signatures_digest: Digest,
 }
 
 impl Trailer {
+    /// Where the signatures are.
+    #[must_use]
+    pub fn signatures(&self) -> Region {
+        Region { offset: self.index.offset + self.index.len, len: self.signatures_len }
+    }
+
+    /// Length of the whole bundle in bytes.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.index.offset + self.index.len + self.signatures_len + TRAILER_LEN as u64
+    }
+
+    /// Header of the skippable frame around manifest, index, signatures and trailer; `None` if they are longer than such a
+    /// frame can be.
+    #[must_use]
+    pub fn skippable_header(&self) -> Option<[u8; SKIPPABLE_HEADER_LEN]> {
+        let len = self.total().checked_sub(self.manifest.offset)?;
+        u32::try_from(len).ok().map(skippable_header)
+    }
+
     /// The trailer's bytes; the last 32 are the digest of those before.
     #[must_use]
     pub fn encode(&self) -> [u8; TRAILER_LEN] {
@@ -64,6 +87,8 @@ impl Trailer {
         out.extend_from_slice(&self.index_len.to_le_bytes());
         out.extend_from_slice(&self.manifest_digest);
         out.extend_from_slice(&self.index_digest);
+        out.extend_from_slice(&self.signatures_len.to_le_bytes());
+        out.extend_from_slice(&self.signatures_digest);
         out.resize(TRAILER_LEN - 32, 0);
         let digest = sha256(&out);
         out.extend_from_slice(&digest);
@@ -97,12 +122,17 @@ impl Trailer {
             index_len: reader.u64()?,
             manifest_digest: reader.array()?,
             index_digest: reader.array()?,
+            signatures_len: reader.u64()?,
+            signatures_digest: reader.array()?,
         };
         let end = |region: Region| region.offset.checked_add(region.len);
         let ordered = end(payload).and_then(|end| end.checked_add(SKIPPABLE_HEADER_LEN as u64))
             == Some(manifest.offset)
             && end(manifest) == Some(index.offset)
-            && end(index).and_then(|end| end.checked_add(TRAILER_LEN as u64)) == Some(total);
+            && end(index)
+                .and_then(|end| end.checked_add(trailer.signatures_len))
+                .and_then(|end| end.checked_add(TRAILER_LEN as u64))
+                == Some(total);
         if ordered { Ok(trailer) } else { Err(FormatError::corrupt(PART, "its regions do not fill the file")) }
     }
 }

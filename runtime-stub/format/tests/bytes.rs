@@ -123,6 +123,8 @@ fn trailer() -> (Trailer, u64) {
         index,
         index_len: 4000,
         index_digest: sha256(b"index"),
+        signatures_len: 0,
+        signatures_digest: sha256(b""),
     };
     (trailer, index.offset + index.len + TRAILER_LEN as u64)
 }

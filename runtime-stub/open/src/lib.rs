@@ -9,6 +9,7 @@
 mod diagnose;
 mod error;
 mod frames;
+mod signature;
 mod verify;
 
 use std::{
@@ -17,14 +18,21 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use coracle_format::{Digest, FormatError, Index, Manifest, SLOT_LEN, Slot, TRAILER_LEN, Trailer, sha256};
+use coracle_format::{Digest, FormatError, Index, Manifest, SLOT_LEN, Slot, StubInfo, TRAILER_LEN, Trailer, sha256};
 
 pub use error::OpenError;
 pub use frames::{FrameError, FrameReader, MAX_FRAME};
+pub use signature::{PublicKey, SignatureError, split_signatures, verify_signature};
 pub use verify::{Verified, VerifyError, verify, verify_open};
 
 /// A manifest is a few kilobytes; a longer one than this is damage or malice.
 const MAX_MANIFEST: u64 = 16 << 20;
+
+/// Stubs have a few megabytes.
+const MAX_STUB: u64 = 1 << 30;
+
+/// A signature has about 350 bytes.
+pub const MAX_SIGNATURES: u64 = 1 << 20;
 
 /// An index of ten million files stays below this.
 const MAX_INDEX: u64 = 2 << 30;
@@ -137,6 +145,54 @@ impl Bundle {
     #[must_use]
     pub fn payload_offset(&self) -> u64 {
         self.trailer.payload.offset
+    }
+
+    /// SHA-256 of the stub as it lies in the file, but with a bare slot; `None` if the manifest describes another stub than
+    /// can be there.
+    ///
+    /// # Errors
+    /// As reading the file.
+    pub fn stub_digest(&self) -> std::io::Result<Option<Digest>> {
+        let StubInfo { len, slot, .. } = self.manifest.stub;
+        let fits = slot.checked_add(SLOT_LEN as u64).is_some_and(|end| end <= len);
+        if len != self.payload_offset() || !fits || len > MAX_STUB {
+            return Ok(None);
+        }
+        let mut stub = vec![0; to_len(len)];
+        self.file.read_exact_at(&mut stub, 0)?;
+        if let Some(slot) = stub[to_len(slot)..].first_chunk_mut() {
+            Slot::clear(slot);
+        }
+        Ok(Some(sha256(&stub)))
+    }
+
+    /// What a signature of this bundle signs; `None` as [`stub_digest`](Self::stub_digest).
+    ///
+    /// # Errors
+    /// As reading the file.
+    pub fn statement(&self) -> std::io::Result<Option<String>> {
+        let stub = self.stub_digest()?;
+        Ok(stub.map(|stub| coracle_format::statement(&stub, self.manifest_digest(), self.index_digest())))
+    }
+
+    /// The text of its signatures; empty if there are none.
+    ///
+    /// # Errors
+    /// [`OpenError::Read`], or [`OpenError::Corrupt`] for what cannot be signatures.
+    pub fn signatures(&self) -> Result<String, OpenError> {
+        const PART: &str = "signatures";
+        let region = self.trailer.signatures();
+        let corrupt =
+            |why: &str| OpenError::format(&self.path, FormatError::Corrupt { part: PART, why: why.to_owned() });
+        if region.len > MAX_SIGNATURES {
+            return Err(corrupt("they are longer than any signatures"));
+        }
+        let mut bytes = vec![0; to_len(region.len)];
+        self.file.read_exact_at(&mut bytes, region.offset).map_err(|source| OpenError::read(&self.path, source))?;
+        if sha256(&bytes) != self.trailer.signatures_digest {
+            return Err(OpenError::format(&self.path, FormatError::Digest { part: PART }));
+        }
+        String::from_utf8(bytes).map_err(|_| corrupt("they are no text"))
     }
 
     /// Reads the index's bytes and checks their digest.

@@ -16,9 +16,7 @@ use std::{
     thread,
 };
 
-use coracle_format::{
-    Frame, Index, Kind, SKIPPABLE_HEADER_LEN, SLOT_LEN, Slot, TRAILER_LEN, hex, sha256, skippable_header, tar,
-};
+use coracle_format::{Frame, Index, Kind, SKIPPABLE_HEADER_LEN, hex, sha256, tar};
 
 use crate::{Bundle, FrameReader, MAX_INDEX, OpenError, to_len};
 
@@ -77,6 +75,9 @@ pub fn verify_open(bundle: &Bundle, jobs: NonZeroUsize) -> Result<Verified, Veri
     damage.extend(check_stub(bundle).map_err(read)?);
     damage.extend(check_skippable(bundle).map_err(read)?);
     damage.extend(check_stored_index(bundle).map_err(read)?);
+    if bundle.signatures().is_err() {
+        damage.push("the signatures do not match their SHA-256".to_owned());
+    }
     let index = match bundle.index() {
         Ok(index) => index,
         // Without the index nothing can be said of the frames.
@@ -92,9 +93,7 @@ pub fn verify_open(bundle: &Bundle, jobs: NonZeroUsize) -> Result<Verified, Veri
         Err(why) => damage.push(why),
     }
     if damage.is_empty() {
-        let trailer = bundle.trailer();
-        let total = trailer.index.offset + trailer.index.len + TRAILER_LEN as u64;
-        Ok(Verified { total, frames: index.frames.len(), entries: index.entries.len() })
+        Ok(Verified { total: bundle.trailer().total(), frames: index.frames.len(), entries: index.entries.len() })
     } else {
         Err(VerifyError::Damaged { path: path.to_owned(), damage })
     }
@@ -111,30 +110,20 @@ fn list(damage: &[String]) -> String {
 
 /// The stub, with its slot made bare again, against the manifest.
 fn check_stub(bundle: &Bundle) -> io::Result<Option<String>> {
-    const MOST: u64 = 1 << 30;
     let manifest = &bundle.manifest().stub;
-    let at = usize::try_from(manifest.slot).unwrap_or(usize::MAX);
-    let fits = manifest.slot.checked_add(SLOT_LEN as u64).is_some_and(|end| end <= manifest.len);
-    if manifest.len != bundle.payload_offset() || !fits || manifest.len > MOST {
+    let Some(found) = bundle.stub_digest()? else {
         return Ok(Some("the manifest describes another stub".to_owned()));
-    }
-    let mut stub = vec![0; usize::try_from(manifest.len).expect("at most MOST")];
-    bundle.file().read_exact_at(&mut stub, 0)?;
-    if let Some(slot) = stub[at..].first_chunk_mut() {
-        Slot::clear(slot);
-    }
-    let found = hex(&sha256(&stub));
-    Ok((found != manifest.sha256)
+    };
+    Ok((hex(&found) != manifest.sha256)
         .then(|| format!("the stub (bytes 0 to {} of the file) does not match its SHA-256", manifest.len)))
 }
 
 /// The frame header that makes zstd pass over manifest, index and trailer.
 fn check_skippable(bundle: &Bundle) -> io::Result<Option<String>> {
     let trailer = bundle.trailer();
-    let len = u32::try_from(trailer.manifest.len + trailer.index.len + TRAILER_LEN as u64);
     let mut found = [0; SKIPPABLE_HEADER_LEN];
     bundle.file().read_exact_at(&mut found, trailer.manifest.offset - SKIPPABLE_HEADER_LEN as u64)?;
-    Ok((!len.is_ok_and(|len| found == skippable_header(len)))
+    Ok((trailer.skippable_header() != Some(found))
         .then(|| "the header of the skippable frame after the payload is corrupt".to_owned()))
 }
 

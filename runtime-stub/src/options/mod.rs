@@ -120,6 +120,8 @@ pub struct Options {
     pub devices: Vec<String>,
     /// Directories of CDI specifications instead of the standard ones.
     pub cdi: Vec<PathBuf>,
+    /// The public key of whoever must have signed the bundle.
+    pub key: Option<PathBuf>,
     /// Nothing of the host.
     pub isolated: bool,
     /// May the guest write.
@@ -258,7 +260,8 @@ impl Options {
                 }
             }
             Id::CacheLimit => self.cache_limit = size(needed(given)?).map_err(|(why, hint)| given.wrong(why, hint))?,
-            Id::Export | Id::Key => {
+            Id::Key => self.key = Some(needed(given)?.into()),
+            Id::Export => {
                 return Err(OptionError::Later { name: given.name() });
             }
         }

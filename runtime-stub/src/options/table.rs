@@ -175,8 +175,14 @@ pub const ROWS: [Row; 32] = [
         Kind::Node,
         "what unpacked images may take (500M, 20G): the least recently used ones make room",
     ),
+    row(
+        Id::Key,
+        "key",
+        Takes::Value("FILE"),
+        Kind::Node,
+        "look first whether the owner of this public key signed this file; see also `coracle run --require-key`",
+    ),
     row(Id::Export, "export", Takes::Optional("FILE"), Kind::Later, ""),
-    row(Id::Key, "key", Takes::Value("FILE"), Kind::Later, ""),
 ];
 
 impl Row {

@@ -28,6 +28,9 @@ pub struct RunArgs {
     /// Run in this directory, which holds a tree, instead of in a container.
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub location: Option<PathBuf>,
+    /// Run a bundle, given by its file, if the owner of this public key signed it; options for it stand behind it.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub require_key: Option<PathBuf>,
     /// Connect these streams only: stdin, stdout, stderr.
     #[arg(long, short, value_name = "STREAM", value_parser = ["stdin", "stdout", "stderr", "STDIN", "STDOUT", "STDERR"])]
     pub attach: Vec<String>,

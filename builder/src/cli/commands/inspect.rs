@@ -3,7 +3,7 @@
 use std::{fs::File, io::Read as _, path::Path};
 
 use coracle_format::{ImageConfig, Index, Kind, Manifest, Provenance};
-use coracle_open::Bundle;
+use coracle_open::{Bundle, split_signatures};
 use indicatif::{HumanBytes, HumanCount};
 use serde::Serialize;
 use serde_json::json;
@@ -110,6 +110,9 @@ fn bundle(path: &Path, args: &InspectArgs) -> anyhow::Result<()> {
     let bundle = Bundle::open(path)?;
     let counts = Counts::of(&bundle.index()?);
     let total = bundle.file().metadata()?.len();
+    let signatures: Vec<String> = split_signatures(&bundle.signatures()?).collect();
+    // What they sign, for other tools that know minisign's format.
+    let statement = bundle.statement()?;
     let value = || {
         let trailer = bundle.trailer();
         let region = |offset: u64, len: u64| json!({ "offset": offset, "len": len });
@@ -122,7 +125,10 @@ fn bundle(path: &Path, args: &InspectArgs) -> anyhow::Result<()> {
                 "payload": region(trailer.payload.offset, trailer.payload.len),
                 "manifest": region(trailer.manifest.offset, trailer.manifest.len),
                 "index": region(trailer.index.offset, trailer.index.len),
+                "signatures": region(trailer.signatures().offset, trailer.signatures().len),
             },
+            "statement": statement,
+            "signatures": signatures,
             "counts": counts,
             "manifest": bundle.manifest(),
         })
@@ -132,6 +138,8 @@ fn bundle(path: &Path, args: &InspectArgs) -> anyhow::Result<()> {
     }
     let mut table = Table::new(format!("{}: a bundle of {}", path.display(), HumanBytes(total)));
     describe_bundle(&mut table, bundle.manifest(), &counts);
+    let signed = format!("{} (see `coracle verify --key`)", signatures.len());
+    table.row("signatures", (!signatures.is_empty()).then_some(&signed));
     table.print()
 }
 

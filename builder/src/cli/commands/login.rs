@@ -1,12 +1,11 @@
 //! `coracle login`.
 
-use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _};
 
-use anyhow::{Context as _, bail, ensure};
-use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
+use anyhow::{bail, ensure};
 
 use crate::{
-    cli::{args::LoginArgs, report, source},
+    cli::{args::LoginArgs, ask, report, source},
     source::{
         reference::DEFAULT_REGISTRY,
         registry::{self, credentials},
@@ -21,19 +20,14 @@ pub(super) fn run(args: LoginArgs, quiet: bool) -> anyhow::Result<()> {
     let Some(path) = options.own_auth_file.clone() else {
         bail!("nowhere to keep the password: HOME is not set: set REGISTRY_AUTH_FILE or CORACLE_DIR");
     };
-    let terminal = io::stdin().is_terminal();
     let user = match args.username {
         Some(user) => user,
-        None if terminal => ask(&format!("User name for {registry}: "), true)?,
+        None if io::stdin().is_terminal() => ask::ask(&format!("User name for {registry}: "), true)?,
         None => bail!("no user name, and no terminal to ask at: give -u NAME and --password-stdin"),
     };
     let password = match args.password {
         Some(password) => password,
-        None if args.password_stdin || !terminal => {
-            ensure!(args.password_stdin, "no password, and no terminal to ask at: give it by --password-stdin");
-            line()?
-        }
-        None => ask(&format!("Password of {user}: "), false)?,
+        None => ask::password(args.password_stdin, &format!("Password of {user}: "))?,
     };
     ensure!(!user.is_empty() && !user.contains(':'), "{user:?} is no user name");
     ensure!(!password.is_empty(), "the password is empty");
@@ -55,30 +49,6 @@ pub(super) fn name(given: Option<&str>) -> anyhow::Result<String> {
         Ok(_) if host.ends_with(DEFAULT_REGISTRY) => Ok(DEFAULT_REGISTRY.to_owned()),
         _ => bail!("{given:?} is no registry: write HOST or HOST:PORT"),
     }
-}
-
-fn line() -> anyhow::Result<String> {
-    let mut text = String::new();
-    io::stdin().lock().read_line(&mut text).context("cannot read standard input")?;
-    Ok(text.trim_end_matches(['\n', '\r']).to_owned())
-}
-
-/// Asks at the terminal; without `echo`, what is typed is not shown.
-fn ask(question: &str, echo: bool) -> anyhow::Result<String> {
-    eprint!("{question}");
-    io::stderr().flush().context("cannot write to the terminal")?;
-    if echo {
-        return line();
-    }
-    let stdin = io::stdin();
-    let before = tcgetattr(&stdin).context("cannot hide the password on this terminal")?;
-    let mut hidden = before.clone();
-    hidden.local_flags.remove(LocalFlags::ECHO);
-    tcsetattr(&stdin, SetArg::TCSAFLUSH, &hidden).context("cannot hide the password on this terminal")?;
-    let typed = line();
-    tcsetattr(&stdin, SetArg::TCSAFLUSH, &before).context("cannot show what is typed again: run `stty echo`")?;
-    eprintln!();
-    typed
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ mod image;
 mod images;
 mod import;
 mod inspect;
+mod keygen;
 mod launching;
 mod load;
 mod login;
@@ -35,6 +36,8 @@ mod run;
 mod save;
 mod search;
 mod setup;
+mod sign;
+mod signed;
 mod start;
 mod stop;
 mod top;
@@ -89,6 +92,8 @@ pub(super) fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Inspect(args) => inspect::run(&args, quiet),
         Command::Verify(args) => verify::run(&args, quiet),
         Command::Accounting(args) => accounting::run(&args, quiet),
+        Command::Keygen(args) => keygen::run(&args, quiet),
+        Command::Sign(args) => sign::run(&args, quiet),
         Command::Login(args) => login::run(args, quiet),
         Command::Logout(args) => logout::run(args, quiet),
         Command::Help(args) => help::run(&args),

@@ -7,6 +7,7 @@ use anyhow::{Context as _, bail};
 use super::{
     create,
     launching::{self, Run},
+    signed,
 };
 use crate::{
     cli::{args::RunArgs, options, print, source},
@@ -24,6 +25,9 @@ const SHORT: usize = 12;
 
 /// Runs it. Returns only for `-d`, and for errors.
 pub(super) fn run(mut args: RunArgs, quiet: bool) -> anyhow::Result<u8> {
+    if let Some(key) = &args.require_key {
+        return signed::run(&args, key);
+    }
     let fetch = source::container_options(&args.source_options, quiet)?;
     let store = open_store(&fetch)?;
     let mut given = options::resolve(&args.options, &store, quiet)?;

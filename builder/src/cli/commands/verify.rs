@@ -3,11 +3,12 @@
 use std::{num::NonZero, path::Path};
 
 use anyhow::bail;
+use coracle_open::Bundle;
 
 use super::inspect::is_program;
 use crate::{
     cli::{args::VerifyArgs, print, report, source, stored},
-    pack,
+    pack::{self, PublicKey},
     source::open_store,
     store::{Findings, Store},
 };
@@ -18,7 +19,10 @@ pub(super) fn run(args: &VerifyArgs, quiet: bool) -> anyhow::Result<()> {
     let Some(file) = &args.file else { return store(&open_store(&source::bare(quiet)?)?, jobs, quiet) };
     // What is written as a path, or is there, is a bundle.
     if is_program(file) || file.exists() || file.to_string_lossy().starts_with(['/', '.']) {
-        return bundle(file, jobs, quiet);
+        return bundle(file, args.key.as_deref(), jobs, quiet);
+    }
+    if args.key.is_some() {
+        bail!("{}: is no bundle: --key is for the file of a bundle", file.display());
     }
     let store = open_store(&source::bare(quiet)?)?;
     let name = file.to_string_lossy();
@@ -33,8 +37,12 @@ pub(super) fn run(args: &VerifyArgs, quiet: bool) -> anyhow::Result<()> {
     tell(&findings, quiet, &format!("{name}: {} blobs, all whole", findings.blobs))
 }
 
-fn bundle(file: &Path, jobs: NonZero<usize>, quiet: bool) -> anyhow::Result<()> {
-    let found = pack::verify(file, jobs)?;
+fn bundle(file: &Path, key: Option<&Path>, jobs: NonZero<usize>, quiet: bool) -> anyhow::Result<()> {
+    let bundle = Bundle::open(file)?;
+    // A signature first: nothing else of a bundle that is not the one that was signed is worth a look.
+    let key = key.map(PublicKey::read).transpose()?;
+    let comment = key.map(|key| pack::verify_signature(&bundle, &key)).transpose()?;
+    let found = pack::verify_open(&bundle, jobs)?;
     if quiet {
         return Ok(());
     }
@@ -44,7 +52,8 @@ fn bundle(file: &Path, jobs: NonZero<usize>, quiet: bool) -> anyhow::Result<()> 
         found.frames,
         found.entries,
         found.total
-    ))
+    ))?;
+    comment.map_or(Ok(()), |comment| print::line(&format!("{}: signed: {}", file.display(), print::visible(&comment))))
 }
 
 fn store(store: &Store, jobs: NonZero<usize>, quiet: bool) -> anyhow::Result<()> {
