@@ -1,6 +1,6 @@
 //! Runs a program in a tree under the preload engine alone, without a bundle: for looking at the engine itself.
 //!
-//! `enter [F1|F3] [rw] [root|user=ID] [ledger=FILE] [names] [port=HOST:GUEST[/udp]]… [HOST:GUEST[:ro]]… -- ROOT PROGRAM [ARG]…`
+//! `enter [F1|F3] [rw] [root|user=ID] [ledger=FILE] [names] [handover=STUB] [port=HOST:GUEST[/udp]]… [HOST:GUEST[:ro]]… -- ROOT PROGRAM [ARG]…`
 
 use std::{
     env, io,
@@ -43,6 +43,9 @@ fn main() -> ExitCode {
             }
             Some("root") => (spec.identity.uid, spec.identity.gid) = (0, 0),
             Some(variant @ ("F1" | "F2" | "F3" | "F4")) => spec.variant = Some(variant.to_owned()),
+            Some(option) if option.starts_with("handover=") => {
+                spec.handover = vec![option[9..].into(), "--coracle-handover".into()];
+            }
             Some("names") => names = true,
             Some(port) if port.starts_with("port=") => spec.ports.extend(port[5..].parse::<PortMap>()),
             Some(bind) => {

@@ -77,7 +77,7 @@ impl Engine for Preload {
 
 fn start<'a>(run: &Run<'a>, program: &'a Program, description: &'a CStr) -> Result<Start<'a>, RunError> {
     let linkage = Linkage { interpreter: program.interpreter.as_deref().map(CStr::to_bytes), search: &program.search };
-    let way = match way(run, &program.elf, &linkage) {
+    let way = match way(run, &program.host, &program.elf, &linkage) {
         way @ Way::Not(_) if run.hands_over() => way,
         Way::Not(why) => return Err(not_here(&program.given, why.words())),
         // The loaders of the run include that of its first program, if the tree has it.

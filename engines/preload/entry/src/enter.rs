@@ -31,6 +31,8 @@ pub enum Way<'a> {
     Direct,
     /// By its loader, executed explicitly.
     Loader(Loader<'a>),
+    /// It is this loader itself, which is told of another program or asked about one.
+    Itself(Loader<'a>),
     /// By the interpreter of this guest path, which the tree did not have when the run began: resolve it, and make
     /// [`Way::Loader`] of it by [`Loader::later`].
     Unlisted(&'a [u8]),
@@ -74,13 +76,18 @@ impl<'a> Loader<'a> {
     }
 }
 
-/// Chooses the way for a program.
+/// Chooses the way for the program at host path `program`.
 #[must_use]
-pub fn way<'a>(run: &Run<'a>, elf: &Elf, linkage: &Linkage<'a>) -> Way<'a> {
+pub fn way<'a>(run: &Run<'a>, program: &CStr, elf: &Elf, linkage: &Linkage<'a>) -> Way<'a> {
     if !elf.wide {
         return Way::Not(Why::Foreign);
     }
-    let Some(interpreter) = linkage.interpreter else { return Way::Not(Why::Static) };
+    let Some(interpreter) = linkage.interpreter else {
+        return match run.loaders().find(|loader| loader.host == program) {
+            Some(loader) => Way::Itself(loader),
+            None => Way::Not(Why::Static),
+        };
+    };
     for loader in run.loaders() {
         if run.edited() && loader.host.to_bytes() == interpreter {
             return Way::Direct;
@@ -155,7 +162,7 @@ fn fill<'a, 's>(
     space: &'s mut Space<'_>,
 ) -> Result<Command<'s>, Full> {
     let loader = match start.way {
-        Way::Loader(loader) => Some(loader),
+        Way::Loader(loader) | Way::Itself(loader) => Some(loader),
         Way::Not(_) => return hand_over(run, start, argv, envp, space),
         _ => None,
     };
@@ -231,16 +238,76 @@ fn fill<'a, 's>(
         shim(&mut line, places)?;
         line.end()?;
     }
-    if loader.argv0 {
-        space.point(c"--argv0")?;
-        space.point(own)?;
-    }
-    space.point(start.program)?;
-    for argument in argv {
-        space.point(argument)?;
+    if matches!(start.way, Way::Itself(_)) {
+        themselves(run, start, argv, places, space)?;
+    } else {
+        if loader.argv0 {
+            space.point(c"--argv0")?;
+            space.point(own)?;
+        }
+        space.point(start.program)?;
+        for argument in argv {
+            space.point(argument)?;
+        }
     }
     let arguments = space.close()?;
     Ok(space.command(loader.host, arguments, environment))
+}
+
+/// The arguments of a guest that executes a loader itself, as ldd(1) does: its options, then a program by its guest path.
+/// They come behind ours, and of options that are given twice loaders take the last.
+fn themselves<'a>(
+    run: &Run<'a>,
+    start: &Start<'a>,
+    argv: impl Iterator<Item = &'a CStr>,
+    places: &mut impl Places,
+    space: &mut Space<'_>,
+) -> Result<(), Full> {
+    /// Options of all loaders that are followed by a value.
+    const VALUED: [&[u8]; 7] = [
+        b"--library-path",
+        b"--inhibit-rpath",
+        b"--audit",
+        b"--preload",
+        b"--argv0",
+        b"--glibc-hwcaps-prepend",
+        b"--glibc-hwcaps-mask",
+    ];
+    let (mut named, mut valued) = (false, None);
+    for argument in argv {
+        let bytes = argument.to_bytes();
+        if named {
+            space.point(argument)?;
+        } else if let Some(option) = valued.take() {
+            if option == b"--library-path" {
+                let mut line = space.line();
+                directories(&mut line, run, bytes, start, places)?;
+                line.end()?;
+            } else if option == b"--preload" {
+                let mut line = space.line();
+                line.put(run.text(Text::Shim))?;
+                libraries(&mut line, run, bytes, places)?;
+                line.end()?;
+            } else {
+                space.point(argument)?;
+            }
+        } else if bytes.starts_with(b"--") {
+            valued = VALUED.iter().find(|option| **option == bytes).copied();
+            space.point(argument)?;
+        } else {
+            named = true;
+            let mut host = [0; PATH];
+            match places.host(bytes, &mut host) {
+                Some(len) => {
+                    let mut line = space.line();
+                    line.put(&host[..len])?;
+                    line.end()?;
+                }
+                None => space.point(argument)?,
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Another program runs it: told the run's description, the program's guest path, and its arguments.

@@ -133,6 +133,16 @@ fn an_old_loader_is_asked_for_no_more_than_it_can() {
 }
 
 #[test]
+fn a_loader_that_is_asked_itself_is_told_host_paths() {
+    let own = ["ld.so", "--verify", "--library-path", "/opt:/x", "--argv0", "/n", "/usr/bin/ls", "--preload", "/a"];
+    let (argv, envp) = run(Way::Itself(GLIBC), b"", &own, &["LD_TRACE_LOADED_OBJECTS=1"]);
+    let ours = ["--inhibit-cache", "--library-path", "/t/lib:/t/usr/lib", "--preload", "/s/shim.so"];
+    let theirs = ["--verify", "--library-path", "/t/opt:/t/x", "--argv0", "/n", "/t/usr/bin/ls", "--preload", "/a"];
+    assert_eq!(argv[1..], [&ours[..], &theirs[..]].concat());
+    assert_eq!(envp[0], "LD_TRACE_LOADED_OBJECTS=1");
+}
+
+#[test]
 fn what_no_shim_comes_into_is_handed_over() {
     let (argv, envp) = run(Way::Not(Why::Static), b"", &["name", "a"], &["A=1", "LD_PRELOAD=x", "CORACLE_RUN=/old"]);
     assert_eq!(argv, ["/h/stub", "--take", "/d/run", "/usr/bin/tool", "name", "a"]);
@@ -143,14 +153,18 @@ fn what_no_shim_comes_into_is_handed_over() {
 fn ways() {
     let (plain, edited) = (description(false), description(true));
     let (plain, edited) = (Run::new(&plain).expect("whole"), Run::new(&edited).expect("whole"));
+    fn of<'r>(run: &Run<'r>, elf: &Elf, linkage: &Linkage<'r>) -> Way<'r> {
+        way(run, c"/t/usr/bin/tool", elf, linkage)
+    }
     let linkage = |interpreter| Linkage { interpreter, search: b"" };
     let (host, guest) = (Some(GLIBC.host.to_bytes()), Some(GLIBC.guest.to_bytes()));
-    assert_eq!(way(&edited, &WIDE, &linkage(host)), Way::Direct);
-    assert_eq!(way(&edited, &WIDE, &linkage(guest)), Way::Loader(GLIBC), "it came later");
-    assert_eq!(way(&plain, &WIDE, &linkage(Some(MUSL.guest.to_bytes()))), Way::Loader(MUSL));
-    assert_eq!(way(&plain, &WIDE, &linkage(Some(b"/gnu/ld.so"))), Way::Unlisted(b"/gnu/ld.so"));
-    assert_eq!(way(&plain, &WIDE, &linkage(None)), Way::Not(Why::Static));
-    assert_eq!(way(&plain, &Elf { wide: false, ..WIDE }, &linkage(None)), Way::Not(Why::Foreign));
+    assert_eq!(of(&edited, &WIDE, &linkage(host)), Way::Direct);
+    assert_eq!(of(&edited, &WIDE, &linkage(guest)), Way::Loader(GLIBC), "it came later");
+    assert_eq!(of(&plain, &WIDE, &linkage(Some(MUSL.guest.to_bytes()))), Way::Loader(MUSL));
+    assert_eq!(of(&plain, &WIDE, &linkage(Some(b"/gnu/ld.so"))), Way::Unlisted(b"/gnu/ld.so"));
+    assert_eq!(of(&plain, &WIDE, &linkage(None)), Way::Not(Why::Static));
+    assert_eq!(way(&plain, MUSL.host, &WIDE, &linkage(None)), Way::Itself(MUSL));
+    assert_eq!(of(&plain, &Elf { wide: false, ..WIDE }, &linkage(None)), Way::Not(Why::Foreign));
 }
 
 #[test]

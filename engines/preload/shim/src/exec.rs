@@ -104,8 +104,10 @@ pub(crate) fn start(
     };
     let Some(description) = environment::description() else { return answer(EFAULT) };
     let Found { way, host, exe, given, search, scripts } = found;
-    if let Way::Not(why) = way {
-        return hand_over_or_say(state, (exe, given), why, lists, finish);
+    if let Way::Not(why) = way
+        && !state.run.hands_over()
+    {
+        return say(given, why);
     }
     let start = Start { way, program: host, exe, given, search, description };
     // SAFETY: the guest's own lists.
@@ -228,7 +230,8 @@ fn find<'w>(
                 let host = c_str(keep(path.to_bytes(), host)?)?;
                 let exe = keep(scratch.program(), guest)?;
                 let Linkage { interpreter, search } = linkage(&elf, &file, wishes)?;
-                let way = choose(state, process, scratch, &elf, &Linkage { interpreter, search }, loader)?;
+                let wishes = Linkage { interpreter, search };
+                let way = choose(state, process, scratch, (host, &elf, &wishes), loader)?;
                 return Ok(Found { way, host, exe, given, search, scripts });
             }
         }
@@ -240,11 +243,10 @@ fn choose<'w>(
     state: &State,
     process: &Process,
     scratch: &mut Scratch,
-    elf: &Elf,
-    wishes: &Linkage<'w>,
+    (program, elf, wishes): (&CStr, &Elf, &Linkage<'w>),
     [guest, host]: &'w mut [[u8; PATH]; 2],
 ) -> Result<Way<'w>, Errno> {
-    match way(&state.run, elf, wishes) {
+    match way(&state.run, program, elf, wishes) {
         Way::Unlisted(name) => {
             let found = scratch.find(&state.rules, process, name).map_err(|errno| match errno {
                 Errno::ENOENT => errno,
@@ -312,8 +314,7 @@ impl Places for Guest<'_> {
 }
 
 /// What no preload engine can run goes to whom the run names for it; if there is nobody, one line says why.
-fn hand_over_or_say(state: &State, (exe, given): (&[u8], &[u8]), why: Why, lists: Lists, finish: Finish<'_>) -> isize {
-    let _ = (state, exe, lists, finish);
+fn say(given: &[u8], why: Why) -> isize {
     let line = files::Short::<1024>::new()
         .put(b"coracle: cannot execute ")
         .put(given)

@@ -236,9 +236,6 @@ impl Guest for Process {
         false
     }
 
-    /// Nobody stands between this process and what the kernel tells of it.
-    fn looked_at(&self, _: u32) {}
-
     fn successor(&self, _: &FileId) -> Option<u64> {
         None
     }
