@@ -176,7 +176,14 @@ impl Run<'_> {
                 return Err(error);
             }
         };
+        if !engine.mounts() && plan.spec.temporary.iter().any(|(_, asked)| asked.is_limited()) {
+            voice.warn(&format!(
+                "engine {}: a tmpfs is a plain directory of memory here: size, number of files and noexec are not enforced",
+                engine.name()
+            ));
+        }
         name_engine(&mut plan.spec, engine);
+        plan.spec.started = self.started.0;
         let over = supervise::beside_and(
             None,
             || match engine.run(&plan.spec) {

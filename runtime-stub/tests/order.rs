@@ -8,7 +8,7 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-use coracle_api::{ORDER_VERSION, Order};
+use coracle_api::{ORDER_VERSION, Order, Temporary};
 
 /// A directory with the Alpine tree, or a reason why there is none.
 fn alpine() -> Option<tempfile::TempDir> {
@@ -72,7 +72,7 @@ fn how_the_run_ended_goes_on_record_and_then_the_last_command_runs() {
         fs::write(&record, r#"{"pid": 5, "command": ["x"]}"#).expect("writable");
         let order = Order {
             record: Some(record.clone()),
-            temporary: vec![("/scratch".into(), 0o1777)],
+            temporary: vec![Temporary::new("/scratch".into(), 0o1777)],
             finally: ["cp".into(), record.clone().into(), dir.path().join("copy").into()].into(),
             ..order(dir.path(), &format!("echo > /scratch/x; ls -ld /scratch; {script}"))
         };

@@ -13,6 +13,7 @@ mod devices;
 mod downloads;
 mod examples;
 mod hammer;
+mod lasting;
 mod probes;
 mod programs;
 mod registries;

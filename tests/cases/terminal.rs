@@ -14,14 +14,14 @@ use std::{
 use harness::{Sandbox, bundles, skip};
 
 /// A command on a pseudo-terminal of its own, with what it has printed so far.
-struct Terminal {
+pub(super) struct Terminal {
     child: Child,
     master: File,
-    seen: String,
+    pub(super) seen: String,
 }
 
 impl Terminal {
-    fn start(mut command: Command) -> Self {
+    pub(super) fn start(mut command: Command) -> Self {
         let (mut master, mut slave) = (-1, -1);
         // SAFETY: openpty writes two descriptors to the integers; no name, settings or size are asked for.
         let made = unsafe {
@@ -46,14 +46,35 @@ impl Terminal {
         Self { child, master, seen: String::new() }
     }
 
-    fn send(&mut self, text: &str) {
+    pub(super) fn send(&mut self, text: &str) {
         self.seen.clear();
         self.master.write_all(text.as_bytes()).unwrap();
     }
 
+    /// Gives the terminal's window a size.
+    pub(super) fn resize(&self, rows: u16, columns: u16) {
+        let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        // SAFETY: TIOCSWINSZ reads one winsize, which outlives the call.
+        assert_eq!(unsafe { libc::ioctl(self.master.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) }, 0);
+    }
+
+    /// What was printed since the last [`send`](Self::send), without waiting for more.
+    pub(super) fn look(&mut self) -> &str {
+        let mut buffer = [0; 4096];
+        while let Ok(count @ 1..) = self.master.read(&mut buffer) {
+            self.seen.push_str(&String::from_utf8_lossy(&buffer[..count]));
+        }
+        &self.seen
+    }
+
+    /// Whether the command has ended.
+    pub(super) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     /// Reads until `part` was printed.
     #[track_caller]
-    fn expect(&mut self, part: &str) {
+    pub(super) fn expect(&mut self, part: &str) {
         let deadline = Instant::now() + Duration::from_secs(60);
         while !self.seen.contains(part) {
             let mut buffer = [0; 4096];

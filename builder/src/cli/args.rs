@@ -9,12 +9,14 @@ use crate::source::PullPolicy;
 mod containers;
 mod images;
 mod keys;
+mod others;
 mod run;
 mod store;
 
 pub use containers::*;
 pub use images::*;
 pub use keys::*;
+pub use others::*;
 pub use run::*;
 pub use store::*;
 
@@ -73,6 +75,8 @@ pub enum Command {
     Logs(LogsArgs),
     /// Ask containers to end, and kill those that do not.
     Stop(StopArgs),
+    /// Stop containers, and start them again.
+    Restart(StopArgs),
     /// Send a signal to containers.
     Kill(KillArgs),
     /// Wait until containers have ended, and print their exit statuses.
@@ -161,6 +165,7 @@ impl Command {
             | Self::Cp(_)
             | Self::Logs(_)
             | Self::Stop(_)
+            | Self::Restart(_)
             | Self::Kill(_)
             | Self::Wait(_)
             | Self::Top(_)
@@ -213,7 +218,8 @@ pub struct SourceArgs {
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     pub platform: Option<String>,
     /// When to ask the registry: always, newer (ask, but take what was pulled before if it does not answer), missing
-    /// (only for what was never pulled), never. Unless given: newer; for containers missing.
+    /// (only for what was never pulled), never; reuse (missing, and `run` takes the container that has the name already).
+    /// Unless given: newer; for containers missing.
     #[arg(long, value_name = "WHEN")]
     pub pull: Option<PullPolicy>,
     /// Allow plain http and unknown certificates.

@@ -8,13 +8,14 @@ use std::{
 
 use anyhow::{Context as _, anyhow, bail};
 use coracle_api::{Accounts, PortMap, Unshare, env_file};
+use coracle_format::{Health, ImageConfig};
 
 use super::{
-    args::{OptionArgs, OtherArgs},
+    args::{HealthArgs, OptionArgs, OtherArgs},
     report, volumes,
 };
 use crate::{
-    launch::{Options, signal, stub},
+    launch::{Options, health, log::Bound, signal, stub},
     store::Store,
 };
 
@@ -63,6 +64,9 @@ pub(super) fn resolve(args: &OptionArgs, store: &Store, quiet: bool) -> anyhow::
         nvidia: args.nvidia,
         devices: args.device.clone(),
         unshare: namespaces(args)?,
+        kernel: args.kernel.clone().filter(|release| !release.is_empty()),
+        health: health(&args.health)?,
+        log: log_bound(&args.log_opt)?,
         ..Options::default()
     };
     if let Some(dir) = options.workdir.as_ref().filter(|dir| !dir.is_absolute()) {
@@ -169,7 +173,6 @@ fn others(args: &OtherArgs) -> anyhow::Result<()> {
         _ => Ok(()),
     };
     let own_network = "the network is the host's: leave it out";
-    one("kernel", args.kernel.as_deref(), &[], "programs see the node's kernel as it is: leave it out")?;
     one("shm-size", args.shm_size.as_deref(), &[], "/dev/shm is the host's, as large as that is: leave it out")?;
     one("restart", args.restart.as_deref(), &["no", ""], "nobody is there to start it again: choose no")?;
     one("userns", args.userns.as_deref(), &["host", ""], "your own ids are all there are: choose host")?;
@@ -178,6 +181,40 @@ fn others(args: &OtherArgs) -> anyhow::Result<()> {
     one("log-driver", args.log_driver.as_deref(), &["json-file", "local", "none"], log)?;
     one("ip", args.ip.as_deref(), &[], own_network)?;
     one("link", args.link.first().map(String::as_str), &[], own_network)?;
+    let listed = |values: &[String]| values.first().cloned();
+    let group_options: [(&str, Option<String>); 12] = [
+        ("memory-reservation", args.memory_reservation.clone()),
+        ("memory-swappiness", args.memory_swappiness.clone().filter(|value| value != "-1")),
+        ("kernel-memory", args.kernel_memory.clone()),
+        ("cpu-period", args.cpu_period.clone().filter(|value| value != "0")),
+        ("cpu-quota", args.cpu_quota.clone().filter(|value| value != "0")),
+        ("cpuset-mems", args.cpuset_mems.clone()),
+        ("blkio-weight", args.blkio_weight.clone().filter(|value| value != "0")),
+        ("device-read-bps", listed(&args.device_read_bps)),
+        ("device-write-bps", listed(&args.device_write_bps)),
+        ("device-cgroup-rule", listed(&args.device_cgroup_rule)),
+        ("cgroup-parent", args.cgroup_parent.clone()),
+        ("oom-kill-disable", args.oom_kill_disable.then(String::new)),
+    ];
+    for (name, value) in group_options {
+        if let Some(value) = value {
+            bail!("--{name} {value}: {group}");
+        }
+    }
+    let ids = "supplementary groups are your own, and nobody gives others: leave it out";
+    one("group-add", args.group_add.first().map(String::as_str), &[], ids)?;
+    one("ip6", args.ip6.as_deref(), &[], own_network)?;
+    one("mac-address", args.mac_address.as_deref(), &[], own_network)?;
+    one("network-alias", args.network_alias.first().map(String::as_str), &[], own_network)?;
+    let driver = "volumes are directories of the store: leave it out";
+    one("volume-driver", args.volume_driver.as_deref(), &["local", ""], driver)?;
+    one("storage-opt", args.storage_opt.first().map(String::as_str), &[], "trees are directories: leave it out")?;
+    let runtime = "choose an engine with --execmode";
+    one("runtime", args.runtime.as_deref(), &["runc", "crun", "io.containerd.runc.v2", ""], runtime)?;
+    one("cgroupns", args.cgroupns.as_deref(), &["host", ""], "control groups are the host's: choose host")?;
+    one("isolation", args.isolation.as_deref(), &["default", ""], "it is for another system: choose default")?;
+    let domain = "give the whole name with --hostname";
+    one("domainname", args.domainname.as_deref(), &[""], domain)?;
     one("sysctl", args.sysctl.first().map(String::as_str), &[], "kernel settings are the node's: leave it out")?;
     let dropped = "isolation is not promised, so dropping a capability would promise too much: leave it out";
     one("cap-drop", args.cap_drop.first().map(String::as_str), &[], dropped)?;
@@ -192,6 +229,47 @@ fn others(args: &OtherArgs) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// `--health-…` and `--no-healthcheck`.
+fn health(args: &HealthArgs) -> anyhow::Result<Option<Health>> {
+    let time = |name: &str, text: &Option<String>| match text {
+        Some(text) => health::parse_time(text).with_context(|| format!("--{name} {text}: write a time: 30s, 1m30s")),
+        None => Ok(0),
+    };
+    let test = match &args.health_cmd {
+        _ if args.no_healthcheck => vec!["NONE".to_owned()],
+        Some(line) => vec!["CMD-SHELL".to_owned(), line.clone()],
+        None => Vec::new(),
+    };
+    let health = Health {
+        test,
+        interval: time("health-interval", &args.health_interval)?,
+        timeout: time("health-timeout", &args.health_timeout)?,
+        start_period: time("health-start-period", &args.health_start_period)?,
+        start_interval: time("health-start-interval", &args.health_start_interval)?,
+        retries: args.health_retries.unwrap_or(0),
+    };
+    Ok(Some(health).filter(|health| *health != Health::default()))
+}
+
+/// `--log-opt max-size=10m --log-opt max-file=3`.
+fn log_bound(given: &[String]) -> anyhow::Result<Bound> {
+    let mut bound = Bound::default();
+    for option in given {
+        match option.split_once('=') {
+            Some(("max-size", "-1")) => bound.size = 0,
+            Some(("max-size", size)) => {
+                bound.size = volumes::bytes(size).with_context(|| format!("--log-opt {option}"))?;
+            }
+            Some(("max-file", number)) => {
+                let number = number.parse().ok().filter(|number| (1..=1000).contains(number));
+                bound.files = number.with_context(|| format!("--log-opt {option}: write a number from 1 to 1000"))?;
+            }
+            _ => bail!("--log-opt {option}: there are max-size=SIZE and max-file=NUMBER"),
+        }
+    }
+    Ok(bound)
 }
 
 /// `[ADDRESS:][HOST:]GUEST[/tcp|udp]`, ranges too. Without a host port it is the same on both sides.
@@ -276,9 +354,12 @@ pub(super) fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
     Ok(here.join(path).components().collect())
 }
 
-/// Says what of the image is not honoured.
-pub(super) fn note_unhonoured(quiet: bool, exposed: &[String], network: bool) {
-    if !network && !exposed.is_empty() {
+/// Says what of the image is not honoured in this run.
+pub(super) fn note_unhonoured(quiet: bool, config: &ImageConfig, options: &Options, detached: bool) {
+    if !detached && health::wanted(config.health.as_ref(), options.health.as_ref()).is_some() {
+        report::note(quiet, "the image's HEALTHCHECK is not run: it is run for what runs in the background (-d)");
+    }
+    if options.unshare.net && !config.exposed_ports.is_empty() {
         report::note(quiet, "the ports that the image exposes are those of a network of its own, which nobody reaches");
     }
 }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, anyhow, bail};
+use coracle_api::Temporary;
 
 use super::{args::OptionArgs, options::absolute, report};
 use crate::{
@@ -39,15 +40,9 @@ pub(super) fn resolve(args: &OptionArgs, store: &Store, quiet: bool, options: &m
     }
     for given in &args.tmpfs {
         let (guest, words) = given.split_once(':').unwrap_or((given, ""));
-        let mut mode = TEMPORARY;
-        for word in words.split(',').filter(|word| !word.is_empty()) {
-            if let Some(value) = word.strip_prefix("mode=") {
-                mode = u32::from_str_radix(value, 8).map_err(|_| anyhow!("--tmpfs {given}: {value} is no mode"))?;
-            } else if word.starts_with("size=") {
-                report::note(quiet, &format!("--tmpfs {given}: its size is not limited"));
-            }
-        }
-        temporary(guest, mode, options).with_context(|| format!("--tmpfs {given}"))?;
+        let read = inside(guest).and_then(|guest| temporary(guest, words, quiet));
+        let temporary = read.with_context(|| format!("--tmpfs {given}"))?;
+        options.temporary.push(temporary);
     }
     if args.dri {
         let places = RENDERING.iter().map(PathBuf::from).filter(|place| place.exists());
@@ -61,9 +56,45 @@ pub(super) fn resolve(args: &OptionArgs, store: &Store, quiet: bool, options: &m
     Ok(())
 }
 
-fn temporary(guest: &str, mode: u32, options: &mut Options) -> anyhow::Result<()> {
-    options.temporary.push((inside(guest)?, mode));
-    Ok(())
+/// A directory of memory by the words of mount(8) and tmpfs(5): `size=64m,mode=1777,noexec`.
+fn temporary(guest: PathBuf, words: &str, quiet: bool) -> anyhow::Result<Temporary> {
+    let mut temporary = Temporary::new(guest, TEMPORARY);
+    for word in words.split(',').filter(|word| !word.is_empty()) {
+        match word.split_once('=').unwrap_or((word, "")) {
+            ("mode", value) => temporary.mode = mode(value)?,
+            ("size", value) => temporary.size = Some(bytes(value)?),
+            ("nr_inodes", value) => temporary.inodes = Some(bytes(value)?),
+            ("noexec", "") => temporary.no_exec = true,
+            ("exec", "") => temporary.no_exec = false,
+            ("ro", "") => temporary.read_only = true,
+            // As it is in any case.
+            ("rw" | "nosuid" | "nodev" | "relatime" | "noatime" | "private" | "rprivate" | "defaults", "") => {}
+            ("uid" | "gid", _) => {
+                report::note(quiet, &format!("{word} of a tmpfs: it belongs to whom the container begins as"));
+            }
+            _ => bail!("{word:?} is no option of a tmpfs: there are size, nr_inodes, mode, ro, rw, exec, noexec"),
+        }
+    }
+    Ok(temporary)
+}
+
+fn mode(value: &str) -> anyhow::Result<u32> {
+    u32::from_str_radix(value, 8).ok().filter(|mode| *mode <= 0o7777).with_context(|| format!("{value:?} is no mode"))
+}
+
+/// A number of bytes, or of files: `65536`, `64k`, `1m`, `2g`, also written `64kb` or `64KiB`.
+pub(super) fn bytes(text: &str) -> anyhow::Result<u64> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let shift = match text[digits..].to_ascii_lowercase().trim_end_matches('b').trim_end_matches('i') {
+        "" => 0,
+        "k" => 10,
+        "m" => 20,
+        "g" => 30,
+        "t" => 40,
+        _ => u32::MAX,
+    };
+    let number = text[..digits].parse::<u64>().ok().and_then(|number| number.checked_mul(1_u64.checked_shl(shift)?));
+    number.with_context(|| format!("{text:?} is no size: write a number, and k, m or g"))
 }
 
 /// A place inside, which is absolute and not all of it.
@@ -113,7 +144,7 @@ fn volume(text: &OsStr) -> Result<Volume, String> {
     let guest = match (guest, &source) {
         (Some(guest), _) => as_path(guest),
         (None, Source::Host(host)) => absolute(host).map_err(|error| error.to_string())?,
-        (None, Source::Named(_)) => return Err("write NAME:GUEST".to_owned()),
+        (None, Source::Named(_) | Source::Tree) => return Err("write NAME:GUEST".to_owned()),
     };
     let guest = inside(&guest.to_string_lossy()).map(|_| guest).map_err(|error| error.to_string())?;
     Ok(Volume { source, guest: guest.components().collect(), read_only, optional: false })
@@ -153,7 +184,7 @@ fn split(text: &[u8]) -> Vec<Vec<u8>> {
 }
 
 fn mount(text: &str, quiet: bool, options: &mut Options) -> anyhow::Result<()> {
-    let (mut kind, mut source, mut target, mut read_only, mut mode) = ("volume", None, None, false, TEMPORARY);
+    let (mut kind, mut source, mut target, mut read_only, mut words) = ("volume", None, None, false, String::new());
     for pair in text.split(',') {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
         match key {
@@ -161,11 +192,19 @@ fn mount(text: &str, quiet: bool, options: &mut Options) -> anyhow::Result<()> {
             "source" | "src" => source = Some(value),
             "target" | "destination" | "dst" => target = Some(value),
             "readonly" | "ro" => read_only = !matches!(value, "false" | "0"),
-            "tmpfs-mode" => mode = u32::from_str_radix(value, 8).map_err(|_| anyhow!("{value} is no mode"))?,
-            "tmpfs-size" => report::note(quiet, &format!("--mount {text}: its size is not limited")),
+            "tmpfs-mode" | "tmpfs-size" | "tmpfs-options" => {
+                words += &format!(
+                    "{}{value},",
+                    match key {
+                        "tmpfs-mode" => "mode=",
+                        "tmpfs-size" => "size=",
+                        _ => "",
+                    }
+                );
+            }
             // As they are in any case.
             "bind-propagation" | "consistency" | "bind-nonrecursive" | "volume-nocopy" => {}
-            _ => bail!("there is no key {key:?}: write type, source, target, readonly, tmpfs-mode"),
+            _ => bail!("there is no key {key:?}: write type, source, target, readonly, tmpfs-size, tmpfs-mode"),
         }
     }
     let guest = inside(target.context("it names no target")?)?;
@@ -176,10 +215,13 @@ fn mount(text: &str, quiet: bool, options: &mut Options) -> anyhow::Result<()> {
             bail!("{name:?} cannot name a volume: use letters, digits, and _ . - after the first")
         }
         ("tmpfs", None) => {
-            options.temporary.push((guest, mode));
+            let temporary = temporary(guest, &words, quiet)?;
+            options.temporary.push(Temporary { read_only, ..temporary });
             return Ok(());
         }
-        ("bind" | "volume", None) => bail!("it names no source"),
+        // Without a name it goes with the container: it is a part of its tree.
+        ("volume", None) => Source::Tree,
+        ("bind", None) => bail!("it names no source"),
         ("tmpfs", Some(_)) => bail!("a tmpfs has no source"),
         (other, _) => bail!("there is no type {other:?}: choose bind, volume or tmpfs"),
     };
@@ -218,12 +260,18 @@ mod tests {
         let options = read(&text).expect("well-formed");
         assert!(options.volumes[0].read_only && options.volumes[0].guest == Path::new("/x"));
         let options = read("type=tmpfs,dst=/t,tmpfs-mode=700").expect("well-formed");
-        assert_eq!(options.temporary, [("/t".into(), 0o700)]);
+        assert_eq!(options.temporary, [Temporary::new("/t".into(), 0o700)]);
+        let options = read("type=tmpfs,dst=/t,tmpfs-size=1m,ro").expect("well-formed");
+        assert!(options.temporary[0].size == Some(1 << 20) && options.temporary[0].read_only);
         let options = read("src=data,target=/d").expect("well-formed");
         assert_eq!(options.volumes[0].source, Source::Named("data".into()));
-        for wrong in
-            ["type=bind,target=/x", "target=/x", "type=npipe,source=a,target=/b", "type=bind,x=y", "type=tmpfs"]
-        {
+        for wrong in [
+            "type=bind,target=/x",
+            "type=tmpfs,dst=/t,tmpfs-size=x",
+            "type=npipe,source=a,target=/b",
+            "type=bind,x=y",
+            "type=tmpfs",
+        ] {
             assert!(read(wrong).is_err(), "{wrong}");
         }
     }

@@ -3,8 +3,9 @@
 //! The builder links no engine: [`order`] turns a container's settings and [`Options`] into a `coracle_api::Order`, and
 //! [`stub`] executes the embedded stub with it, which resolves the rest in the container's tree. A run in the foreground
 //! *becomes* the stub; one in the background has a [`monitor`] beside it, which keeps its output ([`log`]) and its record.
-//! [`processes`] finds a run's program again, to signal it.
+//! [`health`] asks it whether it works. [`processes`] finds a run's program again, to signal it.
 
+pub mod health;
 pub mod log;
 pub mod monitor;
 mod options;
@@ -13,6 +14,7 @@ pub mod processes;
 pub mod signal;
 pub mod stub;
 pub mod volumes;
+pub mod window;
 
 pub use options::{Limit, Options, Source, Volume};
 

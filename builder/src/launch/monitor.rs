@@ -18,6 +18,7 @@ use std::{
 };
 
 use coracle_api::{NotStarted, Order};
+use coracle_format::Health;
 use nix::{
     fcntl::{FcntlArg, OFlag, fcntl},
     poll::{PollFd, PollFlags, PollTimeout, poll},
@@ -26,20 +27,25 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     LaunchError, Options,
+    health::Checker,
     log::{Stream, Writer},
     stub,
+    window::{self, Window},
 };
 use crate::store::{
     Store,
     containers::{Container, RunRecord},
 };
 
-/// How long a program under an engine that stays beside it may take to show that it cannot be started. (Other engines tell
-/// at once.)
-const PATIENCE: Duration = Duration::from_millis(500);
+/// How long a program may take to start or to show that it cannot be started. Engines tell as soon as they know.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How long a program's output may be silent within a line before the piece is written to the log.
 const SILENCE: Duration = Duration::from_millis(50);
+
+/// How often a program whose output is closed is looked after, and one that is quiet.
+const QUIET: Duration = Duration::from_millis(200);
+const LOOK: Duration = Duration::from_secs(1);
 
 /// A run to watch.
 #[derive(Debug, Serialize, Deserialize)]
@@ -58,6 +64,10 @@ pub struct Watch {
     pub command: Vec<String>,
     /// Started by `exec`.
     pub exec: bool,
+    /// The size that its terminal begins with.
+    pub window: Window,
+    /// How to ask whether it works.
+    pub health: Option<Health>,
     /// Where a file may be put to be executed.
     pub places: Vec<PathBuf>,
 }
@@ -122,7 +132,7 @@ pub fn run(descriptor: i32, coracle: &Path) -> Result<(), LaunchError> {
         tell(watch.order.started, &error);
         error
     };
-    let outcome = supervise(&watch).map_err(failed);
+    let outcome = supervise(&watch, coracle).map_err(failed);
     if let Some(lease) = watch.order.lease {
         // SAFETY: as above; `start`'s caller took it for this run.
         drop(unsafe { OwnedFd::from_raw_fd(lease) });
@@ -144,7 +154,7 @@ fn tell(started: Option<i32>, error: &LaunchError) {
     let _ = pipe.write_all(&[serde_json::to_vec(&news).unwrap_or_default(), b"\n".to_vec()].concat());
 }
 
-fn supervise(watch: &Watch) -> Result<(), LaunchError> {
+fn supervise(watch: &Watch, coracle: &Path) -> Result<(), LaunchError> {
     let step = LaunchError::step;
     let store = Store::open(&watch.store).map_err(|error| step("open the store")(io::Error::other(error)))?;
     let container = store.containers().resolve(&watch.container);
@@ -161,12 +171,13 @@ fn supervise(watch: &Watch) -> Result<(), LaunchError> {
     let order = serde_json::to_vec(&watch.order).map_err(|error| step("write down the run")(error.into()))?;
     let order = stub::inherited(&order).map_err(step("hand the run to the launcher"))?;
     let mut streams =
-        Streams::new(directory, watch.options.tty, fifo.as_deref()).map_err(step("connect the program"))?;
+        Streams::new(directory, &watch.options, watch.window, fifo.as_deref()).map_err(step("connect the program"))?;
     let mut child = stub::by_path(&watch.places, |path| streams.spawn(path, &order, &watch.options))?;
     drop(order);
     streams.let_go();
     let mut record = RunRecord::of(i32::try_from(child.id()).unwrap_or(0), watch.command.clone()).unwrap_or_default();
     record.detached = true;
+    record.tty = watch.options.tty;
     record.exec = watch.exec;
     record.engine.clone_from(&watch.engine);
     let recorded = container.record_run(&record);
@@ -174,7 +185,20 @@ fn supervise(watch: &Watch) -> Result<(), LaunchError> {
         // SAFETY: given to this process for good; the stub has its own copy, and its end is what is waited for.
         drop(unsafe { OwnedFd::from_raw_fd(fd) });
     }
-    let status = streams.carry(&mut child).map_err(step("watch the program"))?;
+    let checker = (!watch.exec).then(|| watch.health.clone()).flatten();
+    let mut checker =
+        checker.map(|health| Checker::new(health, coracle.to_owned(), watch.store.clone(), watch.container.clone()));
+    let mut beside = || {
+        let Some(checker) = &mut checker else { return None };
+        if checker.step(&mut record) {
+            // What cannot be written now is written with the next check.
+            let _ = still_there(&container, &record);
+        }
+        Some(checker.idle())
+    };
+    window::listen();
+    let status = streams.carry(&mut child, &mut beside).map_err(step("watch the program"))?;
+    drop(checker);
     record.status = Some(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)));
     record.ended = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).ok().map(|since| since.as_secs());
     reap_the_rest();
@@ -212,10 +236,13 @@ struct Streams {
     /// The program's side.
     theirs: [Option<OwnedFd>; 3],
     tty: bool,
+    /// The container's directory.
+    container: PathBuf,
 }
 
 impl Streams {
-    fn new(container: &Path, tty: bool, fifo: Option<&Path>) -> io::Result<Self> {
+    fn new(container: &Path, options: &Options, window: Window, fifo: Option<&Path>) -> io::Result<Self> {
+        let (tty, bound) = (options.tty, options.log);
         // Open for writing too, so that it never ends.
         let from_user = match fifo {
             Some(fifo) => {
@@ -226,19 +253,19 @@ impl Streams {
         };
         let cloexec = OFlag::O_CLOEXEC;
         if tty {
-            let size = nix::libc::winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
-            let pty = nix::pty::openpty(Some(&size), None)?;
+            let pty = nix::pty::openpty(Some(&window.size()), None)?;
             for end in [&pty.master, &pty.slave] {
                 fcntl(end, FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC))?;
             }
             fcntl(&pty.master, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
             return Ok(Self {
-                outputs: vec![(pty.master.try_clone()?, Writer::open(container, Stream::Out)?)],
+                outputs: vec![(pty.master.try_clone()?, Writer::open(container, Stream::Out, bound)?)],
                 to_program: Some(pty.master),
                 from_user,
                 pending: Vec::new(),
                 theirs: [Some(pty.slave.try_clone()?), Some(pty.slave.try_clone()?), Some(pty.slave)],
                 tty,
+                container: container.to_owned(),
             });
         }
         let (out, their_out) = nix::unistd::pipe2(cloexec)?;
@@ -250,12 +277,16 @@ impl Streams {
             (to_program, their_in) = (Some(ours), Some(theirs));
         }
         Ok(Self {
-            outputs: vec![(out, Writer::open(container, Stream::Out)?), (err, Writer::open(container, Stream::Err)?)],
+            outputs: vec![
+                (out, Writer::open(container, Stream::Out, bound)?),
+                (err, Writer::open(container, Stream::Err, bound)?),
+            ],
             to_program,
             from_user,
             pending: Vec::new(),
             theirs: [their_in, Some(their_out), Some(their_err)],
             tty,
+            container: container.to_owned(),
         })
     }
 
@@ -292,9 +323,17 @@ impl Streams {
     }
 
     /// Carries bytes until the program has ended and its output too.
-    fn carry(&mut self, child: &mut Child) -> io::Result<ExitStatus> {
+    ///
+    /// `beside` is what else is to be done: it is called often, and says for how long it need not be.
+    fn carry(&mut self, child: &mut Child, beside: &mut dyn FnMut() -> Option<Duration>) -> io::Result<ExitStatus> {
         let mut ended: Option<(ExitStatus, Instant)> = None;
         loop {
+            let idle = if ended.is_none() { beside() } else { None };
+            if window::changed()
+                && let (true, Some(terminal)) = (self.tty, &self.to_program)
+            {
+                window::apply(&self.container, terminal.as_fd());
+            }
             if ended.is_none() {
                 ended = child.try_wait()?.map(|status| (status, Instant::now()));
             }
@@ -303,14 +342,14 @@ impl Streams {
             {
                 return Ok(status);
             }
-            if self.outputs.is_empty() && self.from_user.is_none() {
+            if self.outputs.is_empty() && self.from_user.is_none() && idle.is_none() {
                 return child.wait();
             }
-            self.step(ended.is_some())?;
+            self.step(ended.is_some(), idle.unwrap_or(LOOK))?;
         }
     }
 
-    fn step(&mut self, ending: bool) -> io::Result<()> {
+    fn step(&mut self, ending: bool, idle: Duration) -> io::Result<()> {
         let mut watched: Vec<(BorrowedFd, PollFlags)> =
             self.outputs.iter().map(|(end, _)| (end.as_fd(), PollFlags::POLLIN)).collect();
         let outputs = watched.len();
@@ -320,7 +359,13 @@ impl Streams {
             watched.push((program.as_fd(), PollFlags::POLLOUT));
         }
         let mut polled: Vec<PollFd> = watched.iter().map(|(fd, what)| PollFd::new(*fd, *what)).collect();
-        let silence = if ending || outputs == 0 { Duration::from_millis(200) } else { SILENCE };
+        // The end of the program is seen by that of its output, unless something else keeps that open.
+        let silence = match self.outputs.iter().any(|(_, log)| log.waits()) {
+            true => SILENCE,
+            false if ending || outputs == 0 => QUIET,
+            false => LOOK,
+        };
+        let silence = silence.min(idle);
         let ready = match poll(&mut polled, PollTimeout::try_from(silence).unwrap_or(PollTimeout::NONE)) {
             Err(nix::errno::Errno::EINTR) => return Ok(()),
             answer => answer?,

@@ -5,8 +5,11 @@
 
 use std::{ffi::OsString, path::PathBuf};
 
-use coracle_api::{Accounts, PortMap, Unshare};
+use coracle_api::{Accounts, PortMap, Temporary, Unshare};
+use coracle_format::Health;
 use serde::{Deserialize, Serialize};
+
+use super::log::Bound;
 
 /// Options of a container's runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,8 +31,8 @@ pub struct Options {
     pub host_env: bool,
     /// Places of the host.
     pub volumes: Vec<Volume>,
-    /// Empty directories that go with the run: guest path and mode.
-    pub temporary: Vec<(PathBuf, u32)>,
+    /// Empty directories that go with the run.
+    pub temporary: Vec<Temporary>,
     /// The caller's home directory is shown.
     pub home: bool,
     /// None of the host's files that are shown by default.
@@ -46,6 +49,8 @@ pub struct Options {
     pub unshare: Unshare,
     /// Host name inside.
     pub hostname: Option<OsString>,
+    /// The kernel's release as it is told inside.
+    pub kernel: Option<String>,
     /// Lines for /etc/hosts.
     pub hosts: Vec<String>,
     /// Content of /etc/resolv.conf.
@@ -67,6 +72,10 @@ pub struct Options {
     pub stop_signal: Option<i32>,
     /// Seconds that `stop` waits.
     pub stop_timeout: Option<u64>,
+    /// How to ask whether the program works, on top of what the image says.
+    pub health: Option<Health>,
+    /// The log's size is bounded so.
+    pub log: Bound,
     /// Standard input is kept open in the background.
     pub interactive: bool,
     /// A terminal.
@@ -97,6 +106,8 @@ pub enum Source {
     Host(PathBuf),
     /// A directory of the store's by name; it begins with what the tree has there.
     Named(String),
+    /// The container's own directory there, which can be written to also where the tree cannot.
+    Tree,
 }
 
 /// A resource limit (getrlimit(2)).
@@ -129,6 +140,7 @@ impl Options {
         self.host_env |= top.host_env;
         self.volumes.retain(|old| !top.volumes.iter().any(|new| new.guest == old.guest));
         self.volumes.extend(top.volumes);
+        self.temporary.retain(|old| !top.temporary.iter().any(|new| new.guest == old.guest));
         self.temporary.extend(top.temporary);
         self.home |= top.home;
         self.no_names |= top.no_names;
@@ -143,6 +155,7 @@ impl Options {
             net: self.unshare.net | top.unshare.net,
         };
         self.hostname = top.hostname.or(self.hostname);
+        self.kernel = top.kernel.or(self.kernel);
         self.hosts.extend(top.hosts);
         self.resolv_conf = top.resolv_conf.or(self.resolv_conf);
         self.ports.extend(top.ports);
@@ -156,6 +169,10 @@ impl Options {
         self.limits.extend(top.limits);
         self.stop_signal = top.stop_signal.or(self.stop_signal);
         self.stop_timeout = top.stop_timeout.or(self.stop_timeout);
+        self.health = top.health.or(self.health);
+        if top.log != Bound::default() {
+            self.log = top.log;
+        }
         // Of this run alone.
         self.interactive = top.interactive;
         self.tty = top.tty;

@@ -54,6 +54,7 @@ pub fn of_tree(store: &Store, root: PathBuf, config: &ImageConfig, options: &Opt
         let host = match &volume.source {
             Source::Host(path) => path.clone(),
             Source::Named(name) => volumes::named(store, name, &root, &volume.guest)?,
+            Source::Tree => volumes::inside(&root, &volume.guest)?,
         };
         if let Err(cause) = std::fs::metadata(&host) {
             if volume.optional {
@@ -84,6 +85,7 @@ pub fn of_tree(store: &Store, root: PathBuf, config: &ImageConfig, options: &Opt
         device_names: options.devices.clone(),
         unshare: options.unshare,
         hostname: options.hostname.clone(),
+        kernel: options.kernel.clone(),
         hosts: options.hosts.clone(),
         resolv_conf: options.resolv_conf.clone(),
         ports: options.ports.clone(),

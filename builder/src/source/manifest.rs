@@ -3,7 +3,7 @@
 //! Types are `oci-spec`'s; Docker's v2.2 documents have the same members. What images in the wild do beyond the
 //! specification (`null` for an absent member, a config without `architecture`) is mended before they are parsed.
 
-use coracle_format::ImageConfig;
+use coracle_format::{Health, ImageConfig};
 use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest, MediaType};
 use serde_json::Value;
 
@@ -157,6 +157,7 @@ pub fn parse_config(bytes: &[u8], what: &str) -> Result<Config, SourceError> {
         members.remove("history");
         members.remove("created");
     }
+    let health = health_of(&value);
     let parsed: ImageConfiguration = serde_json::from_value(value).map_err(|error| malformed(error.to_string()))?;
     let mut config = ImageConfig {
         architecture: parsed.architecture().to_string(),
@@ -180,6 +181,7 @@ pub fn parse_config(bytes: &[u8], what: &str) -> Result<Config, SourceError> {
         config.exposed_ports = sorted(run.exposed_ports());
         config.labels = run.labels().clone().unwrap_or_default().into_iter().collect();
         config.stop_signal = text(run.stop_signal());
+        config.health = health;
     }
     let words =
         [config.env.as_slice(), config.entrypoint.as_deref().unwrap_or(&[]), config.cmd.as_deref().unwrap_or(&[])];
@@ -191,6 +193,21 @@ pub fn parse_config(bytes: &[u8], what: &str) -> Result<Config, SourceError> {
         return Err(malformed(format!("{bad:?} is no digest of a layer")));
     }
     Ok(Config { config, diff_ids })
+}
+
+/// `Healthcheck`, which Docker has and OCI does not know. One that is not understood is none.
+fn health_of(config: &Value) -> Option<Health> {
+    let check = config.get("config")?.get("Healthcheck")?;
+    let test: Vec<String> = serde_json::from_value(check.get("Test")?.clone()).ok()?;
+    let number = |name: &str| check.get(name).and_then(Value::as_u64).unwrap_or(0);
+    (!test.is_empty() && test[0] != "NONE").then(|| Health {
+        interval: number("Interval"),
+        timeout: number("Timeout"),
+        start_period: number("StartPeriod"),
+        start_interval: number("StartInterval"),
+        retries: number("Retries"),
+        test,
+    })
 }
 
 /// Checks that a config belongs to the layers, and to a platform that was asked for and can be run.

@@ -16,6 +16,8 @@ pub enum PullPolicy {
     Newer,
     /// Ask only if the store has none.
     Missing,
+    /// The same; a container that has the name is taken as it is (udocker's word).
+    Reuse,
     /// Never ask.
     Never,
 }
@@ -28,8 +30,9 @@ impl FromStr for PullPolicy {
             "always" => Ok(Self::Always),
             "newer" => Ok(Self::Newer),
             "missing" | "ifnotpresent" => Ok(Self::Missing),
+            "reuse" => Ok(Self::Reuse),
             "never" => Ok(Self::Never),
-            _ => Err(format!("{text:?} is none of always, newer, missing and never")),
+            _ => Err(format!("{text:?} is none of always, newer, missing, reuse and never")),
         }
     }
 }

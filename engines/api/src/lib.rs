@@ -22,6 +22,7 @@ mod refusal;
 pub mod signals;
 mod spec;
 pub mod stops;
+mod temporary;
 
 pub use facts::{ImageFacts, Libc, Loader};
 pub use host::Host;
@@ -31,6 +32,7 @@ pub use ports::{PortMap, Protocol};
 pub use record::{JobId, RECORD_VERSION, Record, RecordIo, Refused, Unpacked, rfc3339};
 pub use refusal::{Refusal, RunError};
 pub use spec::{Access, Bind, BindOrigin, Devices, Identity, LaunchSpec, SPEC_VERSION, SubordinateIds, Unshare};
+pub use temporary::Temporary;
 
 use serde::{Deserialize, Serialize};
 
@@ -51,6 +53,9 @@ pub struct Request {
     /// How the program that the run begins with is loaded.
     #[serde(default)]
     pub begins: Begins,
+    /// The guest is to be told another release of the kernel.
+    #[serde(default)]
+    pub kernel: bool,
 }
 
 /// How a program is loaded, as far as the launcher could see (through `#!` lines).
@@ -97,6 +102,11 @@ pub trait Engine: Sync {
 
     /// Whether there are programs that the engine has another one run ([`LaunchSpec::handover`]).
     fn hands_over(&self) -> bool {
+        false
+    }
+
+    /// Whether it mounts [`LaunchSpec::temporary`] as file systems of their own, so that their limits hold.
+    fn mounts(&self) -> bool {
         false
     }
 

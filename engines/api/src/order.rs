@@ -12,10 +12,10 @@ use std::{ffi::OsString, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Access, Bind, Devices, ImageFacts, PortMap, Unshare};
+use crate::{Access, Bind, Devices, ImageFacts, PortMap, Temporary, Unshare};
 
 /// Raised when a field changes its meaning. A stub refuses an order of another version.
-pub const ORDER_VERSION: u32 = 2;
+pub const ORDER_VERSION: u32 = 3;
 
 /// What the bare stub is asked to run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -47,8 +47,8 @@ pub struct Order {
     pub workdir: Option<PathBuf>,
     /// Places of the host to show, after the defaults.
     pub binds: Vec<Bind>,
-    /// Empty directories that go with the run: guest path and mode.
-    pub temporary: Vec<(PathBuf, u32)>,
+    /// Empty directories that go with the run.
+    pub temporary: Vec<Temporary>,
     /// Show the caller's home directory at its own path.
     pub home: bool,
     /// Show the host's files that resolve names.
@@ -67,6 +67,9 @@ pub struct Order {
     pub unshare: Unshare,
     /// Host name inside.
     pub hostname: Option<OsString>,
+    /// The kernel's release as the guest is told it, instead of the node's.
+    #[serde(default)]
+    pub kernel: Option<String>,
     /// Lines for `/etc/hosts`, after the host's own.
     pub hosts: Vec<String>,
     /// Content of `/etc/resolv.conf`, instead of the host's.
@@ -140,6 +143,7 @@ impl Order {
             device_names: Vec::new(),
             unshare: Unshare::default(),
             hostname: None,
+            kernel: None,
             hosts: Vec::new(),
             resolv_conf: None,
             ports: Vec::new(),

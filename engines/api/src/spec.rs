@@ -3,11 +3,11 @@
 //! Written by the launcher, read by engines. Host paths are absolute paths of
 //! the kernel's view; guest paths are absolute paths as the program sees them.
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{ffi::OsString, fs::File, os::fd::AsRawFd as _, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Loader, PortMap};
+use crate::{Loader, PortMap, Temporary};
 
 /// Raised when a field changes its meaning. A stub refuses a specification of another version.
 pub const SPEC_VERSION: u32 = 1;
@@ -60,6 +60,13 @@ pub struct LaunchSpec {
     pub unshare: Unshare,
     /// Host name inside; needs `unshare.uts`, or an engine that answers `uname` itself.
     pub hostname: Option<OsString>,
+    /// The kernel's release as the guest is told it, instead of the node's, by an engine that answers `uname` itself.
+    #[serde(default)]
+    pub kernel: Option<String>,
+    /// Directories that go with the run, each with the (empty) host directory that is bound for it. An engine that
+    /// [mounts](crate::Engine::mounts) puts a file system of memory there instead.
+    #[serde(default)]
+    pub temporary: Vec<(PathBuf, Temporary)>,
     /// Ports that the host knows by other numbers than the guest.
     #[serde(default)]
     pub ports: Vec<PortMap>,
@@ -74,6 +81,10 @@ pub struct LaunchSpec {
     /// The name that the user gave the engine (`P2`), where an engine has variants that its aliases choose.
     #[serde(default)]
     pub variant: Option<String>,
+    /// A descriptor, closed on exec, whose end tells somebody that the program has started. An engine that stays beside the
+    /// program lets go of it then ([`let_go`](Self::let_go)), in all of its processes.
+    #[serde(default)]
+    pub started: Option<i32>,
 }
 
 impl LaunchSpec {
@@ -100,10 +111,23 @@ impl LaunchSpec {
             devices: Devices::Host,
             unshare: Unshare::default(),
             hostname: None,
+            kernel: None,
+            temporary: Vec::new(),
             ports: Vec::new(),
             ledger: None,
             host_path: None,
             variant: None,
+            started: None,
+        }
+    }
+
+    /// Lets go of [`started`](Self::started) in this process. The number stays taken, by `/dev/null`, so that who knows it
+    /// does not meet another file under it.
+    pub fn let_go(&self) {
+        let Some(fd) = self.started else { return };
+        if let Ok(null) = File::options().write(true).open("/dev/null") {
+            // SAFETY: dup3 takes integers; whoever wrote the specification gave the descriptor to the run for good.
+            unsafe { libc::dup3(null.as_raw_fd(), fd, libc::O_CLOEXEC) };
         }
     }
 }

@@ -41,6 +41,12 @@ impl Engine for Apptainer {
             return Err(Refusal::new("ports cannot have other numbers inside: apptainer shares the host's network")
                 .advise("use `ptrace`, or leave that out"));
         }
+        if request.kernel {
+            return Err(Refusal::new(
+                "another release of the kernel was asked for, and the kernel itself tells its own",
+            )
+            .advise("leave that out, or use `ptrace`"));
+        }
         installed.may_start()
     }
 

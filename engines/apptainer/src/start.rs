@@ -8,7 +8,8 @@ use std::{
         fd::{AsRawFd, FromRawFd, OwnedFd},
         unix::process::ExitStatusExt,
     },
-    process::Command,
+    process::{Child, Command},
+    time::Duration,
 };
 
 use coracle_api::{Ended, INSIDE, Inside, LaunchSpec, RunError, signals};
@@ -61,9 +62,11 @@ pub(crate) fn start(installed: &Installed, arguments: &[OsString], spec: &Launch
     let mut child = command.spawn().map_err(|error| RunError::step(format!("start {name}"), error))?;
     drop(tell);
     signals::forward_to(i32::try_from(child.id()).unwrap_or(0)).map_err(step("pass signals on to the program"))?;
+    let began = begins(&mut told, &mut child).map_err(step("wait for the program"))?;
+    if began {
+        spec.let_go();
+    }
     let status = child.wait().map_err(step("wait for the program"))?;
-    let mut word = [0; 1];
-    let began = matches!(told.read(&mut word), Ok(1));
     match (status.code(), status.signal()) {
         (Some(code), _) if !began => Err(RunError::step(
             format!("start the tree with {name}"),
@@ -72,6 +75,24 @@ pub(crate) fn start(installed: &Installed, arguments: &[OsString], spec: &Launch
         (Some(code), _) => Ok(Ended::Exited(u8::try_from(code).unwrap_or(u8::MAX))),
         (None, Some(signal)) => Ok(Ended::Signaled(signal)),
         (None, None) => Ok(Ended::Exited(u8::MAX)),
+    }
+}
+
+/// Waits for the word that the program begins; false if the runtime ends without it.
+fn begins(told: &mut File, child: &mut Child) -> io::Result<bool> {
+    loop {
+        let ended = child.try_wait()?.is_some();
+        let mut ready = libc::pollfd { fd: told.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: poll reads and writes the one entry.
+        unsafe { libc::poll(&raw mut ready, 1, if ended { 0 } else { 50 }) };
+        let mut word = [0; 1];
+        match told.read(&mut word) {
+            Ok(count) if count == 1 || ended => return Ok(count == 1),
+            // Nobody holds the other end any more.
+            Ok(_) => std::thread::sleep(Duration::from_millis(5)),
+            Err(_) if ended => return Ok(false),
+            Err(_) => {}
+        }
     }
 }
 

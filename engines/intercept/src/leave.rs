@@ -240,13 +240,15 @@ fn failed<G: Guest>(
 }
 
 fn show_node_name<G: Guest>(rules: &Rules<'_>, guest: &G, at: u64) {
-    /// Length of each string in `struct new_utsname`; the node's name is the second.
+    /// Length of each string in `struct new_utsname`; the node's name is the second, the release the third.
     const FIELD: usize = 65;
-    let Some(name) = rules.hostname else { return };
-    let mut field = [0; FIELD];
-    let len = name.len().min(FIELD - 1);
-    field[..len].copy_from_slice(&name[..len]);
-    let _ = guest.write(at + FIELD as u64, &field);
+    for (number, name) in [(1, rules.hostname), (2, rules.kernel)] {
+        let Some(name) = name else { continue };
+        let mut field = [0; FIELD];
+        let len = name.len().min(FIELD - 1);
+        field[..len].copy_from_slice(&name[..len]);
+        let _ = guest.write(at + number * FIELD as u64, &field);
+    }
 }
 
 const _: () = assert!(PATH_MAX >= 108, "a socket's path fits a path buffer");

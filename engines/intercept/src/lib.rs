@@ -64,6 +64,8 @@ pub struct Rules<'a> {
     pub identity: Identity,
     /// The node's name as it sees it; `None`: the host's.
     pub hostname: Option<&'a [u8]>,
+    /// The kernel's release as it is told it; `None`: the node's.
+    pub kernel: Option<&'a [u8]>,
     /// What it is told of files that the host keeps otherwise; there is one wherever [`Identity::pretends`].
     pub ledger: Option<ledger::Ledger<'a>>,
     /// Ports that the host knows by other numbers.
@@ -89,7 +91,7 @@ impl Rules<'_> {
             Meaning::Special(Special::Fstat) => self.shows_files(),
             Meaning::Special(Special::Listing(_)) => self.unlisted,
             Meaning::Special(Special::Person(_) | Special::PeerCredentials) => self.identity.pretends(),
-            Meaning::Special(Special::Uname) => self.hostname.is_some(),
+            Meaning::Special(Special::Uname) => self.hostname.is_some() || self.kernel.is_some(),
             _ => true,
         }
     }

@@ -9,12 +9,14 @@
 use std::{
     fs::File,
     io::{self, Read, Write},
+    os::fd::{AsFd as _, OwnedFd},
 };
 
 use coracle_api::{Ended, LaunchSpec, Refusal, RunError, exec::Prepared, signals};
 use nix::{
     errno::Errno,
     fcntl::OFlag,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::wait::{WaitStatus, waitpid},
     unistd::{ForkResult, Pid, fork, pipe2},
 };
@@ -40,21 +42,27 @@ pub(crate) fn supervise(
     program: &Prepared,
 ) -> Result<Ended, RunError> {
     let (from_init, to_supervisor) = pipe2(OFlag::O_CLOEXEC).step(|| "make a pipe")?;
+    // Of this one only the guest's process keeps an end, until it becomes the program.
+    let (begun, until_exec) = pipe2(OFlag::O_CLOEXEC).step(|| "make a pipe")?;
     // SAFETY: this process has one thread (the contract of `Engine::run`), so the child may do anything.
     match unsafe { fork() }.step(|| "fork the init of the pid namespace")? {
         ForkResult::Child => {
-            drop(from_init);
+            drop((from_init, begun));
+            spec.let_go();
             let mut to_supervisor = File::from(to_supervisor);
-            let news = match init(spec, ids, turn, program, &mut to_supervisor) {
+            let news = match init(spec, ids, turn, program, &mut to_supervisor, until_exec) {
                 Ok(ended) => News::Ended(ended),
                 Err(error) => error.into(),
             };
             tell(&mut to_supervisor, &news)
         }
         ForkResult::Parent { child } => {
-            drop(to_supervisor);
+            drop((to_supervisor, until_exec));
             signals::forward_to(child.as_raw()).step(|| "pass signals on")?;
             let mut text = Vec::new();
+            if has_started(&begun, &from_init) {
+                spec.let_go();
+            }
             File::from(from_init).read_to_end(&mut text).step(|| "hear from the init of the pid namespace")?;
             let status = wait(child).step(|| "wait for the init of the pid namespace")?;
             // The guest's process and init may both have spoken; the first word is the cause.
@@ -68,6 +76,13 @@ pub(crate) fn supervise(
     }
 }
 
+/// Waits until nobody holds the other end of `begun`: whether it is the program that has begun, and no failure.
+fn has_started(begun: &OwnedFd, from_init: &OwnedFd) -> bool {
+    let wait = |fd: &OwnedFd, timeout: PollTimeout| poll(&mut [PollFd::new(fd.as_fd(), PollFlags::POLLIN)], timeout);
+    while wait(begun, PollTimeout::NONE) == Err(Errno::EINTR) {}
+    wait(from_init, PollTimeout::ZERO) == Ok(0)
+}
+
 /// Process 1. Returns when the guest has ended.
 fn init(
     spec: &LaunchSpec,
@@ -75,6 +90,7 @@ fn init(
     turn: Option<Turn>,
     program: &Prepared,
     to_supervisor: &mut File,
+    until_exec: OwnedFd,
 ) -> Result<Ended, RunError> {
     // SAFETY: this option takes plain integers.
     unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0) };
@@ -90,6 +106,7 @@ fn init(
             tell(to_supervisor, &error.into())
         }
         ForkResult::Parent { child } => {
+            drop(until_exec);
             signals::forward_to(child.as_raw()).step(|| "pass signals on")?;
             reap_until(child).step(|| "wait for the program")
         }

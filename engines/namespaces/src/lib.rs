@@ -48,7 +48,17 @@ impl Engine for Namespaces {
         false
     }
 
+    fn mounts(&self) -> bool {
+        true
+    }
+
     fn probe(&self, host: &Host, _facts: &ImageFacts, request: &Request) -> Result<(), Refusal> {
+        if request.kernel {
+            return Err(Refusal::new(
+                "another release of the kernel was asked for, and the kernel itself tells its own",
+            )
+            .advise("leave that out, or use `ptrace`"));
+        }
         if request.ports {
             return Err(Refusal::new("the network is the host's here, so a port has one number inside and outside")
                 .advise("give both the same number, or use `ptrace`"));

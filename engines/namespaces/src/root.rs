@@ -16,7 +16,7 @@ use std::{
     path::{Component, Path},
 };
 
-use coracle_api::{Access, Bind, Devices, LaunchSpec, RunError};
+use coracle_api::{Access, Bind, Devices, LaunchSpec, RunError, Temporary};
 use nix::{
     errno::Errno,
     mount::{MntFlags, MsFlags, mount, umount2},
@@ -65,7 +65,7 @@ pub(crate) fn enter(spec: &LaunchSpec, ids: Ids<'_>, turn: Option<Turn>) -> Resu
     system(&root, spec, ids)?;
     apt::stay_root(&root, spec, ids)?;
     for bind in &spec.binds {
-        match one_bind(&root, bind) {
+        match one_bind(&root, bind, spec) {
             Err(_) if bind.optional => {}
             answer => answer?,
         }
@@ -129,11 +129,14 @@ fn fresh_proc(place: &OwnedFd) -> Result<bool, RunError> {
     }
 }
 
-fn one_bind(root: &Root, bind: &Bind) -> Result<(), RunError> {
+fn one_bind(root: &Root, bind: &Bind, spec: &LaunchSpec) -> Result<(), RunError> {
     let what = || format!("bind {} to {}", bind.host.display(), bind.guest.display());
     let kind = Kind::of(&bind.host).step(what)?;
     let place = mount_point(root, &bind.guest, kind)?;
-    bind_recursive(&bind.host, &fd_path(&place)).map_err(|error| explain_bind(what(), error))?;
+    match spec.temporary.iter().find(|(host, _)| *host == bind.host) {
+        Some((_, asked)) => memory(asked, &fd_path(&place))?,
+        None => bind_recursive(&bind.host, &fd_path(&place)).map_err(|error| explain_bind(what(), error))?,
+    }
     let mounted = || resolve::open(root.place.as_fd(), &bind.guest).step(what);
     if is_host_root(&bind.host) {
         // The host's root came with what we have mounted over it.
@@ -145,6 +148,18 @@ fn one_bind(root: &Root, bind: &Bind) -> Result<(), RunError> {
         read_only(&root.place, &mounted()?).step(|| format!("{} read-only", what()))?;
     }
     Ok(())
+}
+
+/// A file system of memory, which goes with the namespace.
+fn memory(asked: &Temporary, place: &Path) -> Result<(), RunError> {
+    let mut flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    flags.set(MsFlags::MS_NOEXEC, asked.no_exec);
+    let mut options = format!("mode={:o}", asked.mode);
+    for (name, value) in [("size", asked.size), ("nr_inodes", asked.inodes)] {
+        options += &value.map(|value| format!(",{name}={value}")).unwrap_or_default();
+    }
+    mount(Some("tmpfs"), place, Some("tmpfs"), flags, Some(options.as_str()))
+        .step(|| format!("mount a tmpfs ({options}) at {}", asked.guest.display()))
 }
 
 /// Whether the path is another way of writing `/`, or leads there.

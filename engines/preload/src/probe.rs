@@ -34,6 +34,10 @@ fn judge(facts: &ImageFacts, request: &Request) -> Result<(), Refusal> {
         return Err(Refusal::new("namespaces were asked for (a host name needs one), and a library makes none")
             .advise("leave that out, or use `namespaces`"));
     }
+    if request.kernel {
+        return Err(Refusal::new("another release of the kernel was asked for, and the description of a run has none")
+            .advise("leave that out, or use `ptrace`"));
+    }
     if request.writable {
         return Err(Refusal::new("a view that can be written to shares files, and the shim cannot break their links")
             .advise("use `namespaces` or `ptrace`, or keep changes in a container of the store"));

@@ -210,6 +210,7 @@ mod tests {
             view: View::new(b"/tree", true, &[]).expect("a view"),
             identity: Identity { uid, gid: uid, host_uid: 1000, host_gid: 1000 },
             hostname: None,
+            kernel: None,
             ledger: None,
             ports: &[],
             unlisted: true,

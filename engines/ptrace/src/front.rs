@@ -16,7 +16,7 @@ use std::{
     ptr,
 };
 
-use coracle_api::{Ended, RunError, stops};
+use coracle_api::{Ended, LaunchSpec, RunError, stops};
 use nix::{
     fcntl::OFlag,
     unistd::{ForkResult, fork, pipe2},
@@ -108,7 +108,10 @@ pub(crate) struct Tracing {
 /// Forks; `trace` runs in the child, which ends with it, and this returns how the guest ended.
 ///
 /// Called in a process with one thread.
-pub(crate) fn beside(trace: impl FnOnce(Tracing) -> Result<(), RunError>) -> Result<Ended, RunError> {
+pub(crate) fn beside(
+    spec: &LaunchSpec,
+    trace: impl FnOnce(Tracing) -> Result<(), RunError>,
+) -> Result<Ended, RunError> {
     let step = |error: nix::Error| RunError::step("start the tracer", error.into());
     let (news, line) = pipe2(OFlag::O_CLOEXEC).map_err(step)?;
     let (report, tell) = pipe2(OFlag::O_CLOEXEC).map_err(step)?;
@@ -129,6 +132,7 @@ pub(crate) fn beside(trace: impl FnOnce(Tracing) -> Result<(), RunError>) -> Res
                 libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0);
                 u32::try_from(libc::getppid()) != Ok(front)
             };
+            spec.let_go();
             if !orphaned {
                 let told = tell.try_clone();
                 if let Err(error) = trace(Tracing { line: Line(File::from(line)), tell, mask })
@@ -142,7 +146,8 @@ pub(crate) fn beside(trace: impl FnOnce(Tracing) -> Result<(), RunError>) -> Res
         }
         Ok(ForkResult::Parent { child: tracer }) => {
             drop((line, tell));
-            let outcome = Front { tracer: tracer.as_raw(), main: 0, begun: false, stays: false }.wait(news, report);
+            let outcome =
+                Front { spec, tracer: tracer.as_raw(), main: 0, begun: false, stays: false }.wait(news, report);
             set_mask(mask);
             outcome
         }
@@ -169,14 +174,15 @@ pub(crate) fn stand_aside() {
     }
 }
 
-struct Front {
+struct Front<'a> {
+    spec: &'a LaunchSpec,
     tracer: i32,
     main: i32,
     begun: bool,
     stays: bool,
 }
 
-impl Front {
+impl Front<'_> {
     fn wait(mut self, news: OwnedFd, report: Report) -> Result<Ended, RunError> {
         let signals = signal_file().map_err(|error| RunError::step("listen to signals", error))?;
         let (mut news, mut signals) = (File::from(news), File::from(signals));
@@ -217,6 +223,7 @@ impl Front {
             News::Main(id) => self.main = id,
             News::Begun => {
                 self.begun = true;
+                self.spec.let_go();
                 let_go();
             }
             News::Staying => self.stays = true,

@@ -137,6 +137,7 @@ impl Engine for Ptrace {
                 host_gid: identity.host_gid,
             },
             hostname: hostname.as_deref(),
+            kernel: spec.kernel.as_deref().map(str::as_bytes),
             ledger: ledger.as_ref().and_then(Mapped::ledger),
             ports: &ports,
             unlisted: layout.is_unlisted(),
@@ -147,7 +148,7 @@ impl Engine for Ptrace {
         let old_order = Host::read(None).kernel < (4, 8);
         let person = Person::new(identity.uid, identity.gid, &identity.groups);
         let filter = (!every).then(|| filter::program(&rules, mark));
-        front::beside(|tracing| {
+        front::beside(spec, |tracing| {
             let front::Tracing { line, tell, mask } = tracing;
             let mut tracer = Tracer::new(rules, view.as_ref(), (every, old_order), mark, person, line)
                 .map_err(step("make the memory shared with guests"))?;

@@ -24,7 +24,9 @@ mod wire;
 pub use error::FormatError;
 pub use fixup::{Edit, Fixup, FixupSet, MOST_GROWTH, MOST_SLOT};
 pub use index::{Content, Entry, Frame, Index, Kind, Time, Xattr};
-pub use manifest::{Defaults, ImageConfig, IndexInfo, Manifest, PayloadInfo, Provenance, StubInfo, hex, parse_hex};
+pub use manifest::{
+    Defaults, Health, ImageConfig, IndexInfo, Manifest, PayloadInfo, Provenance, StubInfo, hex, parse_hex,
+};
 pub use slot::{SLOT_LEN, Slot};
 pub use statement::statement;
 pub use trailer::{Region, SKIPPABLE_HEADER_LEN, TRAILER_LEN, Trailer};

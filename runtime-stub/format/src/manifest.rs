@@ -70,6 +70,37 @@ pub struct ImageConfig {
     /// `StopSignal`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stop_signal: Option<String>,
+    /// `Healthcheck`; containers in the background are asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health: Option<Health>,
+}
+
+/// How to find out whether a program works (HEALTHCHECK of a Dockerfile). Times are in nanoseconds; zero is the default.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Health {
+    /// `NONE`; `CMD` and a program with its arguments; or `CMD-SHELL` and a line for `/bin/sh`.
+    pub test: Vec<String>,
+    /// Between two checks.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub interval: u64,
+    /// What a check may take.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub timeout: u64,
+    /// How long failures do not count.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub start_period: u64,
+    /// Between two checks in that time.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub start_interval: u64,
+    /// So many failures in a row make it unhealthy.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub retries: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// Runtime options that the builder fixed; the user's own options win over them.

@@ -121,9 +121,9 @@ impl Binds {
     }
 
     /// An empty directory that goes with the run.
-    pub(super) fn temporary(&mut self, host: PathBuf, guest: &Path) {
+    pub(super) fn temporary(&mut self, host: PathBuf, guest: &Path, read_only: bool) {
         let origin = BindOrigin::Default("temporary file system".to_owned());
-        self.list.push(Bind { host, guest: guest.to_owned(), read_only: false, optional: false, origin });
+        self.list.push(Bind { host, guest: guest.to_owned(), read_only, optional: false, origin });
     }
 
     /// All that a bundle shows by default.

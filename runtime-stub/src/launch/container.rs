@@ -74,9 +74,12 @@ pub fn plan(order: &Order, caller: &Caller) -> Result<Plan, LaunchError> {
     let asked = devices::Asked { gpus: order.gpus.as_deref(), devices: &order.device_names, cdi: &cdi };
     let lists = devices::Lists { binds: &mut binds, env: &mut env, devices: &mut devices, notes: &mut notes };
     devices::show(asked, caller, Some(&made), lists)?;
+    let mut temporary = Vec::new();
     if let Some(own) = &own {
-        for (number, (guest, mode)) in order.temporary.iter().enumerate() {
-            binds.temporary(own.dir(&format!("tmpfs-{number}"), *mode)?, guest);
+        for (number, asked) in order.temporary.iter().enumerate() {
+            let host = own.dir(&format!("tmpfs-{number}"), asked.mode)?;
+            binds.temporary(host.clone(), &asked.guest, asked.read_only);
+            temporary.push((host, asked.clone()));
         }
     }
     notes.extend(binds.notes.drain(..).map(|note| ("not bound", note)));
@@ -91,6 +94,7 @@ pub fn plan(order: &Order, caller: &Caller) -> Result<Plan, LaunchError> {
         unshare,
         ports: order.ports.iter().any(PortMap::differs),
         begins: super::begins::begins(tree, &argv[0], &path),
+        kernel: order.kernel.is_some(),
     };
     let spec = LaunchSpec {
         version: SPEC_VERSION,
@@ -111,10 +115,13 @@ pub fn plan(order: &Order, caller: &Caller) -> Result<Plan, LaunchError> {
         devices,
         unshare,
         hostname: order.hostname.clone(),
+        kernel: order.kernel.clone(),
+        temporary,
         ports: order.ports.clone(),
         ledger: order.ledger.clone(),
         host_path: caller.var("PATH").map(OsStr::to_owned),
         variant: order.engine.clone(),
+        started: None,
     };
     Ok(Plan { spec, request, own, near: None, notes })
 }

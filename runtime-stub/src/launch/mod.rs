@@ -163,6 +163,7 @@ pub fn plan(inputs: &Inputs) -> Result<Plan, LaunchError> {
         unshare,
         ports: options.ports.iter().any(PortMap::differs),
         begins: begins::begins(tree, &argv[0], &path),
+        kernel: false,
     };
     let spec = LaunchSpec {
         version: SPEC_VERSION,
@@ -189,9 +190,12 @@ pub fn plan(inputs: &Inputs) -> Result<Plan, LaunchError> {
         devices,
         unshare,
         hostname: options.hostname.clone(),
+        kernel: None,
+        temporary: Vec::new(),
         ports: options.ports.clone(),
         host_path: caller.var("PATH").map(OsStr::to_owned),
         variant: options.engine.as_ref().map(|(name, _)| name.clone()),
+        started: None,
     };
     Ok(Plan { spec, request, own, near: None, notes })
 }

@@ -65,9 +65,16 @@ pub struct PsArgs {
     /// Show the platform of each.
     #[arg(long, short)]
     pub platform: bool,
-    /// Show only what matches: name=TEXT, id=TEXT, ancestor=IMAGE, status=created|running|exited.
-    #[arg(long, value_name = "KEY=VALUE")]
+    /// Show only what matches: name=TEXT, id=TEXT, ancestor=IMAGE, status=created|running|exited|dead,
+    /// health=starting|healthy|unhealthy|none, label=KEY[=VALUE].
+    #[arg(long, short, value_name = "KEY=VALUE")]
     pub filter: Vec<String>,
+    /// Show only the newest one.
+    #[arg(long, short)]
+    pub latest: bool,
+    /// Show only so many, the newest.
+    #[arg(long, short = 'n', value_name = "N")]
+    pub last: Option<usize>,
     /// How it is printed.
     #[command(flatten)]
     pub list: ListArgs,

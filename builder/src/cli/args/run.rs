@@ -90,6 +90,9 @@ pub struct OptionArgs {
     /// Run this program instead of the image's; empty for none.
     #[arg(long, value_name = "PROGRAM")]
     pub entrypoint: Option<OsString>,
+    /// Tell programs this release of the kernel; engines that intercept can.
+    #[arg(long, value_name = "RELEASE")]
+    pub kernel: Option<String>,
     /// Host name inside.
     #[arg(long, short = 'h', value_name = "NAME")]
     pub hostname: Option<OsString>,
@@ -174,81 +177,15 @@ pub struct OptionArgs {
     /// System V IPC: host, or private.
     #[arg(long, value_name = "host|private")]
     pub ipc: Option<String>,
+    /// Bound the log of a run in the background: max-size=SIZE (32m; -1 for none), max-file=NUMBER (2).
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub log_opt: Vec<String>,
+    /// Whether it works.
+    #[command(flatten)]
+    pub health: super::HealthArgs,
     /// What Docker has besides.
     #[command(flatten)]
-    pub others: OtherArgs,
-}
-
-/// Options of Docker's and udocker's that mean little here: accepted where that does no harm, else refused with a reason.
-#[derive(Debug, Clone, Default, Args)]
-#[command(next_help_heading = "For scripts written for Docker and udocker")]
-pub struct OtherArgs {
-    /// Accepted: no banner is printed.
-    #[arg(long)]
-    pub nobanner: bool,
-    /// Accepted: signals are passed on in any case.
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    pub sig_proxy: Option<bool>,
-    /// Refused: the kernel that programs see is the node's.
-    #[arg(long, value_name = "RELEASE")]
-    pub kernel: Option<String>,
-    /// Refused: nobody gives privileges here.
-    #[arg(long)]
-    pub privileged: bool,
-    /// Accepted for root, who has in his namespace what can be had; refused otherwise.
-    #[arg(long, value_name = "CAPABILITY")]
-    pub cap_add: Vec<String>,
-    /// Refused: no isolation is promised.
-    #[arg(long, value_name = "CAPABILITY")]
-    pub cap_drop: Vec<String>,
-    /// Accepted where it loosens.
-    #[arg(long, value_name = "OPTION")]
-    pub security_opt: Vec<String>,
-    /// Refused: a limit takes a control group.
-    #[arg(long, short, value_name = "BYTES")]
-    pub memory: Option<String>,
-    /// Refused: a limit takes a control group.
-    #[arg(long, value_name = "BYTES")]
-    pub memory_swap: Option<String>,
-    /// Refused: a limit takes a control group.
-    #[arg(long, value_name = "N")]
-    pub cpus: Option<String>,
-    /// Refused: a limit takes a control group.
-    #[arg(long, value_name = "N")]
-    pub cpu_shares: Option<String>,
-    /// Refused: a limit takes a control group.
-    #[arg(long, value_name = "N")]
-    pub pids_limit: Option<String>,
-    /// Refused: /dev/shm is the host's.
-    #[arg(long, value_name = "BYTES")]
-    pub shm_size: Option<String>,
-    /// Only no: nobody is there to start it again.
-    #[arg(long, value_name = "POLICY")]
-    pub restart: Option<String>,
-    /// Only host: the caller's own ids are all there are.
-    #[arg(long, value_name = "MODE")]
-    pub userns: Option<String>,
-    /// Only host; for another host name there is --hostname.
-    #[arg(long, value_name = "MODE")]
-    pub uts: Option<String>,
-    /// Only none and json-file: logs are kept beside the container.
-    #[arg(long, value_name = "DRIVER")]
-    pub log_driver: Option<String>,
-    /// Accepted: no health checks are run.
-    #[arg(long)]
-    pub no_healthcheck: bool,
-    /// Refused: the network is the host's.
-    #[arg(long, value_name = "ADDRESS")]
-    pub ip: Option<String>,
-    /// Refused: the network is the host's.
-    #[arg(long, value_name = "CONTAINER")]
-    pub link: Vec<String>,
-    /// Refused: kernel settings are the node's.
-    #[arg(long, value_name = "KEY=VALUE")]
-    pub sysctl: Vec<String>,
-    /// Accepted: ports need not be announced.
-    #[arg(long, value_name = "PORT")]
-    pub expose: Vec<String>,
+    pub others: super::OtherArgs,
 }
 
 /// `coracle exec`.

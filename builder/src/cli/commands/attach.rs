@@ -3,6 +3,7 @@
 use std::{
     fs::File,
     io::{self, IsTerminal as _, Read as _, Write as _},
+    os::fd::AsFd as _,
     os::unix::fs::OpenOptionsExt as _,
     sync::atomic::{AtomicBool, AtomicI32, Ordering},
     thread,
@@ -17,9 +18,13 @@ use super::{
 };
 use crate::{
     cli::{args::AttachArgs, source},
-    launch::{log::Reader, monitor, processes},
+    launch::{
+        log::Reader,
+        monitor, processes,
+        window::{self, Window},
+    },
     source::open_store,
-    store::containers::State,
+    store::containers::{Container, State},
 };
 
 /// The program that gets our signals.
@@ -51,9 +56,10 @@ pub(super) fn run(args: &AttachArgs, quiet: bool) -> anyhow::Result<u8> {
         let fifo = monitor::input(container.directory());
         let to_program = File::options().write(true).custom_flags(libc::O_NONBLOCK).open(&fifo);
         if let Ok(to_program) = to_program {
-            let kept = crate::cli::commands::launching::kept(&container.settings()?)?;
-            if kept.tty && io::stdin().is_terminal() {
+            if run.tty && io::stdin().is_terminal() {
                 raw = Some(Raw::set()?);
+                window::listen();
+                tell_window(&container, run.pid);
             }
             thread::spawn(move || pass(to_program));
         }
@@ -64,6 +70,9 @@ pub(super) fn run(args: &AttachArgs, quiet: bool) -> anyhow::Result<u8> {
     let mut printer = Printer { timestamps: false, mid_line: [false; 2] };
     let outcome = follow(&container, &mut reader, |entries| {
         printer.print(entries)?;
+        if window::changed() {
+            tell_window(&container, run.pid);
+        }
         if LEFT.load(Ordering::SeqCst) { Err(Left.into()) } else { Ok(()) }
     });
     drop(raw);
@@ -75,6 +84,14 @@ pub(super) fn run(args: &AttachArgs, quiet: bool) -> anyhow::Result<u8> {
         State::Exited(run) => run.status.and_then(|status| u8::try_from(status).ok()).unwrap_or(137),
         _ => 0,
     })
+}
+
+/// Gives the program's terminal the size of ours. Without it the program draws for another size, and works.
+fn tell_window(container: &Container, launcher: i32) {
+    let monitor = processes::describe(launcher).map(|(_, parent, _)| parent).filter(|parent| *parent > 1);
+    if let (Some(window), Some(monitor)) = (Window::of(io::stdin().as_fd()), monitor) {
+        let _ = window.tell(container.directory(), monitor);
+    }
 }
 
 #[derive(Debug, thiserror::Error)]

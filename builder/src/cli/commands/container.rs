@@ -1,15 +1,15 @@
 //! A container as `coracle inspect` shows it: JSON in the shape that Docker gives it.
 
-use coracle_format::ImageConfig;
+use coracle_format::{Health, ImageConfig};
 use serde_json::{Value, json};
 
-use super::ps::word;
+use super::ps::{KILLED, word};
 use crate::{
     cli::{args::InspectArgs, print, source, table},
     source::open_store,
     store::{
         Store,
-        containers::{Container, ContainerError, State},
+        containers::{Container, ContainerError, State, Verdict},
     },
 };
 
@@ -50,7 +50,7 @@ fn describe(store: &Store, container: &Container) -> anyhow::Result<Value> {
     let runs = match &state {
         State::Created => &[][..],
         State::Running(runs) => runs,
-        State::Exited(run) => std::slice::from_ref(run),
+        State::Exited(run) | State::Dead(run) => std::slice::from_ref(run),
     };
     let run = runs.first();
     let mut shown = in_dockers_words(config);
@@ -63,8 +63,12 @@ fn describe(store: &Store, container: &Container) -> anyhow::Result<Value> {
         "State": {
             "Status": word(&state),
             "Running": matches!(state, State::Running(_)),
-            "Pid": run.filter(|run| run.status.is_none()).map_or(0, |run| run.pid),
-            "ExitCode": run.and_then(|run| run.status).unwrap_or(0),
+            "Pid": run.filter(|run| run.is_alive()).map_or(0, |run| run.pid),
+            "ExitCode": match &state {
+                State::Exited(run) | State::Dead(run) => run.status.unwrap_or(KILLED),
+                _ => 0,
+            },
+            "Health": run.and_then(|run| run.health.as_ref()).map(health),
             "StartedAt": run.map(|run| table::rfc3339(run.began)),
             "FinishedAt": run.and_then(|run| run.ended).map(table::rfc3339),
         },
@@ -96,5 +100,30 @@ pub(super) fn in_dockers_words(config: &ImageConfig) -> Value {
         "ExposedPorts": set(&config.exposed_ports),
         "Labels": config.labels,
         "StopSignal": config.stop_signal,
+        "Healthcheck": config.health.as_ref().map(healthcheck),
     })
+}
+
+/// An image's check in Docker's words.
+fn healthcheck(health: &Health) -> Value {
+    json!({
+        "Test": health.test,
+        "Interval": health.interval,
+        "Timeout": health.timeout,
+        "StartPeriod": health.start_period,
+        "StartInterval": health.start_interval,
+        "Retries": health.retries,
+    })
+}
+
+fn health(verdict: &Verdict) -> Value {
+    let log = verdict.log.iter().map(|check| {
+        json!({
+            "Start": table::rfc3339(check.began),
+            "End": table::rfc3339(check.ended),
+            "ExitCode": check.status,
+            "Output": check.output,
+        })
+    });
+    json!({ "Status": verdict.status, "FailingStreak": verdict.failing, "Log": log.collect::<Vec<_>>() })
 }

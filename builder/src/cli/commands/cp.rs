@@ -47,13 +47,12 @@ pub(super) fn run(args: &CpArgs, quiet: bool) -> anyhow::Result<()> {
             let shown = source.display().to_string();
             let source = if args.follow_link { fs::canonicalize(source) } else { Ok(source) };
             let source = source.and_then(|it| fs::symlink_metadata(&it).map(|_| it)).context(shown)?;
-            let to = resolve(&root, &path, true)?;
-            let onto = onto(&to, &source, ends_with(&args.to, b"/"))?;
-            // What is there already may be a link that leads the host's way.
-            let inner = onto.strip_prefix(&root).unwrap_or(Path::new("")).to_owned();
-            put(&source, &resolve(&root, &inner, true)?, ends_with(&args.from, b"/."))
+            into(&root, &path, &source, args)
         }
-        (Side::Inside { .. }, Side::Inside { .. }) => bail!("copying between containers: copy to the host first"),
+        (Side::Inside { root, path }, Side::Inside { root: to_root, path: to_path }) => {
+            let source = from(&root, &path, args.follow_link)?;
+            into(&to_root, &to_path, &source, args)
+        }
         _ => bail!("neither side is in a container: write CONTAINER:PATH"),
     }
 }
@@ -79,6 +78,7 @@ fn side(store: &Store, given: &OsStr) -> anyhow::Result<Side> {
             let root = match &volume.source {
                 Source::Host(path) => path.clone(),
                 Source::Named(name) => store.root().join("volumes").join(name),
+                Source::Tree => return Ok(Side::Inside { root: container.root(), path }),
             };
             Side::Inside { path: path.strip_prefix(&volume.guest).unwrap_or(&path).to_owned(), root }
         }
@@ -109,6 +109,15 @@ fn onto(to: &Path, source: &Path, wants_directory: bool) -> anyhow::Result<PathB
         bail!("{}: there is no such directory: make it first", to.display());
     }
     Ok(to.to_owned())
+}
+
+/// Copies into a container.
+fn into(root: &Path, path: &Path, source: &Path, args: &CpArgs) -> anyhow::Result<()> {
+    let to = resolve(root, path, true)?;
+    let onto = onto(&to, source, ends_with(&args.to, b"/"))?;
+    // What is there already may be a link that leads the host's way.
+    let inner = onto.strip_prefix(root).unwrap_or(Path::new("")).to_owned();
+    put(source, &resolve(root, &inner, true)?, ends_with(&args.from, b"/."))
 }
 
 fn put(source: &Path, onto: &Path, content_only: bool) -> anyhow::Result<()> {

@@ -3,12 +3,14 @@
 use std::{fs, path::Path};
 
 use anyhow::{Context as _, bail, ensure};
+use coracle_format::Health;
 use serde_json::{Value, json};
 
 use super::{container::in_dockers_words, create::fill, export::from_clone};
 use crate::{
     cli::{args::ImportArgs, plan, print, report, source},
     flatten,
+    launch::health::parse_time,
     source::{Content, Image, Options, Platform, Reference, SourceSpec, manifest, open_store, resolve},
     store::{
         Store,
@@ -163,6 +165,7 @@ fn changed(config: &mut coracle_format::ImageConfig, changes: &[String]) -> anyh
             "ENTRYPOINT" => config.entrypoint = Some(words()?),
             "USER" => config.user = Some(rest.to_owned()),
             "WORKDIR" => config.working_dir = Some(rest.to_owned()),
+            "HEALTHCHECK" => config.health = health_of(rest, change)?,
             "STOPSIGNAL" => config.stop_signal = Some(rest.to_owned()),
             "VOLUME" => config.volumes.push(rest.to_owned()),
             "EXPOSE" => {
@@ -178,11 +181,47 @@ fn changed(config: &mut coracle_format::ImageConfig, changes: &[String]) -> anyh
                 config.env.push(format!("{key}={}", value.trim_matches('"')));
             }
             _ => bail!(
-                "--change {change:?}: {word} is not one of CMD ENTRYPOINT ENV USER WORKDIR VOLUME EXPOSE LABEL STOPSIGNAL"
+                "--change {change:?}: {word} is not one of CMD ENTRYPOINT ENV USER WORKDIR VOLUME EXPOSE LABEL STOPSIGNAL HEALTHCHECK"
             ),
         }
     }
     config.volumes.sort();
     config.exposed_ports.sort();
     Ok(())
+}
+
+/// `NONE`, or `[--interval=TIME…] CMD …`, as a Dockerfile has it.
+fn health_of(text: &str, change: &str) -> anyhow::Result<Option<Health>> {
+    let mut health = Health::default();
+    let mut rest = text.trim();
+    while let Some(option) = rest.strip_prefix("--") {
+        let (option, after) = option.split_once(char::is_whitespace).unwrap_or((option, ""));
+        let (name, value) = option.split_once('=').unwrap_or((option, ""));
+        let time = || parse_time(value).with_context(|| format!("--change {change:?}: {value:?} is no time"));
+        match name {
+            "interval" => health.interval = time()?,
+            "timeout" => health.timeout = time()?,
+            "start-period" => health.start_period = time()?,
+            "start-interval" => health.start_interval = time()?,
+            "retries" => {
+                health.retries =
+                    value.parse().with_context(|| format!("--change {change:?}: {value:?} is no number"))?;
+            }
+            _ => bail!("--change {change:?}: --{name} is no option of HEALTHCHECK"),
+        }
+        rest = after.trim_start();
+    }
+    if rest == "NONE" {
+        return Ok(None);
+    }
+    let command = rest.strip_prefix("CMD").map(str::trim).filter(|command| !command.is_empty());
+    let command = command.with_context(|| format!("--change {change:?}: write HEALTHCHECK CMD command, or NONE"))?;
+    health.test = if command.starts_with('[') {
+        let words: Vec<String> =
+            serde_json::from_str(command).with_context(|| format!("--change {change:?}: it is no JSON list"))?;
+        ["CMD".to_owned()].into_iter().chain(words).collect()
+    } else {
+        vec!["CMD-SHELL".to_owned(), command.to_owned()]
+    };
+    Ok(Some(health))
 }

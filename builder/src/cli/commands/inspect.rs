@@ -49,7 +49,7 @@ pub(super) fn is_program(path: &Path) -> bool {
 /// An image of any source; one in a registry is fetched, and stays in the store for the build that follows.
 fn image(args: &InspectArgs, quiet: bool) -> anyhow::Result<()> {
     let spec = SourceSpec::parse_os(&args.what)?;
-    let image = resolve(&spec, &source::options(&args.source_options, quiet)?)?;
+    let image = resolve(&spec, &source::container_options(&args.source_options, quiet)?)?;
     let layers = match &image.content {
         Content::Layers(layers) => layers.as_slice(),
         Content::Tree(_) => &[],

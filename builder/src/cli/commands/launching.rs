@@ -3,6 +3,7 @@
 use std::{
     ffi::OsString,
     io::IsTerminal as _,
+    os::fd::AsFd as _,
     path::{Path, PathBuf},
 };
 
@@ -11,7 +12,7 @@ use coracle_api::Order;
 
 use crate::{
     cli::report,
-    launch::{Options, monitor, order, stub},
+    launch::{Options, health, monitor, order, stub, window::Window},
     store::{
         Store,
         containers::{Container, RunRecord, Settings},
@@ -75,6 +76,8 @@ impl Run<'_> {
             engine: order.engine.clone(),
             command: words(&order.argv),
             exec: self.exec,
+            window: Window::of(std::io::stdin().as_fd()).unwrap_or_default(),
+            health: health::wanted(self.settings.config.health.as_ref(), self.options.health.as_ref()),
             places: places(self.store),
             options: self.options,
             order,

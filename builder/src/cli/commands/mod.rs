@@ -58,6 +58,7 @@ pub(super) fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Rmi(args) => return images::remove(&args, quiet),
         Command::Run(args) => return run::run(*args, quiet),
         Command::Start(args) => return start::run(&args, quiet),
+        Command::Restart(args) => return start::restart(&args, quiet),
         Command::Exec(args) => return exec::run(args, quiet),
         Command::Attach(args) => return attach::run(&args, quiet),
         Command::Stop(args) => return stop::stop(&args, quiet),

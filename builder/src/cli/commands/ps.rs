@@ -14,6 +14,9 @@ use crate::{
     store::containers::{Container, RunRecord, Settings, Sharing, State},
 };
 
+/// The status of a run that nobody could put on record: what stayed beside it was killed, and it with that.
+pub(super) const KILLED: i32 = 128 + libc::SIGKILL;
+
 const FIELDS: [(&str, &str); 14] = [
     ("ID", "CONTAINER ID"),
     ("Image", "IMAGE"),
@@ -56,7 +59,7 @@ pub(super) fn run(args: &PsArgs, quiet: bool) -> anyhow::Result<()> {
         };
         let names = names.remove(container.id()).unwrap_or_default();
         let line = Line { container, settings, state, names };
-        if (!args.running || matches!(line.state, State::Running(_)))
+        if (!args.running || matches!(line.state, State::Running(_) | State::Dead(_)))
             && filters.iter().all(|filter| filter.takes(&line))
         {
             lines.push(line);
@@ -64,6 +67,7 @@ pub(super) fn run(args: &PsArgs, quiet: bool) -> anyhow::Result<()> {
     }
     // The newest first, as Docker has it.
     lines.sort_by(|a, b| (b.settings.created, b.container.id()).cmp(&(a.settings.created, a.container.id())));
+    lines.truncate(if args.latest { 1 } else { args.last.unwrap_or(usize::MAX) });
     for line in lines {
         let bytes = if wants_size { line.size() } else { String::new() };
         listing.row(line.values(args.list.no_trunc, bytes));
@@ -85,7 +89,7 @@ impl Line {
         let now = crate::store::now();
         let words = match state {
             State::Running(runs) => runs.first().map(|run| run.command.clone()),
-            State::Exited(run) => Some(run.command.clone()),
+            State::Exited(run) | State::Dead(run) => Some(run.command.clone()),
             State::Created => None,
         };
         let words = words.unwrap_or_else(|| config.entrypoint.iter().chain(&config.cmd).flatten().cloned().collect());
@@ -124,6 +128,7 @@ pub(super) fn word(state: &State) -> &'static str {
         State::Created => "created",
         State::Running(_) => "running",
         State::Exited(_) => "exited",
+        State::Dead(_) => "dead",
     }
 }
 
@@ -131,16 +136,23 @@ fn status(state: &State, now: u64) -> String {
     match state {
         State::Created => "Created".to_owned(),
         State::Running(runs) => match runs.first() {
-            Some(run) => format!("Up {}", ago(run.began, now).trim_end_matches(" ago")),
+            Some(run) => format!("Up {}{}", ago(run.began, now).trim_end_matches(" ago"), health(run)),
             None => "Up (on another node)".to_owned(),
         },
         State::Exited(RunRecord { status, ended, began, .. }) => {
             let when = ago(ended.unwrap_or(*began), now);
-            match status {
-                Some(status) => format!("Exited ({status}) {when}"),
-                None => format!("Exited {when}"),
-            }
+            format!("Exited ({}) {when}", status.unwrap_or(KILLED))
         }
+        State::Dead(run) => format!("Dead (processes are left) {}", ago(run.began, now)),
+    }
+}
+
+/// What is known of a run's health, in Docker's words.
+fn health(run: &RunRecord) -> String {
+    match run.health.as_ref().map(|verdict| verdict.status.as_str()) {
+        None => String::new(),
+        Some("starting") => " (health: starting)".to_owned(),
+        Some(word) => format!(" ({word})"),
     }
 }
 
@@ -184,6 +196,8 @@ enum Filter {
     Id(String),
     Image(String),
     State(String),
+    Health(String),
+    Label(String, Option<String>),
 }
 
 impl Filter {
@@ -194,9 +208,15 @@ impl Filter {
             "name" => Self::Name(value),
             "id" => Self::Id(value),
             "ancestor" => Self::Image(value),
-            "status" if ["created", "running", "exited"].contains(&value.as_str()) => Self::State(value),
-            "status" => bail!("--filter {given}: a container is created, running or exited"),
-            _ => bail!("--filter {given}: there are name, id, ancestor and status"),
+            "status" if ["created", "running", "exited", "dead"].contains(&value.as_str()) => Self::State(value),
+            "status" => bail!("--filter {given}: a container is created, running, exited or dead"),
+            "health" if ["starting", "healthy", "unhealthy", "none"].contains(&value.as_str()) => Self::Health(value),
+            "health" => bail!("--filter {given}: health is starting, healthy, unhealthy or none"),
+            "label" => match value.split_once('=') {
+                Some((key, value)) => Self::Label(key.to_owned(), Some(value.to_owned())),
+                None => Self::Label(value, None),
+            },
+            _ => bail!("--filter {given}: there are name, id, ancestor, status, health and label"),
         })
     }
 
@@ -211,6 +231,17 @@ impl Filter {
                 line.settings.image == *image || same(&line.settings.image, image)
             }
             Self::State(wanted) => word(&line.state) == wanted,
+            Self::Health(wanted) => {
+                let verdict = match &line.state {
+                    State::Running(runs) => runs.iter().find_map(|run| run.health.as_ref()),
+                    _ => None,
+                };
+                verdict.map_or("none", |verdict| verdict.status.as_str()) == wanted
+            }
+            Self::Label(key, value) => match (line.settings.config.labels.get(key), value) {
+                (Some(is), Some(wanted)) => is == wanted,
+                (is, _) => is.is_some(),
+            },
         }
     }
 }

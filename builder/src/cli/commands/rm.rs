@@ -11,10 +11,11 @@ use nix::{
 use super::each::each;
 use crate::{
     cli::{args::RmArgs, source},
+    launch::processes,
     source::open_store,
     store::{
         Store,
-        containers::{Container, ContainerError, RunRecord},
+        containers::{Container, ContainerError, RunRecord, State},
     },
 };
 
@@ -33,8 +34,12 @@ pub(super) fn remove(store: &Store, container: &Container, force: bool) -> Resul
     loop {
         match store.containers().remove(container, force) {
             Err(ContainerError::Running { .. }) if force && since.elapsed() < PATIENCE => {
-                for run in container.runs()?.iter().filter(|run| run.is_alive()) {
-                    kill_run(run);
+                let runs = container.runs()?;
+                let alive: Vec<_> = runs.iter().filter(|run| run.is_alive()).collect();
+                alive.iter().for_each(|run| kill_run(run));
+                // What a killed launcher left behind has no record that is alive.
+                if alive.is_empty() && matches!(container.state()?, State::Dead(_)) {
+                    processes::kill_holders(container);
                 }
                 std::thread::sleep(Duration::from_millis(20));
             }

@@ -13,7 +13,7 @@ use crate::{
     cli::{args::RunArgs, options, print, source},
     flatten::Limits,
     launch::Options,
-    source::open_store,
+    source::{PullPolicy, open_store},
     store::{
         Store,
         containers::{Container, ContainerError},
@@ -43,9 +43,11 @@ pub(super) fn run(mut args: RunArgs, quiet: bool) -> anyhow::Result<u8> {
     {
         bail!("--cidfile {}: it is there already: remove it, or choose another", file.display());
     }
-    let (container, options) = match existing(&store, &what)? {
+    let reused = args.name.as_deref().filter(|_| fetch.pull == PullPolicy::Reuse);
+    let reused = reused.and_then(|name| store.containers().resolve(name).ok());
+    let (container, options) = match reused.clone().map_or_else(|| existing(&store, &what), |it| Ok(Some(it)))? {
         Some(container) => {
-            if args.name.is_some() {
+            if args.name.is_some() && reused.is_none() {
                 bail!("--name: {} is a container, which has its name: see `coracle name`", what.display());
             }
             let options = launching::kept(&container.settings()?)?.with(given);
@@ -64,7 +66,7 @@ pub(super) fn run(mut args: RunArgs, quiet: bool) -> anyhow::Result<u8> {
         written.with_context(|| format!("--cidfile {}", file.display()))?;
     }
     let settings = container.settings()?;
-    options::note_unhonoured(quiet, &settings.config.exposed_ports, !options.unshare.net);
+    options::note_unhonoured(quiet, &settings.config, &options, args.detach);
     let id = container.id().to_owned();
     let run =
         Run { store: &store, container: &container, settings: &settings, options, exec: false, verbose: args.verbose };

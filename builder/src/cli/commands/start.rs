@@ -5,9 +5,14 @@ use anyhow::bail;
 use super::{
     each::each,
     launching::{self, Run},
+    stop,
 };
 use crate::{
-    cli::{args::StartArgs, source},
+    cli::{
+        args::{StartArgs, StopArgs},
+        source,
+    },
+    launch::processes,
     source::open_store,
     store::{Store, containers::State},
 };
@@ -27,8 +32,24 @@ pub(super) fn run(args: &StartArgs, quiet: bool) -> anyhow::Result<u8> {
     })
 }
 
+/// Ends what runs in containers, and starts them again.
+pub(super) fn restart(args: &StopArgs, quiet: bool) -> anyhow::Result<u8> {
+    let store = open_store(&source::bare(quiet)?)?;
+    let asked = stop::asked(args)?;
+    each(&args.containers, |name| {
+        stop::one(&store, name, asked, args.time)?;
+        match one(&store, name, false)? {
+            0 => Ok(()),
+            status => bail!("container {name}: its program was not started (exit status {status})"),
+        }
+    })
+}
+
 fn one(store: &Store, name: &str, attached: bool) -> anyhow::Result<u8> {
     let container = store.containers().resolve(name)?;
+    if matches!(container.state()?, State::Dead(_)) {
+        processes::kill_holders(&container);
+    }
     if matches!(container.state()?, State::Running(_)) {
         if attached {
             bail!("container {name} runs already: see `coracle attach` and `coracle exec`");

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 
-use super::{each::each, launching};
+use super::{each::each, launching, ps::KILLED};
 use crate::{
     cli::{
         args::{KillArgs, StopArgs, WaitArgs},
@@ -12,7 +12,10 @@ use crate::{
     },
     launch::{processes, signal},
     source::open_store,
-    store::containers::{Container, RunRecord, Settings, State},
+    store::{
+        Store,
+        containers::{Container, RunRecord, Settings, State},
+    },
 };
 
 /// How long `stop` waits unless told otherwise (Docker's).
@@ -20,26 +23,34 @@ const PATIENCE: u64 = 10;
 
 /// Asks programs to end, and kills those that do not.
 pub(super) fn stop(args: &StopArgs, quiet: bool) -> anyhow::Result<u8> {
-    let asked = args.signal.as_deref().map(signal::parse).transpose().map_err(|why| anyhow!("--signal {why}"))?;
+    let asked = asked(args)?;
     let store = open_store(&source::bare(quiet)?)?;
-    each(&args.containers, |name| {
-        let container = store.containers().resolve(name)?;
-        let settings = container.settings()?;
-        let options = launching::kept(&settings)?;
-        let signal = asked.or(options.stop_signal).or_else(|| image_signal(&settings)).unwrap_or(libc::SIGTERM);
-        let patience = match args.time {
-            Some(seconds) => u64::try_from(seconds).ok(),
-            None => Some(options.stop_timeout.unwrap_or(PATIENCE)),
-        };
-        for run in running(&container)? {
-            // What has ended meanwhile needs no signal.
-            let _ = processes::signal(&run, signal);
-            if !processes::wait(&run, patience.map(Duration::from_secs)) {
-                processes::kill(&run).with_context(|| format!("cannot kill container {name}"))?;
-            }
+    each(&args.containers, |name| one(&store, name, asked, args.time))
+}
+
+/// The signal that was asked for.
+pub(super) fn asked(args: &StopArgs) -> anyhow::Result<Option<i32>> {
+    args.signal.as_deref().map(signal::parse).transpose().map_err(|why| anyhow!("--signal {why}"))
+}
+
+/// Asks the programs of one container to end, and kills those that do not in so many seconds.
+pub(super) fn one(store: &Store, name: &str, asked: Option<i32>, time: Option<i64>) -> anyhow::Result<()> {
+    let container = store.containers().resolve(name)?;
+    let settings = container.settings()?;
+    let options = launching::kept(&settings)?;
+    let signal = asked.or(options.stop_signal).or_else(|| image_signal(&settings)).unwrap_or(libc::SIGTERM);
+    let patience = match time {
+        Some(seconds) => u64::try_from(seconds).ok(),
+        None => Some(options.stop_timeout.unwrap_or(PATIENCE)),
+    };
+    for run in running(&container)? {
+        // What has ended meanwhile needs no signal.
+        let _ = processes::signal(&run, signal);
+        if !processes::wait(&run, patience.map(Duration::from_secs)) {
+            processes::kill(&run).with_context(|| format!("cannot kill container {name}"))?;
         }
-        nothing_left(&container, name)
-    })
+    }
+    nothing_left(&container, name)
 }
 
 /// Sends a signal to programs.
@@ -85,7 +96,7 @@ pub(super) fn wait(args: &WaitArgs, quiet: bool) -> anyhow::Result<u8> {
             settle(&container);
         };
         match ended {
-            State::Exited(run) => print::line(&run.status.unwrap_or(137).to_string())?,
+            State::Exited(run) | State::Dead(run) => print::line(&run.status.unwrap_or(KILLED).to_string())?,
             State::Created => print::line("0")?,
             State::Running(_) => {
                 eprintln!("coracle: container {name} runs on another node: wait for it there");

@@ -59,7 +59,7 @@ pub(super) async fn image(reference: &Reference, store: &Store, options: &Option
         (PullPolicy::Never, None) => Err(offline.not_pulled(platform)),
         (PullPolicy::Never, Some(target)) => offline.get(target, platform).await,
         // A digest means one image for ever, and `missing` takes what is there: ask only for what is not.
-        (PullPolicy::Missing, Some(target)) => online.get(target, platform).await,
+        (PullPolicy::Missing | PullPolicy::Reuse, Some(target)) => online.get(target, platform).await,
         (_, Some(target)) if reference.digest.is_some() => online.get(target, platform).await,
         (PullPolicy::Newer, Some(target)) => match online.target(Some(&target)).await {
             Ok(target) => online.get(target, platform).await,

@@ -23,6 +23,7 @@ mod runs;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod verdict;
 
 use std::{
     fs::{self, File},
@@ -34,6 +35,7 @@ pub use error::ContainerError;
 pub use remove::remove_tree;
 pub use runs::{Lease, RunRecord, State, boot_id, started};
 pub use settings::{SETTINGS_VERSION, Settings, Sharing};
+pub use verdict::{Check, Verdict};
 
 use super::{Store, lock, make_directory, replace};
 

@@ -15,7 +15,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{Container, error::ContainerError};
+use super::{Container, Verdict, error::ContainerError};
 use crate::store::{lock, make_directory, replace_fleeting};
 
 /// Descriptors from here on are out of the way of shells and of programs that count theirs.
@@ -48,9 +48,15 @@ pub struct RunRecord {
     /// Nobody waits for it at a terminal.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub detached: bool,
+    /// It has a terminal of its own.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub tty: bool,
     /// Its engine.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub engine: Option<String>,
+    /// What is known of its health, if it is asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health: Option<Verdict>,
     /// Its exit status once it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<i32>,
@@ -66,15 +72,7 @@ impl RunRecord {
     /// There is no such process.
     pub fn of(pid: i32, command: Vec<String>) -> io::Result<Self> {
         let start = started(pid).ok_or_else(|| io::Error::from_raw_os_error(libc::ESRCH))?;
-        Ok(Self {
-            pid,
-            start,
-            boot: boot_id(),
-            host: nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned(),
-            began: crate::store::now(),
-            command,
-            ..Self::default()
-        })
+        Ok(Self { pid, start, boot: boot_id(), host: node(), began: crate::store::now(), command, ..Self::default() })
     }
 
     /// Whether its process is there now, on this node.
@@ -91,6 +89,8 @@ pub enum State {
     Created,
     /// It runs; the records of what is known to run on this node (none if another node of a shared store runs it).
     Running(Vec<RunRecord>),
+    /// What stayed beside its last run was killed, and some of its processes are left on this node.
+    Dead(RunRecord),
     /// It ran; the last run that was no `exec`.
     Exited(RunRecord),
 }
@@ -178,10 +178,16 @@ impl Container {
     /// # Errors
     /// [`ContainerError::File`].
     pub fn state(&self) -> Result<State, ContainerError> {
-        let mut runs = self.runs()?;
+        let runs = self.runs()?;
         if self.is_running()? {
-            runs.retain(RunRecord::is_alive);
-            return Ok(State::Running(runs));
+            let (alive, gone): (Vec<_>, Vec<_>) = runs.into_iter().partition(RunRecord::is_alive);
+            let here = (boot_id(), node());
+            let orphaned = |run: &RunRecord| run.status.is_none() && (&run.boot, &run.host) == (&here.0, &here.1);
+            let elsewhere = gone.iter().any(|run| run.status.is_none() && !orphaned(run));
+            return Ok(match gone.into_iter().rfind(orphaned) {
+                Some(run) if alive.is_empty() && !elsewhere => State::Dead(run),
+                _ => State::Running(alive),
+            });
         }
         Ok(runs.into_iter().rfind(|run| !run.exec).map_or(State::Created, State::Exited))
     }
@@ -262,6 +268,11 @@ pub fn started(pid: i32) -> Option<u64> {
     let state = fields.next()?;
     let start = fields.nth(22 - 4)?.parse().ok()?;
     (!matches!(state, "Z" | "X")).then_some(start)
+}
+
+/// This node's name.
+fn node() -> String {
+    nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// The kernel's name for the time since it was booted.

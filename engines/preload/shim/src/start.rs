@@ -72,6 +72,7 @@ fn try_start() -> Result<State, Failure> {
         view,
         identity,
         hostname: run.hostname(),
+        kernel: None,
         ledger: ledger(&run)?,
         ports: ports(&run)?,
         unlisted: run.unlisted(),
