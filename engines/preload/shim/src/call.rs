@@ -49,12 +49,11 @@ fn through_table(state: &state::State, number: u32, args: [usize; 6], by: Option
                 return make(&made, by);
             }
             Verdict::Answer(answer) => return result_of(answer),
-            Verdict::Execute { argv, descriptor, itself } => {
+            Verdict::Execute { argv, .. } => {
                 let [argv, envp] = [argv, argv + 1].map(|at| made.args.get(usize::from(at)).copied().unwrap_or(0));
                 let [argv, envp] =
                     [argv, envp].map(|at| core::ptr::with_exposed_provenance(usize::try_from(at).unwrap_or(0)));
-                let named = exec::Named { descriptor, itself };
-                return exec::execute(state, &process, scratch, named, exec::Lists { argv, envp });
+                return exec::execute(state, &process, scratch, exec::Lists { argv, envp });
             }
             Verdict::Make { after, .. } => after,
         };

@@ -35,15 +35,6 @@ use crate::{
 const S_IFMT: u32 = 0o170_000;
 const S_IFREG: u32 = 0o100_000;
 
-/// What a program's path was, before it is known what it is.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Named {
-    /// The descriptor from which it was named.
-    pub(crate) descriptor: Option<i32>,
-    /// The descriptor itself is the program (fexecve).
-    pub(crate) itself: bool,
-}
-
 /// Arguments and environment, as the guest gives them.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Lists {
@@ -76,19 +67,12 @@ const PATH: usize = coracle_paths::PATH_MAX;
 const _: () = assert!(size_of::<Work>() <= size_of::<Scratch>() && align_of::<Work>() <= 4096);
 
 /// Starts the program that the table found: its host path is the first of what `scratch` lends.
-pub(crate) fn execute(state: &State, process: &Process, scratch: Block, named: Named, lists: Lists) -> isize {
-    start(state, process, scratch, named, lists, &execve)
+pub(crate) fn execute(state: &State, process: &Process, scratch: Block, lists: Lists) -> isize {
+    start(state, process, scratch, lists, &execve)
 }
 
 /// As [`execute`], where something else makes the call.
-pub(crate) fn start(
-    state: &State,
-    process: &Process,
-    mut scratch: Block,
-    named: Named,
-    lists: Lists,
-    finish: Finish<'_>,
-) -> isize {
+pub(crate) fn start(state: &State, process: &Process, mut scratch: Block, lists: Lists, finish: Finish<'_>) -> isize {
     let answer = |errno: Errno| -isize::try_from(errno.0).unwrap_or(1);
     let (Some(mut work), Some(text)) = (pool::take(), pool::take()) else { return answer(ENOMEM) };
     if !(scratch.is_pooled() && work.is_pooled() && text.is_pooled()) {
@@ -98,7 +82,7 @@ pub(crate) fn start(
     // SAFETY: the block is ours alone, large enough and aligned to a page (the assertion above); any bytes are a Work, which
     // is made of integers.
     let work_memory = unsafe { &mut *core::ptr::from_mut::<Scratch>(&mut work).cast::<Work>() };
-    let found = match find(state, process, &mut scratch, work_memory, named) {
+    let found = match find(state, process, &mut scratch, work_memory) {
         Ok(found) => found,
         Err(errno) => return answer(errno),
     };
@@ -205,13 +189,7 @@ struct Found<'w> {
     scripts: &'w Scripts,
 }
 
-fn find<'w>(
-    state: &State,
-    process: &Process,
-    scratch: &mut Scratch,
-    work: &'w mut Work,
-    _: Named,
-) -> Result<Found<'w>, Errno> {
+fn find<'w>(state: &State, process: &Process, scratch: &mut Scratch, work: &'w mut Work) -> Result<Found<'w>, Errno> {
     let Work { scripts, head, wishes, host, guest, given, loader } = work;
     *scripts = Scripts::new();
     let given = keep(scratch.given(), given)?;

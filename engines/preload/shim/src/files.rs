@@ -1,13 +1,17 @@
 //! The host's files, by raw system calls: what the table of meanings asks of them.
 
-use core::{ffi::CStr, mem::MaybeUninit};
+use core::{
+    ffi::CStr,
+    mem::MaybeUninit,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use coracle_intercept::{Errno, Facts, File, FileId, ledger::Inode};
 use coracle_sys::{
     self as sys, Fd,
     kernel::{
-        __NR_faccessat, __NR_fchmodat, __NR_newfstatat, AT_SYMLINK_NOFOLLOW, O_CLOEXEC, O_DIRECTORY, O_PATH,
-        stat as Stat,
+        __NR_faccessat, __NR_fchmodat, __NR_newfstatat, __NR_openat2, AT_SYMLINK_NOFOLLOW, O_CLOEXEC, O_DIRECTORY,
+        O_PATH, RESOLVE_NO_SYMLINKS, open_how, stat as Stat,
     },
 };
 
@@ -83,6 +87,39 @@ pub(crate) fn set_mode(path: &CStr, mode: u32) -> Result<(), Errno> {
 /// readlink(2).
 pub(crate) fn readlink(path: &CStr, target: &mut [u8]) -> Result<usize, Errno> {
     with_short(path, |dir, path| sys::readlinkat(dir, path, target).map_err(errno))
+}
+
+/// Asks openat2(2) whether there is a link on the way, unless it was refused as such: the kernel is older than 5.6, or a
+/// sandbox does not know it. See [`coracle_paths::Host::meets_link`].
+pub(crate) fn meets_link(path: &CStr) -> Option<bool> {
+    static REFUSED: AtomicBool = AtomicBool::new(false);
+    if REFUSED.load(Ordering::Relaxed) {
+        return None;
+    }
+    let how = open_how { flags: (O_PATH | O_CLOEXEC).into(), mode: 0, resolve: RESOLVE_NO_SYMLINKS.into() };
+    // SAFETY: a NUL-terminated path, and a structure of the size given; the kernel writes no memory.
+    let result = unsafe {
+        sys::syscall4(
+            __NR_openat2,
+            Fd::CWD.arg(),
+            path.as_ptr().expose_provenance(),
+            core::ptr::from_ref(&how).expose_provenance(),
+            size_of::<open_how>(),
+        )
+    };
+    match sys::check(result) {
+        Ok(descriptor) => {
+            drop(Held(Fd(i32::try_from(descriptor).unwrap_or(-1))));
+            Some(false)
+        }
+        Err(sys::Errno::ELOOP) => Some(true),
+        Err(sys::Errno::ENOENT | sys::Errno::ENOTDIR | sys::Errno::EACCES) => Some(false),
+        Err(sys::Errno::ENOSYS | sys::Errno::EPERM) => {
+            REFUSED.store(true, Ordering::Relaxed);
+            None
+        }
+        Err(_) => None,
+    }
 }
 
 /// A directory or file opened as a place (`O_PATH`), which is closed again by whoever holds it.

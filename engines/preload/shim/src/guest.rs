@@ -67,6 +67,10 @@ impl Host for Process {
         files::readlink(path, target)
     }
 
+    fn meets_link(&self, path: &CStr) -> Option<bool> {
+        files::meets_link(path)
+    }
+
     fn caller(&self) -> Caller {
         Caller { pid: sys::getpid(), tid: sys::gettid() }
     }

@@ -1,5 +1,6 @@
 //! What the shim needs of assembly: memory functions of its own, weak references, entries that Rust cannot declare.
 
+mod loading;
 mod memory;
 mod stack;
 mod variadic;

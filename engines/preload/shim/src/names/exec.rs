@@ -9,7 +9,7 @@ use coracle_sys::kernel::{__NR_execve, __NR_execveat, __NR_openat, AT_EMPTY_PATH
 use super::{AT_FDCWD, asked};
 use crate::{
     environment,
-    exec::{self, Finish, Lists, Named},
+    exec::{self, Finish, Lists},
     files,
     guest::Process,
     libc::{Next, answer, errno, set_errno},
@@ -35,9 +35,7 @@ pub(super) fn start(path: *const c_char, argv: Strings, envp: Strings, finish: F
         [path.expose_provenance() as u64, argv.expose_provenance() as u64, envp.expose_provenance() as u64, 0, 0, 0];
     let mut call = Call { abi: coracle_intercept::Abi::X86_64, number: __NR_execve.into(), args };
     match enter(&state.rules, &process, &mut call, &mut scratch) {
-        Verdict::Execute { descriptor, itself, .. } => {
-            exec::start(state, &process, scratch, Named { descriptor, itself }, Lists { argv, envp }, finish)
-        }
+        Verdict::Execute { .. } => exec::start(state, &process, scratch, Lists { argv, envp }, finish),
         Verdict::Answer(answer) => isize::try_from(answer).unwrap_or(-1),
         Verdict::Pass | Verdict::Make { .. } => finish(path, argv, envp),
     }

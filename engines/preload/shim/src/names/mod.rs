@@ -6,7 +6,7 @@
 mod commands;
 mod directories;
 pub(crate) mod exec;
-mod open;
+pub(crate) mod loading;
 mod owners;
 mod places;
 mod plain;

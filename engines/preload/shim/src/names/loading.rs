@@ -1,0 +1,247 @@
+//! Libraries that are loaded later, and what the loader tells of those that are: host paths one way, guest paths the other.
+//!
+//! Strings that a caller keeps are *interned*: one copy of each, never freed, since nobody says when it is done with them.
+
+use core::{
+    ffi::{CStr, c_char, c_int, c_ulong, c_void},
+    sync::atomic::{AtomicPtr, Ordering},
+};
+
+use coracle_paths::PATH_MAX;
+
+use crate::{
+    environment,
+    guest::Process,
+    libc::{Next, malloc},
+    pool, state,
+};
+
+/// A string that stays, and the one before it.
+struct Kept {
+    before: *mut Kept,
+    len: usize,
+    /// The loader's own string that it stands for, if it does: by that it is found without looking at any text, as often as
+    /// an exception is thrown.
+    of: *const c_char,
+}
+
+static KEPT: AtomicPtr<Kept> = AtomicPtr::new(core::ptr::null_mut());
+
+/// The one copy of a string; null if there is no memory.
+fn intern(text: &[u8], of: *const c_char) -> *const c_char {
+    let first = KEPT.load(Ordering::Acquire);
+    let mut at = first;
+    // SAFETY: the list only grows, at its front; each string follows its head, with a NUL.
+    unsafe {
+        while !at.is_null() {
+            let string = at.add(1).cast::<u8>();
+            if core::slice::from_raw_parts(string, (*at).len) == text && (*at).of == of {
+                return string.cast();
+            }
+            at = (*at).before;
+        }
+        let new = malloc(size_of::<Kept>() + text.len() + 1).cast::<Kept>();
+        if new.is_null() {
+            return core::ptr::null();
+        }
+        let string = new.add(1).cast::<u8>();
+        string.copy_from_nonoverlapping(text.as_ptr(), text.len());
+        string.add(text.len()).write(0);
+        let mut before = first;
+        loop {
+            new.write(Kept { before, len: text.len(), of });
+            // Of two that are put in at once, both are right.
+            match KEPT.compare_exchange(before, new, Ordering::Release, Ordering::Acquire) {
+                Ok(_) => return string.cast(),
+                Err(now) => before = now,
+            }
+        }
+    }
+}
+
+/// Where to go on, and with which path: two registers.
+#[repr(C)]
+pub(crate) struct Picked {
+    function: usize,
+    path: *const c_char,
+}
+
+unsafe extern "C" fn none() -> *mut c_void {
+    core::ptr::null_mut()
+}
+
+fn pick(next: &Next, path: *const c_char) -> Picked {
+    let function = next.get().unwrap_or(none as *const () as usize);
+    if path.is_null() {
+        return Picked { function, path };
+    }
+    // SAFETY: the caller's string.
+    let name = unsafe { CStr::from_ptr(path) }.to_bytes();
+    // A name without a slash is searched for, and what holds a dollar the loader expands.
+    if !name.contains(&b'/') || name.contains(&b'$') {
+        return Picked { function, path };
+    }
+    Picked { function, path: host_path(name) }
+}
+
+/// The host path of a library; of one that is not there, where it would be.
+fn host_path(name: &[u8]) -> *const c_char {
+    let state = state::get();
+    if let Some(mut scratch) = pool::take()
+        && let Ok(host) = scratch.find(&state.rules, &Process::default(), name)
+    {
+        return intern(host.to_bytes(), core::ptr::null());
+    }
+    let mut path = [0; PATH_MAX];
+    let mut len = 0;
+    for part in [state.rules.view.root(), b"/", name] {
+        if let Some(room) = path.get_mut(len..len + part.len()) {
+            room.copy_from_slice(part);
+            len += part.len();
+        }
+    }
+    intern(&path[..len], core::ptr::null())
+}
+
+pub(crate) unsafe extern "C" fn pick_dlopen(path: *const c_char) -> Picked {
+    static NEXT: Next = Next::new(c"dlopen");
+    pick(&NEXT, path)
+}
+
+pub(crate) unsafe extern "C" fn pick_dlmopen(path: *const c_char) -> Picked {
+    static NEXT: Next = Next::new(c"dlmopen");
+    pick(&NEXT, path)
+}
+
+/// What the guest calls a file that the loader calls so.
+unsafe fn shown(name: *const c_char) -> *const c_char {
+    if name.is_null() {
+        return name;
+    }
+    let mut at = KEPT.load(Ordering::Acquire);
+    // SAFETY: see `intern`.
+    unsafe {
+        while !at.is_null() {
+            if (*at).of == name {
+                return at.add(1).cast();
+            }
+            at = (*at).before;
+        }
+    }
+    // SAFETY: the loader's string.
+    let bytes = unsafe { CStr::from_ptr(name) }.to_bytes();
+    if bytes.first() != Some(&b'/') {
+        return name;
+    }
+    let mut text = [0; PATH_MAX];
+    match state::get().rules.view.to_guest(bytes, &mut text) {
+        Some(found) => match intern(&text[..found.len], name) {
+            kept if kept.is_null() => name,
+            kept => kept,
+        },
+        None => name,
+    }
+}
+
+/// The first field of `Dl_info` is the file's name.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn dladdr(address: *const c_void, info: *mut *const c_char) -> c_int {
+    static NEXT: Next = Next::new(c"dladdr");
+    type Ask = unsafe extern "C" fn(*const c_void, *mut *const c_char) -> c_int;
+    let Some(next) = NEXT.get() else { return 0 };
+    // SAFETY: the function of that name, the caller's own arguments.
+    unsafe {
+        let next: Ask = core::mem::transmute(core::ptr::with_exposed_provenance::<()>(next));
+        let found = next(address, info);
+        if found != 0 {
+            *info = shown(*info);
+        }
+        found
+    }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn dladdr1(
+    address: *const c_void,
+    info: *mut *const c_char,
+    more: *mut *mut c_void,
+    flags: c_int,
+) -> c_int {
+    static NEXT: Next = Next::new(c"dladdr1");
+    type Ask = unsafe extern "C" fn(*const c_void, *mut *const c_char, *mut *mut c_void, c_int) -> c_int;
+    let Some(next) = NEXT.get() else { return 0 };
+    // SAFETY: the function of that name, the caller's own arguments.
+    unsafe {
+        let next: Ask = core::mem::transmute(core::ptr::with_exposed_provenance::<()>(next));
+        let found = next(address, info, more, flags);
+        if found != 0 {
+            *info = shown(*info);
+        }
+        found
+    }
+}
+
+/// `struct dl_phdr_info`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Object {
+    address: usize,
+    name: *const c_char,
+    headers: *const c_void,
+    count: u16,
+    adds: u64,
+    subtracts: u64,
+    module: usize,
+    data: *mut c_void,
+}
+
+type Visit = unsafe extern "C" fn(*mut Object, usize, *mut c_void) -> c_int;
+
+struct Visitor {
+    visit: Visit,
+    data: *mut c_void,
+}
+
+unsafe extern "C" fn visit(object: *mut Object, size: usize, visitor: *mut c_void) -> c_int {
+    // SAFETY: what `dl_iterate_phdr` below passed on, and the loader's own object, as long as it says.
+    unsafe {
+        let visitor = &*visitor.cast::<Visitor>();
+        let mut copy = core::mem::zeroed::<Object>();
+        let len = size.min(size_of::<Object>());
+        (&raw mut copy).cast::<u8>().copy_from_nonoverlapping(object.cast(), len);
+        copy.name = shown(copy.name);
+        (visitor.visit)(&raw mut copy, len, visitor.data)
+    }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn dl_iterate_phdr(each: Visit, data: *mut c_void) -> c_int {
+    static NEXT: Next = Next::new(c"dl_iterate_phdr");
+    type Iterate = unsafe extern "C" fn(Visit, *mut c_void) -> c_int;
+    let Some(next) = NEXT.get() else { return 0 };
+    let mut visitor = Visitor { visit: each, data };
+    // SAFETY: the function of that name; the visitor lives until it returns.
+    unsafe {
+        let next: Iterate = core::mem::transmute(core::ptr::with_exposed_provenance::<()>(next));
+        next(visit, (&raw mut visitor).cast())
+    }
+}
+
+/// `AT_EXECFN`: the name by which the program was started; all else is the kernel's.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn getauxval(kind: c_ulong) -> c_ulong {
+    const AT_EXECFN: c_ulong = 31;
+    static NEXT: Next = Next::new(c"getauxval");
+    if kind == AT_EXECFN
+        && let Some(given) = environment::given()
+    {
+        return given.as_ptr().expose_provenance() as c_ulong;
+    }
+    let Some(next) = NEXT.get() else { return 0 };
+    // SAFETY: the function of that name, which takes a number.
+    unsafe {
+        let next: unsafe extern "C" fn(c_ulong) -> c_ulong =
+            core::mem::transmute(core::ptr::with_exposed_provenance::<()>(next));
+        next(kind)
+    }
+}
