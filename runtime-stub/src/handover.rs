@@ -106,7 +106,8 @@ fn specification(caller: &Caller, description: &Path, program: &Path, argv: &[Os
         Some(path(&guest[..found.len]))
     });
     Ok(LaunchSpec {
-        names: text(Text::Names),
+        // A view has names of its own.
+        names: text(Text::Names).filter(|_| run.text(Text::Root) == run.text(Text::Pristine)),
         ledger: text(Text::Ledger),
         access: if run.root_read_only() { Access::ReadOnly } else { Access::Direct },
         scratch: text(Text::Scratch).unwrap_or_default(),

@@ -100,6 +100,12 @@ pub trait Engine: Sync {
         false
     }
 
+    /// Whether a run by this name of the engine's (`None`: `auto`'s choice) wants a view of a shared tree with the bundle's
+    /// edits for the engine, if it has any. It can do without, more slowly.
+    fn wants_edits(&self, _variant: Option<&str>) -> bool {
+        false
+    }
+
     /// Whether there are programs that the engine has another one run ([`LaunchSpec::handover`]).
     fn hands_over(&self) -> bool {
         false

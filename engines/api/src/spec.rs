@@ -19,6 +19,10 @@ pub struct LaunchSpec {
     pub version: u32,
     /// Host directory that holds the tree.
     pub root: PathBuf,
+    /// Where [`root`](Self::root) is a view of the tree, with files edited for the engine
+    /// ([`Engine::wants_edits`](crate::Engine::wants_edits)): the tree itself, for engines that take programs over.
+    #[serde(default)]
+    pub pristine: Option<PathBuf>,
     /// The tree's names as one file (`coracle_paths::table`), if somebody made it: an engine that resolves paths itself
     /// maps it where the guest cannot change the tree, and walks where there is none or it is damaged.
     #[serde(default)]
@@ -95,6 +99,7 @@ impl LaunchSpec {
         Self {
             version: SPEC_VERSION,
             root,
+            pristine: None,
             names: None,
             truths: None,
             loaders: Vec::new(),

@@ -54,7 +54,7 @@ pub(crate) fn describe(spec: &LaunchSpec, layout: &Layout, program: &Program) ->
     let mut facts = Facts {
         root_read_only: spec.access == Access::ReadOnly,
         unlisted: layout.is_unlisted(),
-        edited: false,
+        edited: spec.pristine.is_some(),
         hostname: spec.hostname.as_deref().map(OsStrExt::as_bytes),
         ids: (spec.identity.uid, spec.identity.gid),
         host_ids: (spec.identity.host_uid, spec.identity.host_gid),
@@ -68,7 +68,9 @@ pub(crate) fn describe(spec: &LaunchSpec, layout: &Layout, program: &Program) ->
     facts.set(Text::Alias, tree.dir().as_os_str().as_bytes());
     facts.set(Text::Shim, shim.as_os_str().as_bytes());
     facts.set(Text::Scratch, scratch.as_os_str().as_bytes());
-    facts.set(Text::Pristine, root.as_os_str().as_bytes());
+    let pristine = spec.pristine.as_ref().map(fs::canonicalize).transpose();
+    let pristine = pristine.map_err(|error| RunError::step("find the tree that the view is of", error))?;
+    facts.set(Text::Pristine, pristine.as_ref().unwrap_or(&root).as_os_str().as_bytes());
     let handover: Vec<&[u8]> = spec.handover.iter().map(|argument| argument.as_bytes()).collect();
     let handover = handover.join(&0);
     facts.set(Text::Handover, &handover);

@@ -52,6 +52,11 @@ impl Engine for Preload {
         false
     }
 
+    fn wants_edits(&self, variant: Option<&str>) -> bool {
+        let explicit = |name: &str| name.eq_ignore_ascii_case("F1") || name.eq_ignore_ascii_case("F2");
+        !variant.is_some_and(explicit)
+    }
+
     fn hands_over(&self) -> bool {
         true
     }

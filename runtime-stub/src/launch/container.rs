@@ -99,6 +99,7 @@ pub fn plan(order: &Order, caller: &Caller) -> Result<Plan, LaunchError> {
     let spec = LaunchSpec {
         version: SPEC_VERSION,
         root: order.root.clone(),
+        pristine: None,
         names: None,
         truths: None,
         loaders: order.facts.loaders.clone(),

@@ -27,8 +27,8 @@ const E2BIG: Errno = Errno(7);
 /// How the kernel can be made to start a program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way<'a> {
-    /// By itself: it names its loader by a host path.
-    Direct,
+    /// By itself: it names this loader by its host path.
+    Direct(Loader<'a>),
     /// By its loader, executed explicitly.
     Loader(Loader<'a>),
     /// It is this loader itself, which is told of another program or asked about one.
@@ -90,7 +90,7 @@ pub fn way<'a>(run: &Run<'a>, program: &CStr, elf: &Elf, linkage: &Linkage<'a>) 
     };
     for loader in run.loaders() {
         if run.edited() && loader.host.to_bytes() == interpreter {
-            return Way::Direct;
+            return Way::Direct(loader);
         }
         if loader.guest.to_bytes() == interpreter {
             return Way::Loader(loader);
@@ -161,10 +161,10 @@ fn fill<'a, 's>(
     places: &mut impl Places,
     space: &'s mut Space<'_>,
 ) -> Result<Command<'s>, Full> {
-    let loader = match start.way {
-        Way::Loader(loader) | Way::Itself(loader) => Some(loader),
-        Way::Not(_) => return hand_over(run, start, argv, envp, space),
-        _ => None,
+    let (loader, direct) = match start.way {
+        Way::Loader(loader) | Way::Itself(loader) => (loader, false),
+        Way::Direct(loader) => (loader, true),
+        Way::Not(_) | Way::Unlisted(_) => return hand_over(run, start, argv, envp, space),
     };
     // The environment goes first in memory, since what it holds decides what the loader is told.
     let (mut preload, mut library_path) = (None, None);
@@ -179,7 +179,7 @@ fn fill<'a, 's>(
         } else if let Some(value) = bytes.strip_prefix(b"LD_LIBRARY_PATH=") {
             library_path = Some(value);
             // A loader that is told by an argument does not look at the variable.
-            if loader.is_some() { space.point(pair)? } else { carry(space, Carried::Restored, &[bytes])? }
+            if direct { carry(space, Carried::Restored, &[bytes])? } else { space.point(pair)? }
         } else {
             space.point(pair)?;
         }
@@ -191,20 +191,20 @@ fn fill<'a, 's>(
         line.put(run.text(Text::Shim))?;
         libraries(line, run, preload.unwrap_or_default(), places)
     };
-    if loader.is_none_or(|loader| !loader.preload) {
+    if direct || !loader.preload {
         let mut line = space.line();
         line.put(b"LD_PRELOAD=")?;
         shim(&mut line, places)?;
         line.end()?;
     }
     let own = argv.next().unwrap_or(c"");
-    let Some(loader) = loader else {
-        if let Some(list) = library_path {
-            let mut line = space.line();
-            line.put(b"LD_LIBRARY_PATH=")?;
-            directories(&mut line, run, list, start, places)?;
-            line.end()?;
-        }
+    if direct {
+        // What it would search by itself is the host's, and so was taken out of it.
+        let mut line = space.line();
+        line.put(b"LD_LIBRARY_PATH=")?;
+        directories(&mut line, run, library_path.unwrap_or_default(), start, places)?;
+        line.item(loader.libraries.to_bytes())?;
+        line.end()?;
         let environment = space.close()?;
         space.point(own)?;
         for argument in argv {
@@ -212,7 +212,7 @@ fn fill<'a, 's>(
         }
         let arguments = space.close()?;
         return Ok(space.command(start.program, arguments, environment));
-    };
+    }
     if !loader.argv0 {
         carry(space, Carried::Argv0, &[own.to_bytes()])?;
     }
@@ -416,9 +416,9 @@ pub enum Carried {
     /// Its first argument, where the loader could not be told.
     Argv0,
     /// A variable of the guest's own that loaders must not see: what follows is the whole of it, `KEY=value`, which takes
-    /// this one's place; any later variable of that name is the loader's, and goes.
+    /// this one's place.
     Restored,
-    /// `LD_PRELOAD` with the shim in it, which the guest never had.
+    /// `LD_PRELOAD` with the shim in it, or `LD_LIBRARY_PATH` with the tree's directories, which the guest never had.
     Ours,
 }
 
@@ -443,9 +443,16 @@ pub fn received<'e>(run: Option<&Run<'_>>, pair: &'e [u8]) -> Option<(Carried, &
     if let Some(found) = carried(pair) {
         return Some(found);
     }
+    let run = run?;
+    if let Some(value) = pair.strip_prefix(b"LD_LIBRARY_PATH=") {
+        let ours = run.loaders().any(|loader| {
+            let before = value.strip_suffix(loader.libraries.to_bytes());
+            run.edited() && before.is_some_and(|before| before.last().is_none_or(|byte| *byte == b':'))
+        });
+        return ours.then_some((Carried::Ours, value));
+    }
     let value = pair.strip_prefix(b"LD_PRELOAD=")?;
-    let shim = run?.text(Text::Shim);
-    let rest = value.strip_prefix(shim)?;
+    let rest = value.strip_prefix(run.text(Text::Shim))?;
     rest.first().is_none_or(|byte| *byte == b':').then_some((Carried::Ours, value))
 }
 

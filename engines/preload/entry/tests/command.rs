@@ -57,7 +57,7 @@ fn strings(list: &[*const c_char]) -> Vec<String> {
 }
 
 fn run(way: Way<'_>, search: &[u8], argv: &[&str], envp: &[&str]) -> (Vec<String>, Vec<String>) {
-    let bytes = description(way == Way::Direct);
+    let bytes = description(matches!(way, Way::Direct(_)));
     let run = Run::new(&bytes).expect("whole");
     let c = |list: &[&str]| list.iter().map(|text| CString::new(*text).expect("no NUL")).collect::<Vec<_>>();
     let (argv, envp) = (c(argv), c(envp));
@@ -77,27 +77,31 @@ fn run(way: Way<'_>, search: &[u8], argv: &[&str], envp: &[&str]) -> (Vec<String
     (strings(made.argv), strings(made.envp))
 }
 
+const LIBRARIES: &str = "LD_LIBRARY_PATH=/t/lib:/t/usr/lib";
 const CARRIED: [&str; 3] = ["CORACLE_RUN=/d/run", "CORACLE_RUN_EXE=/usr/bin/tool", "CORACLE_RUN_GIVEN=./tool"];
 
 #[test]
 fn an_edited_program_is_executed_as_it_is() {
-    let (argv, envp) = run(Way::Direct, b"/ignored", &["tool", "", "x"], &["A=1"]);
+    let (argv, envp) = run(Way::Direct(GLIBC), b"/ignored", &["tool", "", "x"], &["A=1"]);
     assert_eq!(argv, ["tool", "", "x"]);
-    assert_eq!(envp, [&["A=1"], &CARRIED[..], &["LD_PRELOAD=/s/shim.so"]].concat());
+    assert_eq!(envp, [&["A=1"], &CARRIED[..], &["LD_PRELOAD=/s/shim.so", LIBRARIES]].concat());
 }
 
 #[test]
 fn the_guests_own_variables_reach_its_loader_translated_and_itself_as_they_were() {
     let own =
         ["LD_PRELOAD=libx.so /lib/y.so", "LD_LIBRARY_PATH=/opt/lib:$ORIGIN/../lib::$LIB/z", "CORACLE_RUN_EXE=/old"];
-    let (_, envp) = run(Way::Direct, b"", &["tool"], &own);
+    let (_, envp) = run(Way::Direct(GLIBC), b"", &["tool"], &own);
     assert_eq!(
         envp,
         [
             &["CORACLE_RUN_OWN=LD_PRELOAD=libx.so /lib/y.so"],
             &["CORACLE_RUN_OWN=LD_LIBRARY_PATH=/opt/lib:$ORIGIN/../lib::$LIB/z"],
             &CARRIED[..],
-            &["LD_PRELOAD=/s/shim.so:libx.so:/t/lib/y.so", "LD_LIBRARY_PATH=/t/opt/lib:/t/usr/bin/../lib:/t/cwd/."],
+            &[
+                "LD_PRELOAD=/s/shim.so:libx.so:/t/lib/y.so",
+                "LD_LIBRARY_PATH=/t/opt/lib:/t/usr/bin/../lib:/t/cwd/.:/t/lib:/t/usr/lib"
+            ],
         ]
         .concat()
     );
@@ -107,7 +111,8 @@ fn the_guests_own_variables_reach_its_loader_translated_and_itself_as_they_were(
     assert_eq!(seen[0], Some((Carried::Restored, &b"LD_PRELOAD=libx.so /lib/y.so"[..])));
     assert_eq!(seen[2], Some((Carried::Description, &b"/d/run"[..])));
     assert_eq!(seen[5].map(|(what, _)| what), Some(Carried::Ours));
-    assert_eq!(seen[6], None, "behind the one that is restored, which comes first");
+    assert_eq!(seen[6].map(|(what, _)| what), Some(Carried::Ours));
+    assert_eq!(received(Some(&run), b"LD_LIBRARY_PATH=/opt"), None);
     assert_eq!(received(None, b"LD_PRELOAD=x"), None);
 }
 
@@ -158,7 +163,7 @@ fn ways() {
     }
     let linkage = |interpreter| Linkage { interpreter, search: b"" };
     let (host, guest) = (Some(GLIBC.host.to_bytes()), Some(GLIBC.guest.to_bytes()));
-    assert_eq!(of(&edited, &WIDE, &linkage(host)), Way::Direct);
+    assert_eq!(of(&edited, &WIDE, &linkage(host)), Way::Direct(GLIBC));
     assert_eq!(of(&edited, &WIDE, &linkage(guest)), Way::Loader(GLIBC), "it came later");
     assert_eq!(of(&plain, &WIDE, &linkage(Some(MUSL.guest.to_bytes()))), Way::Loader(MUSL));
     assert_eq!(of(&plain, &WIDE, &linkage(Some(b"/gnu/ld.so"))), Way::Unlisted(b"/gnu/ld.so"));
@@ -172,8 +177,8 @@ fn too_little_room_is_an_error() {
     let bytes = description(false);
     let run = Run::new(&bytes).expect("whole");
     let start =
-        Start { way: Way::Direct, program: c"/p", exe: b"/p", given: b"p", search: b"", description: c"/d/run" };
-    for (pointers, text) in [(0, 4096), (6, 4096), (30, 10), (30, 79)] {
+        Start { way: Way::Direct(GLIBC), program: c"/p", exe: b"/p", given: b"p", search: b"", description: c"/d/run" };
+    for (pointers, text) in [(0, 4096), (6, 4096), (30, 10), (30, 113)] {
         let mut pointers = vec![std::ptr::null(); pointers];
         let mut text = vec![0; text];
         let mut space = Space::new(&mut pointers, &mut text);
