@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use coracle_format::{
-    Content, Entry, FORMAT_VERSION, Frame, Index, IndexInfo, Kind, Manifest, PayloadInfo, Region, SKIPPABLE_HEADER_LEN,
-    Slot, StubInfo, Time, Trailer, hex, sha256,
+    Content, Edit, Entry, FORMAT_VERSION, Fixup, FixupSet, Frame, Index, IndexInfo, Kind, Manifest, PayloadInfo,
+    Region, SKIPPABLE_HEADER_LEN, Slot, StubInfo, Time, Trailer, hex, sha256,
 };
 
 /// A tree to be, and how to cut it.
@@ -12,12 +12,13 @@ pub(crate) struct Sample {
     entries: Vec<Entry>,
     payload: Vec<u8>,
     frame_len: usize,
+    edits: Vec<(&'static str, u64, Edit)>,
 }
 
 impl Sample {
     /// A tree with a root directory only; frames of `frame_len` bytes.
     pub(crate) fn new(frame_len: usize) -> Self {
-        let mut sample = Self { entries: Vec::new(), payload: Vec::new(), frame_len };
+        let mut sample = Self { entries: Vec::new(), payload: Vec::new(), frame_len, edits: Vec::new() };
         sample.entry("", 0o755, Kind::Directory);
         sample
     }
@@ -69,6 +70,12 @@ impl Sample {
         self.entries.last_mut().unwrap()
     }
 
+    /// An edit for the engine `test`, in order of paths and offsets.
+    pub(crate) fn edit(&mut self, path: &'static str, offset: u64, edit: Edit) -> &mut Self {
+        self.edits.push((path, offset, edit));
+        self
+    }
+
     /// Writes the bundle to `path`, and returns its index.
     pub(crate) fn write(&self, path: &Path) -> Index {
         let mut entries = self.entries.clone();
@@ -91,7 +98,13 @@ impl Sample {
             file.extend_from_slice(&stored);
         }
         let payload = Region { offset: stub_len, len: file.len() as u64 - stub_len };
-        let index = Index { frames, entries, fixups: vec![] };
+        let fixup = |(path, offset, edit): &(&str, u64, Edit)| {
+            let number = entries.iter().position(|entry| entry.path == path.as_bytes()).unwrap();
+            Fixup { entry: u32::try_from(number).unwrap(), offset: *offset, edit: edit.clone() }
+        };
+        let fixups = self.edits.iter().map(fixup).collect::<Vec<_>>();
+        let sets = if fixups.is_empty() { vec![] } else { vec![FixupSet { engine: "test".into(), fixups }] };
+        let index = Index { frames, entries, fixups: sets };
         let (bytes, stored) = (index.encode(), compress(&index.encode()));
         let manifest = Manifest {
             format: FORMAT_VERSION,

@@ -86,6 +86,12 @@ impl Base {
         Ok(Self { fd })
     }
 
+    /// A directory of the cache itself, in which views lie.
+    pub(super) fn at(path: &Path) -> Result<Self, Errno> {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        Ok(Self { fd: nix::fcntl::open(path, flags, Mode::empty())? })
+    }
+
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }

@@ -23,6 +23,7 @@ use super::{
     lease, limit,
     lock::{self, Held, Turn, Wait},
     trust::{self, Finding},
+    view::{self, ViewFiller},
 };
 use crate::{
     open::Bundle,
@@ -34,8 +35,10 @@ pub(super) struct Filler<'a> {
     pub(super) bundle: &'a Bundle,
     pub(super) options: &'a CacheOptions,
     pub(super) boot: &'a str,
-    /// The index's digest: the directory's name.
+    /// The index's digest, or a view's name: the directory's name.
     pub(super) name: &'a str,
+    /// A view of a tree, instead of a tree.
+    pub(super) view: Option<ViewFiller<'a>>,
 }
 
 /// What a place holds under the tree's name.
@@ -123,7 +126,8 @@ impl Filler<'_> {
             let root =
                 openat(dir, trust::ROOT, flags, Mode::empty()).map_err(|errno| format!("root: {}", errno.desc()))?;
             let index = self.bundle.index().map_err(|error| error.to_string())?;
-            trust::compare(root.as_fd(), &index)?;
+            let fixups = self.view.as_ref().and_then(|view| view::fixups(&index, view.engine));
+            trust::compare(root.as_fd(), &index, fixups)?;
         }
         // A read-only cache is looked at again each time.
         let _ = trust::add_boot(dir.as_fd(), self.boot);
@@ -145,7 +149,8 @@ impl Filler<'_> {
         }
     }
 
-    fn fill(&self, base: &Base, report: &mut dyn FnMut(Event)) -> Result<Cached, NoFill> {
+    /// Gets the tree into an open directory, by whoever.
+    pub(super) fn fill(&self, base: &Base, report: &mut dyn FnMut(Event)) -> Result<Cached, NoFill> {
         if self.options.private {
             self.check(base)?;
             return self.unpack(base, None, Taking::OwnRun, report);
@@ -212,6 +217,11 @@ impl Filler<'_> {
     }
 
     fn check(&self, base: &Base) -> Result<(), NoFill> {
+        if let Some(view) = &self.view {
+            let index = self.bundle.index().map_err(|error| NoFill::Fatal(error.into()))?;
+            let (bytes, inodes) = view.needs(&index);
+            return base.check_room(bytes, inodes).map_err(NoFill::Place);
+        }
         let payload = &self.bundle.manifest().payload;
         base.check_exec().map_err(NoFill::Place)?;
         base.check_room(payload.unpacked, payload.inodes).map_err(NoFill::Place)
@@ -237,8 +247,14 @@ impl Filler<'_> {
         let dir = openat(base.fd(), temporary.as_str(), flags, Mode::empty())?;
         trust::write_canary(dir.as_fd())?;
         let lease = lease::create(dir.as_fd(), self.boot)?;
-        report(Event::Unpacking { dir: path.clone(), bytes: self.bundle.manifest().payload.unpacked });
-        let stats = self.write(&dir, &path, held)?;
+        let stats = if let Some(view) = &self.view {
+            report(Event::Editing { dir: path.clone(), engine: view.engine.to_owned() });
+            view.write(self, &dir, &path)?;
+            Stats::default()
+        } else {
+            report(Event::Unpacking { dir: path.clone(), bytes: self.bundle.manifest().payload.unpacked });
+            self.write(&dir, &path, held)?
+        };
 
         if private {
             half_made.keep();
@@ -285,7 +301,7 @@ impl Filler<'_> {
             trust::write(dir.as_fd(), trust::NAMES, &table)?;
         }
         trust::write(dir.as_fd(), trust::TRUTHS, &truths(&index, self.bundle.index_digest()))?;
-        trust::write_trust(dir.as_fd(), root.as_fd(), &index, self.boot)?;
+        trust::write_trust(dir.as_fd(), root.as_fd(), &index, self.boot, limit::weight(&index))?;
         Ok(stats)
     }
 

@@ -19,7 +19,7 @@ use nix::{
     sys::stat::{Mode, fstatat},
 };
 
-use super::{Cleaned, base::Base, fill, lease::LEASE, trust};
+use super::{Cleaned, base::Base, fill, lease::LEASE, trust, view};
 
 const BLOCK: u64 = 4096;
 
@@ -52,6 +52,9 @@ struct Kept {
 pub(super) fn trim(base: &Base, most: u64) -> (Vec<Cleaned>, u64) {
     let (path, names) = fill::names(base);
     let mut kept: Vec<Kept> = names.into_iter().filter_map(|name| look(base, name)).collect();
+    for tree in &mut kept {
+        tree.weight = tree.weight.saturating_add(view::weight(&path.join(&tree.name)));
+    }
     kept.sort_by_key(|tree| tree.used);
     let mut all: u64 = kept.iter().map(|tree| tree.weight).sum();
     let mut cleaned = Vec::new();

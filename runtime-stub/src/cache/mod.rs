@@ -9,6 +9,7 @@
 //!         names                  the tree's names as a table, for engines that resolve paths; older trees have none
 //!         truths                 true modes and owners of its files, for engines that make views of it
 //!         root/                  the tree
+//!         view-ENGINE-…/         the tree with files edited for an engine (`view`); all but the tree as here
 //!         trust                  under which boots the tree was found whole (`trust`)
 //!     DIGEST.lock                who unpacks, and how far (`lock`)
 //!     .new-… .old-…              being unpacked; replaced, and kept until its last job ends
@@ -31,6 +32,7 @@ mod scratch;
 #[cfg(test)]
 mod tests;
 mod trust;
+mod view;
 
 use std::{fmt, fs, io, os::fd::OwnedFd, path::PathBuf, time::Duration};
 
@@ -47,6 +49,7 @@ use crate::{
 
 pub use places::{Place, Settings, Skipped};
 pub use scratch::{Scratch, ScratchError};
+pub use view::{ViewError, view};
 
 /// How to get a tree.
 #[derive(Debug, Clone)]
@@ -110,6 +113,13 @@ pub enum Event {
         /// Bytes that it takes.
         bytes: u64,
     },
+    /// A view of a tree begins, with some files edited. For `verbose`.
+    Editing {
+        /// Where.
+        dir: PathBuf,
+        /// The engine that needs it.
+        engine: String,
+    },
     /// Somebody else unpacks this tree, and this process waits.
     Waiting {
         /// Process id of the other, as it wrote it down.
@@ -170,6 +180,9 @@ impl fmt::Display for Event {
             Self::Unpacking { dir, bytes } => {
                 write!(f, "unpacking {} MB to {}", bytes.div_ceil(1 << 20), dir.display())
             }
+            Self::Editing { dir, engine } => {
+                write!(f, "making a view of the tree for the {engine} engine in {}", dir.display())
+            }
             Self::Waiting { pid, dir } => write!(f, "waiting for {}, which unpacks {}", other(pid), dir.display()),
             Self::GaveUp { pid, after } => {
                 write!(f, "{} made no progress for {} s: unpacking here as well", other(pid), after.as_secs())
@@ -223,7 +236,7 @@ fn list(skipped: &[Skipped]) -> String {
 pub fn acquire(bundle: &Bundle, options: &CacheOptions, report: &mut dyn FnMut(Event)) -> Result<Cached, CacheError> {
     let boot = trust::boot_id();
     let name = hex(bundle.index_digest());
-    let filler = Filler { bundle, options, boot: &boot, name: &name };
+    let filler = Filler { bundle, options, boot: &boot, name: &name, view: None };
     let places = if options.private { options.settings.scratch_places() } else { options.settings.cache_places() };
     // What the user chose comes first in everything: a tree that lies somewhere else does not keep it from going there.
     let (chosen, mut rest): (Vec<_>, Vec<_>) = places.into_iter().partition(|place| place.chosen);

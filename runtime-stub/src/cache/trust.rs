@@ -17,6 +17,7 @@
 //! All this is what each start looks at: half a dozen system calls, and one per directory.
 
 use std::{
+    collections::HashMap,
     fs::File,
     io::{Read, Write},
     os::{
@@ -26,14 +27,15 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use coracle_format::{Index, Kind};
+use coracle_format::{Fixup, FixupSet, Index, Kind};
 use nix::{
     errno::Errno,
     fcntl::{AtFlags, OFlag, openat},
     sys::stat::{Mode, SFlag, fstatat},
 };
 
-use super::{lease::LEASE, limit};
+use super::lease::LEASE;
+use crate::unpack::edited_len;
 
 /// Written first, read never.
 pub(super) const CANARY: &str = "canary";
@@ -93,8 +95,14 @@ pub(super) fn write(dir: BorrowedFd<'_>, name: &str, bytes: &[u8]) -> Result<(),
     file.write_all(bytes).map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))
 }
 
-/// Writes down how a tree that was just unpacked looks.
-pub(super) fn write_trust(dir: BorrowedFd<'_>, root: BorrowedFd<'_>, index: &Index, boot: &str) -> Result<(), Errno> {
+/// Writes down how a tree that was just unpacked looks, and what it weighs.
+pub(super) fn write_trust(
+    dir: BorrowedFd<'_>,
+    root: BorrowedFd<'_>,
+    index: &Index,
+    boot: &str,
+    weight: u64,
+) -> Result<(), Errno> {
     let mut text = format!("{HEADER} {}\n", now()).into_bytes();
     for path in fullest(index) {
         let shown = if path.is_empty() { b"." } else { path };
@@ -103,7 +111,7 @@ pub(super) fn write_trust(dir: BorrowedFd<'_>, root: BorrowedFd<'_>, index: &Ind
         text.extend_from_slice(shown);
         text.push(b'\n');
     }
-    let _ = writeln!(text, "weight {}", limit::weight(index));
+    let _ = writeln!(text, "weight {weight}");
     let _ = writeln!(text, "boot {boot}");
     write(dir, TRUST, &text)
 }
@@ -190,7 +198,7 @@ fn read(dir: BorrowedFd<'_>) -> Result<Vec<u8>, Errno> {
 
 /// The root and the directories with the most names, short of paths with line breaks.
 fn fullest(index: &Index) -> Vec<&[u8]> {
-    let mut counts = std::collections::HashMap::<&[u8], usize>::new();
+    let mut counts = HashMap::<&[u8], usize>::new();
     for entry in &index.entries {
         let parent = entry.path.iter().rposition(|byte| *byte == b'/').map_or(&b""[..], |at| &entry.path[..at]);
         *counts.entry(parent).or_default() += 1;
@@ -202,9 +210,13 @@ fn fullest(index: &Index) -> Vec<&[u8]> {
     counts.into_iter().take(SAMPLE).map(|(path, _)| path).collect()
 }
 
-/// Compares every name of the tree with the index: kind, length and time. Reads no content.
-pub(super) fn compare(root: BorrowedFd<'_>, index: &Index) -> Result<(), String> {
-    for entry in &index.entries {
+/// Compares every name of the tree with the index: kind, length and time; of a view's, less what `fixups` say. Reads no
+/// content.
+pub(super) fn compare(root: BorrowedFd<'_>, index: &Index, fixups: Option<&FixupSet>) -> Result<(), String> {
+    let edits: HashMap<u32, &[Fixup]> = fixups.into_iter().flat_map(FixupSet::files).collect();
+    for (number, entry) in (0_u32..).zip(&index.entries) {
+        // The entry that holds the file's length, and its number.
+        let number = if let Kind::HardLink { entry } = entry.kind { entry } else { number };
         let (kind, size) = match &entry.kind {
             Kind::Directory => (SFlag::S_IFDIR, None),
             Kind::File { size, .. } => (SFlag::S_IFREG, Some(*size)),
@@ -223,6 +235,8 @@ pub(super) fn compare(root: BorrowedFd<'_>, index: &Index) -> Result<(), String>
         let shown = || std::ffi::OsStr::from_bytes(path).display();
         let stat = fstatat(root, path, AtFlags::AT_SYMLINK_NOFOLLOW).map_err(|_| format!("{} is gone", shown()))?;
         let right_time = stat.st_mtime == entry.mtime.seconds || !matches!(entry.kind, Kind::File { .. });
+        let edits = edits.get(&number).copied().unwrap_or_default();
+        let size = size.map(|size| edited_len(size, &entry.kind, edits));
         let right_size = size.is_none_or(|size| u64::try_from(stat.st_size) == Ok(size));
         if stat.st_mode & SFlag::S_IFMT.bits() != kind.bits() || !right_time || !right_size {
             return Err(format!("{} is not as it was unpacked", shown()));

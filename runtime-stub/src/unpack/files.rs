@@ -221,7 +221,8 @@ fn is_zero(block: &[u8]) -> bool {
     block[0] == 0 && block[..block.len() - 1] == block[1..]
 }
 
-fn write_at(file: BorrowedFd<'_>, mut data: &[u8], mut offset: u64) -> Result<(), Errno> {
+/// Writes all of `data` at `offset`.
+pub(super) fn write_at(file: BorrowedFd<'_>, mut data: &[u8], mut offset: u64) -> Result<(), Errno> {
     while !data.is_empty() {
         let position = libc::off_t::try_from(offset).map_err(|_| Errno::EFBIG)?;
         match nix::sys::uio::pwrite(file, data, position) {

@@ -17,6 +17,7 @@ mod names;
 mod plan;
 #[cfg(test)]
 mod tests;
+mod view;
 mod worker;
 
 use std::{
@@ -42,6 +43,8 @@ use self::{
     plan::Plan,
     worker::WorkerError,
 };
+pub use view::{ViewOf, edited_len, make_view};
+
 use crate::open::{Bundle, FrameReader};
 
 /// Which permission bits files get.

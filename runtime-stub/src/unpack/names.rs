@@ -31,7 +31,7 @@ pub(super) struct Tree<'a> {
 }
 
 /// A directory of the tree and a path below it that the kernel takes.
-enum Base<'a> {
+pub(super) enum Base<'a> {
     Root(BorrowedFd<'a>),
     Open(OwnedFd),
 }
@@ -47,7 +47,7 @@ impl AsFd for Base<'_> {
 
 impl Tree<'_> {
     /// Splits off what the kernel would not take, by opening directories on the way.
-    fn base<'p>(&self, path: &'p [u8]) -> Result<(Base<'_>, &'p [u8]), Errno> {
+    pub(super) fn base<'p>(&self, path: &'p [u8]) -> Result<(Base<'_>, &'p [u8]), Errno> {
         let mut base = Base::Root(self.root);
         let mut rest = path;
         while rest.len() > LONGEST {
@@ -78,6 +78,12 @@ impl Tree<'_> {
             }
         }
         Ok(())
+    }
+
+    pub(super) fn make_symlink(&self, entry: &Entry, target: &[u8]) -> Result<(), Errno> {
+        let (base, path) = self.base(&entry.path)?;
+        symlinkat(target, &base, path)?;
+        set_times_at(&base, path, entry.mtime)
     }
 
     fn hard_link(&self, from: &Entry, to: &Entry) -> Result<(), Failure> {
@@ -142,12 +148,9 @@ fn make_pipe(tree: &Tree<'_>, entry: &Entry, modes: Modes) -> Result<(), Failure
 
 /// One thread's share of the symbolic links.
 pub(super) fn make_symlinks(tree: &Tree<'_>, index: &Index, next: &AtomicUsize) -> Result<(), Failure> {
-    for_each(&index.entries, next, |entry| {
+    for_each(&index.entries, next, |_, entry| {
         let Kind::Symlink { target } = &entry.kind else { return Ok(()) };
-        let failed = || Failure::step("create the symbolic link", &entry.path);
-        let (base, path) = tree.base(&entry.path).map_err(failed())?;
-        symlinkat(target.as_slice(), &base, path).map_err(failed())?;
-        set_times_at(&base, path, entry.mtime).map_err(failed())
+        tree.make_symlink(entry, target).map_err(Failure::step("create the symbolic link", &entry.path))
     })
 }
 
@@ -161,7 +164,7 @@ pub(super) fn finish_directories(
     next: &AtomicUsize,
     lost: &AtomicU64,
 ) -> Result<(), Failure> {
-    for_each(&index.entries, next, |entry| {
+    for_each(&index.entries, next, |_, entry| {
         if entry.kind != Kind::Directory {
             return Ok(());
         }
@@ -193,18 +196,19 @@ fn directory_mode(mode: u16, modes: Modes) -> libc::mode_t {
     }
 }
 
-/// Shares entries among threads in runs, last entries first.
-fn for_each(
+/// Shares entries among threads in runs, last entries first; each comes with its number.
+pub(super) fn for_each(
     entries: &[Entry],
     next: &AtomicUsize,
-    mut work: impl FnMut(&Entry) -> Result<(), Failure>,
+    mut work: impl FnMut(usize, &Entry) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     const RUN: usize = 256;
     loop {
         let taken = next.fetch_add(RUN, Ordering::Relaxed);
         let Some(end) = entries.len().checked_sub(taken).filter(|end| *end > 0) else { return Ok(()) };
-        for entry in entries[end.saturating_sub(RUN)..end].iter().rev() {
-            work(entry)?;
+        let start = end.saturating_sub(RUN);
+        for (number, entry) in entries[start..end].iter().enumerate().rev() {
+            work(start + number, entry)?;
         }
     }
 }
