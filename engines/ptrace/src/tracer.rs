@@ -160,7 +160,7 @@ impl<'r> Tracer<'r> {
             }
             libc::PTRACE_EVENT_STOP => self.stopped_as_group(thread, signal),
             0 if signal == libc::SIGTRAP | 0x80 => self.at_call(thread),
-            0 if signal == libc::SIGTRAP && self.is_loading(thread) => self.loaded(thread),
+            0 if signal == libc::SIGTRAP && self.is_loading(thread) && is_at_breakpoint(thread) => self.loaded(thread),
             0 => self.signalled(thread, signal),
             _ => self.passed(thread, Event(event.unsigned_abs())),
         }
@@ -443,6 +443,14 @@ impl<'r> Tracer<'r> {
         set_registers(process, &now)?;
         self.program_begins(process)
     }
+}
+
+/// Whether a thread has just executed a breakpoint instruction, rather than that somebody sent it the same signal.
+fn is_at_breakpoint(thread: i32) -> bool {
+    let mut instruction = [0];
+    let Ok(now) = registers(thread) else { return false };
+    let read = Memory { pid: thread }.read(now.instruction().wrapping_sub(1), &mut instruction);
+    read.is_ok() && instruction == [0xcc]
 }
 
 /// The breakpoint's signal in a mask.

@@ -33,6 +33,17 @@ fn narrow_calls_of_wide_programs_do_not_leave_the_tree() {
 }
 
 #[test]
+fn a_trap_from_elsewhere_is_not_taken_for_our_own() {
+    let (Some(program), Some(tree)) = (compiled("trap"), alpine()) else { return };
+    for variant in ["P1", "P2"] {
+        let mut spec = spec(tree, &["/it/trap"]);
+        spec.variant = Some(variant.to_owned());
+        spec.binds.push(bind(program.path(), "/it", true));
+        assert_eq!(run(&spec).text, "right\n", "{variant}");
+    }
+}
+
+#[test]
 fn noise_of_all_kinds_is_answered() {
     let (Some(program), Some(tree)) = (compiled("noise"), alpine()) else { return };
     let listing = || {
