@@ -167,10 +167,24 @@ pub(crate) fn set_mask(mask: u64) -> u64 {
 /// What the tracer does once it has forked the guest.
 pub(crate) fn stand_aside() {
     let_go();
+    raise_limit();
     // SAFETY: setpgid takes integers, chdir a NUL-terminated path. Where they fail, nothing of ours depends on it.
     unsafe {
         libc::setpgid(0, 0);
         libc::chdir(c"/".as_ptr());
+    }
+}
+
+/// Lets the tracer have as many descriptors as it may: it holds one for each call of a guest that waits at a long path, and
+/// whoever started it may have thought of no more than a shell needs.
+fn raise_limit() {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: both calls take one struct rlimit, which the first fills.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 {
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
+        }
     }
 }
 

@@ -30,6 +30,16 @@ fn proc_shows_the_guests_names() {
 }
 
 #[test]
+fn arguments_may_be_as_many_as_the_kernel_takes() {
+    // Two megabytes, as they lie on the stack; then more than that.
+    expect(
+        "set -- $(seq 1 120000); /bin/busybox echo \"$@\" | md5sum | cut -c1-8; X=\"$(seq 1 20000)\" /bin/busybox env | wc -l; \
+         /bin/busybox sh -c 'echo $# $1' \"$@\"; set -- $(seq 1 250000); /bin/busybox echo \"$@\" 2>&1 | sed 's/.*: //'",
+        "f8537c37\n20004\n119999 2\nArgument list too long\n",
+    );
+}
+
+#[test]
 fn a_read_only_tree_answers_erofs() {
     let Some(output) =
         sh("touch /new; echo x >/etc/hosts; rm /etc/hosts; mkdir /etc/hosts; mkdir /m; mv /etc /e; ln -s a /s; \

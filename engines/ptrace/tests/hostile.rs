@@ -44,6 +44,18 @@ fn a_trap_from_elsewhere_is_not_taken_for_our_own() {
 }
 
 #[test]
+fn who_makes_processes_until_there_are_no_more_harms_himself_alone() {
+    let (Some(program), Some(tree)) = (compiled("bomb"), alpine()) else { return };
+    for variant in ["P1", "P2"] {
+        let mut spec = spec(tree, &["sh", "-c", "/it/bomb; cat /etc/alpine-release"]);
+        spec.variant = Some(variant.to_owned());
+        spec.binds.push(bind(program.path(), "/it", true));
+        let ended = Ended::Exited(0);
+        assert_eq!(run(&spec), Output { text: "right\n3.20.3\n".to_owned(), ended }, "{variant}");
+    }
+}
+
+#[test]
 fn noise_of_all_kinds_is_answered() {
     let (Some(program), Some(tree)) = (compiled("noise"), alpine()) else { return };
     let listing = || {

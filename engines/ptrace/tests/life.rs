@@ -150,6 +150,22 @@ fn stopping_the_process_that_is_seen_stops_the_guest() {
 }
 
 #[test]
+fn few_descriptors_for_the_guest_are_not_few_for_the_tracer() {
+    let Some(tree) = alpine() else { return };
+    let spec = spec(tree, &["sh", "-c", "ulimit -n; ulimit -Hn; grep 'Max open files' /proc/$PPID/limits"]);
+    let (front, mut output) = start_after(&spec, || {
+        // SAFETY: reads one struct rlimit.
+        let done = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &libc::rlimit { rlim_cur: 50, rlim_max: 1000 }) };
+        assert_eq!(done, 0);
+    });
+    let mut text = String::new();
+    output.read_to_string(&mut text).expect("its output");
+    assert_eq!(wait(front), Ok(Ended::Exited(0)));
+    let words: Vec<_> = text.split_whitespace().collect();
+    assert_eq!(words, ["50", "1000", "Max", "open", "files", "1000", "1000", "files"]);
+}
+
+#[test]
 fn the_tracer_keeps_nothing_of_those_who_have_gone() {
     // The tracer is the first program's parent.
     let script = "f() { ls /proc/$PPID/fd | wc -l; sed -n 's/VmRSS:[^0-9]*\\([0-9]*\\).*/\\1/p' /proc/$PPID/status; }; \

@@ -55,6 +55,9 @@ pub(crate) struct Debuggers {
     pub(crate) usage: Usage,
 }
 
+/// As many ends are kept for debuggers that do not wait for them; the kernel would have run out of process ids by then.
+const MOST_EXITS: usize = 1 << 15;
+
 /// What debugging adds to a thread.
 #[derive(Debug, Default)]
 pub(crate) struct Side {
@@ -146,6 +149,16 @@ impl Debuggers {
         }
     }
 
+    /// One end more is to be kept: forgets the oldest, if there are too many.
+    fn make_room(&mut self) {
+        if self.exits.len() >= MOST_EXITS
+            && let Some((at, _)) = self.exits.iter().enumerate().min_by_key(|(_, exit)| exit.order)
+        {
+            let process = self.exits.swap_remove(at).process;
+            self.release(process);
+        }
+    }
+
     fn next_order(&mut self) -> u64 {
         self.order += 1;
         self.order
@@ -208,6 +221,7 @@ impl Tracer<'_> {
                 let order = self.debuggers.next_order();
                 let usage = self.debuggers.usage;
                 let (tracer, process, group) = (bond.tracer, bond.process, bond.group);
+                self.debuggers.make_room();
                 self.debuggers.exits.push(Exit { tracer, process, thread, group, status, usage, order });
                 self.tell(process, thread, waits::code_of(status));
             }
