@@ -32,6 +32,7 @@ mod script;
 mod shortage;
 mod shown;
 mod sockets;
+mod spring;
 mod stack;
 mod start;
 mod tracee;

@@ -85,6 +85,9 @@ impl Tracer<'_> {
     }
 
     pub(crate) fn forget(&mut self, tracee: Tracee) {
+        if let Some(sprung) = tracee.sprung {
+            self.window.release(sprung.slot);
+        }
         match tracee.doing {
             Doing::Call(held) | Doing::Executing(held, _) => {
                 if let Some(slot) = held.slot {
@@ -115,7 +118,7 @@ impl Tracer<'_> {
             // Its parent's event is still to come.
             let (process, person) = (Process::new(thread, 0), RefCell::new(self.person.clone()));
             let (doing, side) = (Doing::WaitingForParent, Side::default());
-            place.insert(Tracee { process, person, doing, inside: false, side });
+            place.insert(Tracee { process, person, doing, sprung: None, inside: false, side });
             self.newborns += 1;
             return Ok(());
         }
@@ -144,7 +147,7 @@ impl Tracer<'_> {
             let side = Side::of(parent, self.inherited(parent, child, event));
             let person = known.person.clone();
             self.follow.bore(parent, child);
-            let newborn = Tracee { process, person, doing: Doing::Nothing, inside: false, side };
+            let newborn = Tracee { process, person, doing: Doing::Nothing, sprung: None, inside: false, side };
             if let Some(waited) = self.tracees.insert(child, newborn) {
                 self.forget(waited);
                 // It may have been killed while it waited.

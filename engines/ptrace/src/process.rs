@@ -18,6 +18,8 @@ pub(crate) struct Process {
     pub(crate) root: Rc<[u8]>,
     /// Where the window lies in its memory.
     pub(crate) window: u64,
+    /// It can execute what is there.
+    pub(crate) springs: bool,
     /// It believes that others may look into it.
     pub(crate) dumpable: bool,
     /// Some guest may hold open a file that tells of its threads' affinity.
@@ -32,7 +34,16 @@ impl Process {
     pub(crate) fn new(id: i32, window: u64) -> Shared {
         let root: Rc<[u8]> = Rc::from(&b"/"[..]);
         let exe = Rc::clone(&root);
-        Rc::new(RefCell::new(Self { id, exe, file: (0, 0), root, window, dumpable: true, watched: false }))
+        Rc::new(RefCell::new(Self {
+            id,
+            exe,
+            file: (0, 0),
+            root,
+            window,
+            springs: false,
+            dumpable: true,
+            watched: false,
+        }))
     }
 
     /// The record of its new child `id`.

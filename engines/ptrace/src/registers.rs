@@ -89,6 +89,25 @@ impl Registers {
         self.0.rip
     }
 
+    pub(crate) fn set_instruction(&mut self, address: u64) {
+        self.0.rip = address;
+    }
+
+    /// These registers, of a call as the program made it, in the state that the call has reached by now in another place.
+    pub(crate) fn put_back(&self, now: &Self) -> Self {
+        let (at_entry, made) = (now.0.rcx == now.0.rip, now.0.orig_rax != u64::MAX);
+        let mut r = now.0;
+        [r.rdi, r.rsi, r.rdx, r.r10, r.r8, r.r9] = self.args();
+        r.rip = self.0.rip;
+        if at_entry {
+            r.rcx = r.rip;
+        }
+        if made {
+            r.orig_rax = self.0.orig_rax;
+        }
+        Self(r)
+    }
+
     /// Points the new program's loader at its script.
     pub(crate) fn run_script(&mut self, script: u64) {
         match self.abi() {

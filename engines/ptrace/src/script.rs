@@ -230,11 +230,12 @@ impl Script {
         self.push(row::CALL | extra, numbers.map, args, less)
     }
 
-    /// Maps a whole file, shared and read-only, wherever there is room.
-    pub(crate) fn map_shared(&mut self, path: &CStr, size: usize) -> RowNumber {
+    /// Maps a whole file, shared and not to be written, wherever there is room.
+    pub(crate) fn map_shared(&mut self, path: &CStr, size: usize, executable: bool) -> RowNumber {
         self.open(path.to_bytes_with_nul());
         let flags = number(libc::MAP_SHARED);
-        let at = self.map(row::USE_FD_FIFTH, [0, size as u64, number(libc::PROT_READ), flags, 0], 0);
+        let protection = number(libc::PROT_READ) | if executable { number(libc::PROT_EXEC) } else { 0 };
+        let at = self.map(row::USE_FD_FIFTH, [0, size as u64, protection, flags, 0], 0);
         self.close();
         at
     }

@@ -10,6 +10,7 @@ use crate::{
     person::Person,
     process::Shared,
     registers::Registers,
+    spring::Sprung,
     window::Slot,
 };
 
@@ -22,6 +23,8 @@ pub(crate) struct Tracee {
     pub(crate) person: RefCell<Person>,
     /// What it is in the middle of.
     pub(crate) doing: Doing,
+    /// How its last call returns, if that is by a spring and it has not stopped since.
+    pub(crate) sprung: Option<Box<Sprung>>,
     /// Where calls stop: whether the next such stop is a call's end.
     pub(crate) inside: bool,
     /// What it is to guests that debug.

@@ -127,7 +127,8 @@ impl<'r> Tracer<'r> {
         self.watch.start(main)?;
         let window = self.window.address();
         let (process, person) = (Process::new(main, window), RefCell::new(self.person.clone()));
-        let first = Tracee { process, person, doing: Doing::Nothing, inside: false, side: Side::default() };
+        let first =
+            Tracee { process, person, doing: Doing::Nothing, sprung: None, inside: false, side: Side::default() };
         self.tracees.insert(main, first);
         if self.every {
             // It runs since it was seized: have it stop at calls from now on, before it makes any of the guest's.
@@ -148,6 +149,7 @@ impl<'r> Tracer<'r> {
         if let Some(tracee) = self.tracees.get_mut(&thread) {
             tracee.side.stopped();
         }
+        self.settle(thread)?;
         // After an execve(2) it may be known by another id: see there.
         if event != libc::PTRACE_EVENT_EXEC {
             self.follow.stopped(thread);
@@ -249,6 +251,9 @@ impl<'r> Tracer<'r> {
                 }
             }
             Verdict::Make { after, .. } => match lend(&mut self.window, seen_at, self.scratch.lent(), &mut call) {
+                Ok(Some(slot)) if pin.is_none() && self.may_spring(thread, (&before, &call), after, place) => {
+                    self.spring(thread, now, &call, slot)
+                }
                 Ok(slot) => {
                     let then = Then::Leave(after, self.cow.turns());
                     self.hold(thread, now, call, Held { registers: now, call: before, then, slot, _pin: pin })
@@ -390,7 +395,7 @@ impl<'r> Tracer<'r> {
             let mut process = tracee.process.borrow_mut();
             process.exe = Rc::clone(&loading.exe);
             process.file = loading.file();
-            process.dumpable = true;
+            (process.dumpable, process.springs) = (true, false);
         }
         if let Some((credentials, _)) = loading.person {
             tracee.person.borrow_mut().credentials = credentials;
@@ -431,7 +436,10 @@ impl<'r> Tracer<'r> {
             return kill(process);
         }
         let Ok(started) = loading.finish(Memory { pid: process }) else { return kill(process) };
-        tracee.process.borrow_mut().window = started.window;
+        {
+            let mut process = tracee.process.borrow_mut();
+            (process.window, process.springs) = (started.window, self.window.is_executable());
+        }
         if !self.started {
             self.started = true;
             self.line.tell(News::Begun);

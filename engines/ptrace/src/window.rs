@@ -18,10 +18,14 @@ use coracle_intercept::{
 };
 use coracle_layout::memory_file;
 
-/// Bytes of one slot: two paths, or the arguments of a script.
+use crate::spring;
+
+/// Bytes of one slot: a spring; two paths, or the arguments of a script.
 const SLOT: usize = 16 << 10;
 /// Calls that can borrow at one time; those beyond wait (see [`crate::shortage`]).
 const SLOTS: u16 = 512;
+/// From so many in use on, none is lent to calls that may keep it long: they would be missed, and each is a page of ours.
+const SPARING: usize = 96;
 /// One large place for a script's argument list that no slot holds.
 const LARGE: usize = 8 << 20;
 
@@ -42,6 +46,11 @@ impl Slot {
     fn offset(self) -> usize {
         usize::from(self.0) * SLOT
     }
+
+    /// Offset in the window of its spring.
+    pub(crate) fn spring(self) -> u64 {
+        self.offset() as u64
+    }
 }
 
 /// The tracer's side of the window.
@@ -53,6 +62,10 @@ pub(crate) struct Window {
     memory: *mut u8,
     free: Vec<Slot>,
     large_is_free: bool,
+    /// Guests may execute what is in it.
+    executable: bool,
+    /// Whose springs have their instructions.
+    made: Vec<bool>,
 }
 
 impl Window {
@@ -75,9 +88,11 @@ impl Window {
             return Err(io::Error::last_os_error());
         }
         let path = path_of(&file)?;
+        let executable = is_executable(&file);
+        let made = vec![false; usize::from(SLOTS)];
         // The last slots first, so that the first are taken first.
         let free = (0..SLOTS).rev().map(Slot).collect();
-        Ok(Self { _file: file, path, memory: memory.cast(), free, large_is_free: true })
+        Ok(Self { _file: file, path, memory: memory.cast(), free, large_is_free: true, executable, made })
     }
 
     /// Where the window lies in the tracer, and in a child of its that has not executed yet.
@@ -87,7 +102,7 @@ impl Window {
 
     /// Takes a slot for `size` bytes; the most recently used one, whose memory is at hand.
     pub(crate) fn take(&mut self, size: usize) -> Result<Slot, Errno> {
-        if size <= SLOT {
+        if size <= SLOT - spring::ROOM {
             return self.free.pop().ok_or(ENOMEM);
         }
         if size > LARGE || !self.large_is_free {
@@ -100,6 +115,16 @@ impl Window {
     /// Whether there is a slot of the usual size.
     pub(crate) fn is_free(&self) -> bool {
         !self.free.is_empty()
+    }
+
+    /// Whether slots are left for those that keep them long.
+    pub(crate) fn has_spare(&self) -> bool {
+        self.free.len() + SPARING > usize::from(SLOTS)
+    }
+
+    /// Whether guests are to map it so that they can execute what is in it.
+    pub(crate) fn is_executable(&self) -> bool {
+        self.executable
     }
 
     /// Whether there is the large place.
@@ -118,13 +143,39 @@ impl Window {
 
     /// Writes into a slot; the offset in the window. The caller took enough for all that it writes.
     pub(crate) fn put(&mut self, slot: Slot, at: usize, bytes: &[u8]) -> u64 {
-        let room = if slot == Slot::BIG { LARGE } else { SLOT };
+        let (head, room) = if slot == Slot::BIG { (0, LARGE) } else { (spring::ROOM, SLOT - spring::ROOM) };
         assert!(at + bytes.len() <= room, "a slot holds what it was taken for");
-        let offset = slot.offset() + at;
-        // SAFETY: the mapping is `SIZE` bytes long and lives as long as `self`; the assertion keeps the copy inside its slot.
+        let offset = slot.offset() + head + at;
+        self.write(offset, bytes);
+        offset as u64
+    }
+
+    /// Has the slot's spring load these registers and go to this address.
+    pub(crate) fn set_spring(&mut self, slot: Slot, words: &[u64; 7]) {
+        assert!(slot != Slot::BIG, "springs are in slots");
+        if !std::mem::replace(&mut self.made[usize::from(slot.0)], true) {
+            self.write(slot.offset(), &spring::CODE);
+        }
+        for (at, word) in words.iter().enumerate() {
+            self.write(slot.offset() + spring::WORDS + 8 * at, &word.to_le_bytes());
+        }
+    }
+
+    fn write(&self, offset: usize, bytes: &[u8]) {
+        assert!(offset + bytes.len() <= SIZE);
+        // SAFETY: the mapping is `SIZE` bytes long and lives as long as `self`; the assertion keeps the copy inside it.
         // Guests only read it, and read a slot only while it is lent to them; no Rust reference to it exists.
         unsafe { self.memory.add(offset).copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
-        offset as u64
+    }
+}
+
+/// Whether it may be mapped to be executed: security modules have their opinions.
+fn is_executable(file: &OwnedFd) -> bool {
+    // SAFETY: a new mapping of one page of our own file, at a place of the kernel's choice, which nobody uses.
+    unsafe {
+        let protection = libc::PROT_READ | libc::PROT_EXEC;
+        let page = libc::mmap(std::ptr::null_mut(), 4096, protection, libc::MAP_SHARED, file.as_raw_fd(), 0);
+        page != libc::MAP_FAILED && libc::munmap(page, 4096) == 0
     }
 }
 
