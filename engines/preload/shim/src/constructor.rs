@@ -10,7 +10,7 @@ use coracle_sys::kernel::__NR_prctl;
 use crate::{
     arch::{self, Variable},
     call::raw,
-    environment, state,
+    environment, sites, state,
 };
 
 /// prctl(2): the thread's name.
@@ -23,6 +23,7 @@ unsafe extern "C" fn constructor(_: c_int, arguments: *mut *mut c_char, environm
         environment::handed(environment);
     }
     state::get();
+    sites::start();
     if let Some(name) = environment::argv0() {
         let arguments = if handed { arguments } else { environment::arguments() };
         if !arguments.is_null() {

@@ -32,6 +32,7 @@ mod person;
 mod pool;
 mod program;
 mod shown;
+mod sites;
 mod sockets;
 mod start;
 mod state;

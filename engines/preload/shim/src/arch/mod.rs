@@ -2,6 +2,7 @@
 
 mod loading;
 mod memory;
+pub(crate) mod sites;
 mod stack;
 mod variadic;
 mod weak;

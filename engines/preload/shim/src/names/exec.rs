@@ -13,7 +13,9 @@ use crate::{
     files,
     guest::Process,
     libc::{Next, answer, errno, set_errno},
-    pool, state,
+    pool,
+    sites::MARK,
+    state,
 };
 
 type Strings = *const *const c_char;
@@ -181,7 +183,10 @@ fn spawner(
     let next = NEXT.get()?;
     // SAFETY: the function of that name.
     let next: Spawn = unsafe { core::mem::transmute(core::ptr::with_exposed_provenance::<()>(next)) };
-    Some(move |path, argv, envp| {
+    Some(move |path: *const c_char, argv, envp| {
+        let mut host = [0; PATH_MAX];
+        // SAFETY: the path that was found.
+        let path = mark(unsafe { CStr::from_ptr(path) }.to_bytes_with_nul(), &mut host);
         // SAFETY: the caller's own arguments, and lists that were made of them.
         let number = unsafe { next(process, path, actions, attributes, argv, envp) };
         -isize::try_from(number).unwrap_or(1)
@@ -221,6 +226,19 @@ unsafe extern "C" fn posix_spawnp(
     c_int::try_from(-result).unwrap_or(ENOSYS)
 }
 
+/// A host path (with its NUL) that goes past the C library's own calls as it is; one that is too long for that as it came.
+fn mark<'h>(host: &'h [u8], into: &'h mut [u8; PATH_MAX]) -> *const c_char {
+    let len = MARK.len() + host.len() - 1;
+    match into.get_mut(..len) {
+        Some(room) if host.first() == Some(&b'/') => {
+            room[..MARK.len()].copy_from_slice(MARK);
+            room[MARK.len()..].copy_from_slice(&host[1..]);
+            room.as_ptr().cast()
+        }
+        _ => host.as_ptr().cast(),
+    }
+}
+
 /// The host path that open(2) with these flags would use, for a call that the C library makes in the child; a path that
 /// leads nowhere if the guest may not.
 fn host_of(path: *const c_char, flags: usize, into: &mut [u8; PATH_MAX]) {
@@ -234,8 +252,8 @@ fn host_of(path: *const c_char, flags: usize, into: &mut [u8; PATH_MAX]) {
     match enter(&state.rules, &process, &mut call, &mut scratch) {
         Verdict::Make { .. } => {
             let lent = scratch.lent()[0].bytes();
-            if lent.len() <= PATH_MAX && !lent.is_empty() {
-                into[..lent.len()].copy_from_slice(lent);
+            if !lent.is_empty() {
+                mark(lent, into);
             }
         }
         Verdict::Pass => {

@@ -13,7 +13,9 @@ use crate::{
     environment,
     guest::Process,
     libc::{Next, malloc},
-    pool, state,
+    pool,
+    sites::MARK,
+    state,
 };
 
 /// A string that stays, and the one before it.
@@ -90,7 +92,7 @@ fn host_path(name: &[u8]) -> *const c_char {
     if let Some(mut scratch) = pool::take()
         && let Ok(host) = scratch.find(&state.rules, &Process::default(), name)
     {
-        return intern(host.to_bytes(), core::ptr::null());
+        return marked(host.to_bytes());
     }
     let mut path = [0; PATH_MAX];
     let mut len = 0;
@@ -100,7 +102,21 @@ fn host_path(name: &[u8]) -> *const c_char {
             len += part.len();
         }
     }
-    intern(&path[..len], core::ptr::null())
+    marked(&path[..len])
+}
+
+/// A host path that goes past the C library's own calls as it is.
+fn marked(host: &[u8]) -> *const c_char {
+    let mut path = [0; PATH_MAX];
+    let len = MARK.len() + host.len() - 1;
+    match path.get_mut(..len) {
+        Some(room) if host.first() == Some(&b'/') => {
+            room[..MARK.len()].copy_from_slice(MARK);
+            room[MARK.len()..].copy_from_slice(&host[1..]);
+            intern(room, core::ptr::null())
+        }
+        _ => intern(host, core::ptr::null()),
+    }
 }
 
 pub(crate) unsafe extern "C" fn pick_dlopen(path: *const c_char) -> Picked {
@@ -134,6 +150,8 @@ unsafe fn shown(name: *const c_char) -> *const c_char {
         return name;
     }
     let mut text = [0; PATH_MAX];
+    // Without the mark, but for its last slash.
+    let bytes = if bytes.starts_with(MARK) { &bytes[MARK.len() - 1..] } else { bytes };
     match state::get().rules.view.to_guest(bytes, &mut text) {
         Some(found) => match intern(&text[..found.len], name) {
             kept if kept.is_null() => name,
@@ -184,11 +202,11 @@ unsafe extern "C" fn dladdr1(
 /// `struct dl_phdr_info`.
 #[repr(C)]
 #[derive(Clone, Copy)]
-struct Object {
-    address: usize,
-    name: *const c_char,
-    headers: *const c_void,
-    count: u16,
+pub(crate) struct Object {
+    pub(crate) address: usize,
+    pub(crate) name: *const c_char,
+    pub(crate) headers: *const c_void,
+    pub(crate) count: u16,
     adds: u64,
     subtracts: u64,
     module: usize,

@@ -1,0 +1,293 @@
+//! The C library's own system calls: those that it makes without any of its names, for itself.
+//!
+//! Reading /etc/passwd for getpwnam, a locale, hosts, a library that is to be loaded: these go past every name. So when the
+//! process begins, such calls in the text of the C library and its loader are made to come to us ([`arch::sites`]), and
+//! take the same way as the names' calls. Where the kernel does not let text be changed (SELinux's `execmod`), they stay,
+//! and so they do where the compiler put other instructions between number and `syscall` than such as move registers.
+//!
+//! Host paths come here, too: those that we ourselves gave to the C library. They are *marked* by a beginning that the
+//! kernel takes for `/` and that nobody writes ([`MARK`]).
+
+use core::{
+    ffi::{CStr, c_int, c_void},
+    slice,
+    sync::atomic::Ordering,
+};
+
+use coracle_sys::{
+    self as sys,
+    kernel::{
+        __NR_access, __NR_chdir, __NR_clone, __NR_clone3, __NR_execve, __NR_ioctl, __NR_newfstatat, __NR_open,
+        __NR_openat, __NR_prctl, __NR_readlink, __NR_readlinkat, __NR_stat, __NR_uname, PROT_EXEC, PROT_READ,
+        PROT_WRITE,
+    },
+};
+
+use crate::{
+    arch::sites::{NUMBERS, RETURNS, ROOM, STUBS, entry, pages, put},
+    call::{call, matters, raw},
+    libc::Next,
+    names::loading::Object,
+    state::{self, State},
+};
+
+/// How a host path begins that the C library is to hand to the kernel as it is: `/`, for the kernel.
+pub(crate) const MARK: &[u8] = b"/.//.//./";
+
+/// A call that was made at a site: which one, and its six arguments.
+pub(crate) unsafe extern "C" fn made(number: usize, args: *const [usize; 6]) -> isize {
+    // SAFETY: the array that the stub made.
+    let args = unsafe { *args };
+    let number = NUMBERS.get(number).map_or(u32::MAX, |number| number.load(Ordering::Relaxed));
+    if is_marked(number, &args) {
+        return raw(number, args);
+    }
+    call(number, args)
+}
+
+/// Whether a call's path is a host path that we made, in the calls to which such paths come.
+#[expect(non_upper_case_globals, reason = "the kernel's own names")]
+fn is_marked(number: u32, args: &[usize; 6]) -> bool {
+    let path = match number {
+        __NR_open | __NR_execve | __NR_chdir | __NR_stat | __NR_access | __NR_readlink => args[0],
+        __NR_openat | __NR_newfstatat | __NR_readlinkat => args[1],
+        _ => return false,
+    };
+    if path < 4096 {
+        return false;
+    }
+    let text = core::ptr::with_exposed_provenance::<u8>(path);
+    // SAFETY: a string of the C library's, looked at up to the first difference, which a NUL is, too.
+    MARK.iter().enumerate().all(|(at, byte)| unsafe { *text.add(at) } == *byte)
+}
+
+/// Changes what can be changed.
+pub(crate) fn take(state: &State) {
+    static NEXT: Next = Next::new(c"dl_iterate_phdr");
+    type Iterate =
+        unsafe extern "C" fn(unsafe extern "C" fn(*mut Object, usize, *mut c_void) -> c_int, *mut c_void) -> c_int;
+    let Some(next) = NEXT.get() else { return };
+    let (stubs, size) = pages();
+    // SAFETY: no stub is used yet.
+    if unsafe { sys::protect(stubs, size, PROT_READ | PROT_WRITE) }.is_err() {
+        return;
+    }
+    // What is written to the first stub's room are instructions that do nothing, as there were.
+    // SAFETY: as above.
+    unsafe { put(0, &[0x90]) };
+    // Whether changed text may be executed is tried here, where nothing depends on it.
+    // SAFETY: as above.
+    let may_change = unsafe {
+        sys::protect(stubs, size, PROT_READ | PROT_EXEC).is_ok()
+            && sys::protect(stubs, size, PROT_READ | PROT_WRITE).is_ok()
+    };
+    if !may_change {
+        return;
+    }
+    let mut found = Found { state, count: 0, sites: [Site { at: 0, len: 0 }; STUBS], texts: [(0, 0); TEXTS] };
+    // SAFETY: the function of that name; what it is handed lives until it returns.
+    unsafe {
+        let next: Iterate = core::mem::transmute(core::ptr::with_exposed_provenance::<()>(next));
+        next(visit, (&raw mut found).cast());
+        if sys::protect(stubs, size, PROT_READ | PROT_EXEC).is_err() {
+            return;
+        }
+    }
+    for (start, len) in found.texts.into_iter().filter(|(_, len)| *len > 0) {
+        jump(start, len, &found.sites[..found.count]);
+    }
+}
+
+/// As many texts there may be: the C library's, its loader's, and that of threads, which was apart once.
+const TEXTS: usize = 4;
+
+/// A site: where its number is set, and how many bytes of other instructions follow before the call.
+#[derive(Clone, Copy)]
+struct Site {
+    at: usize,
+    len: usize,
+}
+
+struct Found<'s> {
+    state: &'s State,
+    count: usize,
+    sites: [Site; STUBS],
+    texts: [(usize, usize); TEXTS],
+}
+
+/// A program header of 64 bits.
+#[repr(C)]
+struct Header {
+    kind: u32,
+    flags: u32,
+    offset: u64,
+    address: u64,
+    physical: u64,
+    file_size: u64,
+    memory_size: u64,
+    align: u64,
+}
+
+unsafe extern "C" fn visit(object: *mut Object, _: usize, found: *mut c_void) -> c_int {
+    const LOAD: u32 = 1;
+    const READ_EXECUTE: u32 = 5;
+    // SAFETY: the loader's object, and what `take` handed on.
+    unsafe {
+        let (object, found) = (&*object, &mut *found.cast::<Found<'_>>());
+        if !is_libc(object.name) {
+            return 0;
+        }
+        let headers = slice::from_raw_parts(object.headers.cast::<Header>(), usize::from(object.count));
+        for header in headers.iter().filter(|header| header.kind == LOAD && header.flags == READ_EXECUTE) {
+            let (address, len) = (usize::try_from(header.address), usize::try_from(header.file_size));
+            if let (Ok(address), Ok(len)) = (address, len) {
+                let place = found.texts.iter_mut().find(|(_, len)| *len == 0);
+                if let Some(place) = place {
+                    *place = (object.address + address, len);
+                    look(object.address + address, len, found);
+                }
+            }
+        }
+    }
+    0
+}
+
+/// The C library, its loader, and the parts that were libraries of their own once.
+fn is_libc(name: *const core::ffi::c_char) -> bool {
+    if name.is_null() {
+        return false;
+    }
+    // SAFETY: the loader's string.
+    let path = unsafe { CStr::from_ptr(name) }.to_bytes();
+    let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or(path);
+    [&b"libc.so"[..], b"libc-2", b"ld-linux", b"ld-2.", b"ld-musl", b"libc.musl", b"libpthread"]
+        .iter()
+        .any(|start| name.starts_with(start))
+}
+
+/// Finds the sites in a text, and writes their stubs.
+unsafe fn look(start: usize, len: usize, found: &mut Found<'_>) {
+    // SAFETY: text of a library that is loaded, and can be read.
+    let text = unsafe { slice::from_raw_parts(core::ptr::with_exposed_provenance::<u8>(start), len) };
+    find(text, |call| {
+        let Some((at, number)) = number_of(text, call).filter(|(_, number)| is_wanted(found.state, *number)) else {
+            return;
+        };
+        let between = &text[at + 5..call];
+        let jump = entry(found.count, between.len()).wrapping_sub(start + at + 5).cast_signed();
+        if found.count < STUBS && i32::try_from(jump).is_ok() {
+            NUMBERS[found.count].store(number, Ordering::Relaxed);
+            RETURNS[found.count].store(start + call + 2, Ordering::Relaxed);
+            // SAFETY: the pages are being written, and the instructions were looked at.
+            unsafe { put(found.count, between) };
+            found.sites[found.count] = Site { at: start + at, len: between.len() };
+            found.count += 1;
+        }
+    });
+}
+
+/// Has the sites of a text jump to their stubs.
+fn jump(start: usize, len: usize, sites: &[Site]) {
+    const PAGE: usize = 4096;
+    let from = start / PAGE * PAGE;
+    let size = (start + len).next_multiple_of(PAGE) - from;
+    let all = || sites.iter().enumerate().filter(|(_, site)| (start..start + len).contains(&site.at));
+    if all().next().is_none() {
+        return;
+    }
+    // SAFETY: while this text cannot be executed nothing of it is: we call only the kernel, and a process has one thread
+    // when its constructors run. What is written are jumps in place of whole instructions. That text may be executable
+    // again was tried before.
+    unsafe {
+        if sys::protect(from, size, PROT_READ | PROT_WRITE).is_err() {
+            return;
+        }
+        for (number, site) in all() {
+            let jump = entry(number, site.len).wrapping_sub(site.at + 5) & 0xffff_ffff;
+            let at = core::ptr::with_exposed_provenance_mut::<u8>(site.at);
+            at.write(0xe9);
+            at.add(1).cast::<u32>().write_unaligned(u32::try_from(jump).unwrap_or(0));
+        }
+        let _ = sys::protect(from, size, PROT_READ | PROT_EXEC);
+    }
+}
+
+/// Finds each `syscall`.
+fn find(text: &[u8], mut found: impl FnMut(usize)) {
+    use core::arch::x86_64::{_mm_and_si128, _mm_cmpeq_epi8, _mm_loadu_si128, _mm_movemask_epi8, _mm_set1_epi8};
+    let mut at = 0;
+    while at + 17 <= text.len() {
+        // SAFETY: seventeen bytes are there; every x86_64 has SSE2.
+        let mut hits = unsafe {
+            let first = _mm_loadu_si128(text.as_ptr().add(at).cast());
+            let second = _mm_loadu_si128(text.as_ptr().add(at + 1).cast());
+            let first = _mm_cmpeq_epi8(first, _mm_set1_epi8(0x0f));
+            let second = _mm_cmpeq_epi8(second, _mm_set1_epi8(0x05));
+            _mm_movemask_epi8(_mm_and_si128(first, second))
+        };
+        while hits != 0 {
+            found(at + usize::try_from(hits.trailing_zeros()).unwrap_or(0));
+            hits &= hits - 1;
+        }
+        at += 16;
+    }
+}
+
+/// Where the number of the call at `call` is set, and to what, if all between can be moved.
+fn number_of(text: &[u8], call: usize) -> Option<(usize, u32)> {
+    (0..=ROOM).find_map(|len| {
+        let at = call.checked_sub(len + 5)?;
+        let [0xb8, number @ ..] = &text[at..at + 5] else { return None };
+        // With a prefix it is another register's.
+        if at.checked_sub(1).is_some_and(|before| matches!(text[before], 0x40..=0x4f)) {
+            return None;
+        }
+        let number = u32::from_le_bytes(number.try_into().ok()?);
+        let mut rest = &text[at + 5..call];
+        while !rest.is_empty() {
+            rest = rest.get(moved(rest)?..)?;
+        }
+        Some((at, number))
+    })
+}
+
+/// The length of an instruction that only moves or computes registers other than rax, whose meaning is the same at any
+/// address.
+fn moved(code: &[u8]) -> Option<usize> {
+    const RAX: u8 = 0;
+    let (prefix, rest) = match code {
+        [prefix @ 0x40..=0x4f, rest @ ..] => (*prefix, rest),
+        rest => (0x40, rest),
+    };
+    let lead = code.len() - rest.len();
+    let (wide, more_reg, more_rm) = (prefix & 8 != 0, (prefix & 4) << 1, (prefix & 1) << 3);
+    // Both operands registers: the first (reg), the second (rm).
+    let pair = |byte: u8| (byte >= 0xc0).then_some(((byte >> 3 & 7) | more_reg, (byte & 7) | more_rm));
+    let (written, len) = match rest {
+        // mov, xor, and, or, add, sub rm, reg.
+        [0x89 | 0x31 | 0x21 | 0x09 | 0x01 | 0x29, pairs, ..] => (pair(*pairs)?.1, 2),
+        // mov, xor reg, rm; movsxd.
+        [0x8b | 0x33 | 0x63, pairs, ..] => (pair(*pairs)?.0, 2),
+        // mov reg, number.
+        [number @ 0xb8..=0xbf, ..] if !wide => ((number & 7) | more_rm, 5),
+        [0xc7, pairs, ..] if pairs & 0x38 == 0 => (pair(*pairs)?.1, 6),
+        // and, or, add… rm, number; 7 would compare.
+        [0x83, pairs, ..] if pairs >> 3 & 7 != 7 => (pair(*pairs)?.1, 3),
+        [0x81, pairs, ..] if pairs >> 3 & 7 != 7 => (pair(*pairs)?.1, 6),
+        // movzx, movsx.
+        [0x0f, 0xb6 | 0xb7 | 0xbe | 0xbf, pairs, ..] => (pair(*pairs)?.0, 3),
+        _ => return None,
+    };
+    (written != RAX && rest.len() >= len).then_some(lead + len)
+}
+
+/// Whether calls of this number are to come to us.
+fn is_wanted(state: &State, number: u32) -> bool {
+    const ODD: [u32; 5] = [__NR_clone, __NR_clone3, __NR_ioctl, __NR_prctl, __NR_uname];
+    !ODD.contains(&number) && matters(state, number)
+}
+
+/// The state is made, and the process has one thread.
+pub(crate) fn start() {
+    take(state::get());
+}
