@@ -1,6 +1,6 @@
 //! The builder: a container image in, one executable file out.
 //!
-//! Data flows one way: [`source`] → [`flatten`] → [`patch`] → [`pack`]. [`store`] keeps what was pulled and containers, [`launch`]
+//! Data flows one way: [`source`] → [`flatten`] → [`patch`] → [`pack`]; [`packages`] reads what a tree's package manager says of it. [`store`] keeps what was pulled and containers, [`launch`]
 //! hands their runs to the embedded stub, [`cli`] turns
 //! arguments into a plan and runs it. Only `cli` reads the environment, and only `main.rs` exits.
 
@@ -9,6 +9,7 @@ pub mod cli;
 pub mod flatten;
 pub mod launch;
 pub mod pack;
+pub mod packages;
 pub mod patch;
 pub mod source;
 pub mod store;

@@ -116,8 +116,9 @@ fn run(caller: &Caller) -> Result<u8, StartError> {
         Action::Run => start.launch(),
         Action::Help => print(&report::help(&caller.argv0.to_string_lossy())),
         Action::Version => print(&report::version()),
-        Action::Info { json: false } => print(&report::info(&bundle)),
-        Action::Info { json: true } => print(&report::info_json(&bundle)),
+        // An action leaves the words after it unused; this one is what people type who know other tools.
+        Action::Info { json } if *json || start.args == ["--json"] => print(&report::info_json(&bundle)),
+        Action::Info { .. } => print(&report::info(&bundle)),
         Action::Offset => print(&format!("{}\n", bundle.payload_offset())),
         Action::Explain => start.explain(),
         Action::Verify => {

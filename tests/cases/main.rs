@@ -20,6 +20,7 @@ mod registries;
 mod root;
 mod running;
 mod runs;
+mod sbom;
 mod signatures;
 mod sources;
 mod store;

@@ -120,6 +120,8 @@ pub enum Command {
     Verify(VerifyArgs),
     /// Sum the records that runs of bundles left (--coracle-report).
     Accounting(AccountingArgs),
+    /// List the packages of an image for other tools: CycloneDX or SPDX.
+    Sbom(SbomArgs),
     /// Make a pair of keys to sign bundles with.
     Keygen(KeygenArgs),
     /// Sign a bundle.

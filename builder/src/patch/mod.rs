@@ -36,6 +36,7 @@ mod runpath;
 use coracle_format::{Edit, ImageConfig};
 
 pub use facts::FactsError;
+pub(crate) use paths::resolve;
 pub use report::{Line, Report};
 
 use crate::flatten::Tree;

@@ -10,9 +10,9 @@ const LINKS_MOST: u32 = 40;
 
 /// Where a guest path leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Resolved {
+pub(crate) struct Resolved {
     /// Without symbolic links and without a leading slash; what is not there stays as it is named.
-    pub(super) path: Vec<u8>,
+    pub(crate) path: Vec<u8>,
     pub(super) exists: bool,
     /// Links on the way that lead out of the tree when the host follows them: absolute ones, and those that climb above
     /// the root.
@@ -22,7 +22,7 @@ pub(super) struct Resolved {
 }
 
 /// Follows a guest path from the root, the last link too. `None`: in circles.
-pub(super) fn resolve(tree: &Tree, path: &[u8]) -> Option<Resolved> {
+pub(crate) fn resolve(tree: &Tree, path: &[u8]) -> Option<Resolved> {
     // Each part with the link that it comes from.
     let parts = |path: &[u8], from: Option<Vec<u8>>| {
         path.rsplit(|byte| *byte == b'/').map(|part| (part.to_vec(), from.clone())).collect::<Vec<_>>()

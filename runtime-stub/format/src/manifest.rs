@@ -133,6 +133,9 @@ pub struct Provenance {
     /// Digests of the layers as stored, lowest first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub layers: Vec<String>,
+    /// Names of the licences that the tree's package database and copyright files give, sorted.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub licences: Vec<String>,
     /// Build options that changed the tree or the config, as given.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub options: Vec<String>,

@@ -165,3 +165,29 @@ pub struct SearchArgs {
     #[command(flatten)]
     pub list: ListArgs,
 }
+
+/// `coracle sbom`.
+#[derive(Debug, Args)]
+pub struct SbomArgs {
+    /// A bundle's file, or an image or container:NAME as for build.
+    #[arg(value_name = "FILE|SOURCE", value_hint = ValueHint::AnyPath)]
+    pub source: OsString,
+    /// How to write it.
+    #[arg(long, value_enum, default_value_t = SbomFormat::Cyclonedx)]
+    pub format: SbomFormat,
+    /// The file to write; standard output unless given.
+    #[arg(long, short, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub output: Option<PathBuf>,
+    /// Where the image comes from.
+    #[command(flatten)]
+    pub source_options: SourceArgs,
+}
+
+/// Formats of package lists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SbomFormat {
+    /// CycloneDX 1.5.
+    Cyclonedx,
+    /// SPDX 2.3.
+    Spdx,
+}

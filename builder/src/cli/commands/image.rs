@@ -1,5 +1,7 @@
 //! From what the user named to a tree and a config: source, then flatten, then the user's changes.
 
+use std::ffi::OsStr;
+
 use anyhow::Context as _;
 use coracle_format::{Defaults, ImageConfig, Provenance, Time};
 
@@ -9,6 +11,7 @@ use crate::{
         self, Tree,
         changes::{Copy, exclude},
     },
+    packages::Packages,
     source::{Content, Image, Options, SourceSpec, open_store, resolve},
     store::trees,
 };
@@ -28,10 +31,7 @@ pub(super) fn load(plan: &BuildPlan, quiet: bool) -> anyhow::Result<Ready> {
     // What is wrong with the changes is said before anything is fetched, as far as it can be known.
     let copies: Vec<Copy> = plan.changes.copy.iter().map(|given| Copy::parse(given)).collect::<Result<_, _>>()?;
     let newest = newest()?;
-    let image = match plan.source.to_str().and_then(|source| source.strip_prefix("container:")) {
-        Some(name) => of_container(name, &options)?,
-        None => resolve(&SourceSpec::parse_os(&plan.source)?, &options)?,
-    };
+    let image = find(&plan.source, &options)?;
     let mut config = image.config;
     let defaults = changes::apply(&plan.changes, &mut config, image.defaults, |name| std::env::var(name).ok())?;
     let flatten =
@@ -45,7 +45,16 @@ pub(super) fn load(plan: &BuildPlan, quiet: bool) -> anyhow::Result<Ready> {
     exclude(&mut tree, &plan.changes.exclude)?;
     let mut provenance = image.provenance;
     provenance.options.extend(changes::as_given(&plan.changes));
+    provenance.licences = Packages::of(&tree).licences().into_iter().collect();
     Ok(Ready { tree, config, defaults, provenance })
+}
+
+/// The image of a source, which may be a container.
+pub(super) fn find(source: &OsStr, options: &Options) -> anyhow::Result<Image> {
+    match source.to_str().and_then(|source| source.strip_prefix("container:")) {
+        Some(name) => of_container(name, options),
+        None => Ok(resolve(&SourceSpec::parse_os(source)?, options)?),
+    }
 }
 
 /// A container's tree and settings, as an image.
@@ -63,7 +72,7 @@ fn of_container(name: &str, options: &Options) -> anyhow::Result<Image> {
 }
 
 /// The time that no copied file may be newer than, by the convention of reproducible builds.
-fn newest() -> anyhow::Result<Option<Time>> {
+pub(super) fn newest() -> anyhow::Result<Option<Time>> {
     let Some(text) = std::env::var_os("SOURCE_DATE_EPOCH").filter(|text| !text.is_empty()) else { return Ok(None) };
     let seconds = text.to_str().and_then(|text| text.parse().ok());
     let seconds = seconds.with_context(|| {

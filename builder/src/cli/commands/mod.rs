@@ -34,6 +34,7 @@ mod repo;
 mod rm;
 mod run;
 mod save;
+mod sbom;
 mod search;
 mod setup;
 mod sign;
@@ -93,6 +94,7 @@ pub(super) fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Inspect(args) => inspect::run(&args, quiet),
         Command::Verify(args) => verify::run(&args, quiet),
         Command::Accounting(args) => accounting::run(&args, quiet),
+        Command::Sbom(args) => sbom::run(&args, quiet),
         Command::Keygen(args) => keygen::run(&args, quiet),
         Command::Sign(args) => sign::run(&args, quiet),
         Command::Login(args) => login::run(args, quiet),
