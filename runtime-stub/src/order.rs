@@ -16,7 +16,7 @@ use std::{
     time::SystemTime,
 };
 
-use coracle_api::{Ended, Engine, Host, NotStarted, ORDER_VERSION, Order, RunError};
+use coracle_api::{Ended, Engine, Host, NotStarted, ORDER_VERSION, Order, RunError, SUBORDINATE};
 
 use crate::{
     launch::{self, Caller, LaunchError, Memory, Plan, engines},
@@ -182,6 +182,7 @@ impl Run<'_> {
                 engine.name()
             ));
         }
+        self.mark_subordinate(&plan, engine, voice);
         name_engine(&mut plan.spec, engine);
         plan.spec.started = self.started.0;
         let over = supervise::beside_and(
@@ -194,6 +195,21 @@ impl Run<'_> {
         );
         clean(plan, voice);
         over.map(|over| shell_status(over.ended)).map_err(OrderError::Fork)
+    }
+
+    /// Leaves a mark where files may come to belong to subordinate ids, and says so where an engine cannot reach them.
+    fn mark_subordinate(&self, plan: &Plan, engine: &dyn Engine, voice: Voice) {
+        let Some(mark) = self.order.made.as_ref().map(|made| made.with_file_name(SUBORDINATE)) else { return };
+        if !engine.mounts() && mark.exists() {
+            voice.note(&format!(
+                "engine {}: what this container's programs gave to other users under `namespaces` belongs to subordinate ids here",
+                engine.name()
+            ));
+        }
+        if engine.mounts() && plan.spec.identity.subordinate.is_some() && !mark.exists() {
+            // Without it `coracle export` and others say that they may not read such files.
+            let _ = fs::write(&mark, "");
+        }
     }
 
     fn not_started(&self, error: &RunError) -> u8 {

@@ -88,6 +88,9 @@ pub enum Command {
     /// Stay beside a run in the background.
     #[command(hide = true)]
     Monitor(MonitorArgs),
+    /// Remove what was thrown away, as the root of subordinate ids.
+    #[command(hide = true)]
+    Sweep,
     /// List containers.
     Ps(PsArgs),
     /// Remove containers.

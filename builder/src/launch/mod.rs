@@ -6,6 +6,7 @@
 //! [`health`] asks it whether it works. [`processes`] finds a run's program again, to signal it.
 
 pub mod health;
+pub mod ids;
 pub mod log;
 pub mod monitor;
 mod options;

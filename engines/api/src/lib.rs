@@ -27,7 +27,7 @@ mod temporary;
 pub use facts::{ImageFacts, Libc, Loader};
 pub use host::Host;
 pub use inside::{INSIDE, Inside};
-pub use order::{Accounts, NotStarted, ORDER_VERSION, Order};
+pub use order::{Accounts, NotStarted, ORDER_VERSION, Order, SUBORDINATE};
 pub use ports::{PortMap, Protocol};
 pub use record::{JobId, RECORD_VERSION, Record, RecordIo, Refused, Unpacked, rfc3339};
 pub use refusal::{Refusal, RunError};

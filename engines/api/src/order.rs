@@ -17,6 +17,10 @@ use crate::{Access, Bind, Devices, ImageFacts, PortMap, Temporary, Unshare};
 /// Raised when a field changes its meaning. A stub refuses an order of another version.
 pub const ORDER_VERSION: u32 = 3;
 
+/// Name of the file, beside [`Order::made`], with which the stub marks a tree that was run with subordinate ids: files in it
+/// may belong to them.
+pub const SUBORDINATE: &str = "subordinate";
+
 /// What the bare stub is asked to run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Order {

@@ -1,5 +1,8 @@
 //! `coracle clone`: a container of its own with the same tree and settings.
 
+use anyhow::Context as _;
+use coracle_api::SUBORDINATE;
+
 use crate::{
     cli::{args::CloneArgs, print, source},
     source::open_store,
@@ -30,6 +33,10 @@ pub(super) fn copy(
     let mut settings = container.settings()?;
     let tree = trees::read_container(container)?;
     fill(&draft, &tree, threads)?;
+    let mark = container.directory().join(SUBORDINATE);
+    if mark.exists() {
+        std::fs::copy(&mark, draft.directory().join(SUBORDINATE)).context("cannot mark the copy")?;
+    }
     settings.created = 0;
     settings.protected = false;
     Ok(draft.finish(settings, name)?)

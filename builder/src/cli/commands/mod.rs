@@ -12,6 +12,7 @@ mod diff;
 mod each;
 mod exec;
 mod export;
+mod foreign;
 mod help;
 mod image;
 mod images;
@@ -54,6 +55,9 @@ use super::{
 /// Carries out a command; gives the exit status.
 pub(super) fn run(cli: Cli) -> anyhow::Result<u8> {
     let quiet = cli.quiet;
+    if let Some(status) = foreign::again(&cli.command, quiet)? {
+        return Ok(status);
+    }
     match cli.command {
         Command::ImportUdocker(args) => return udocker::run(&args, quiet),
         Command::Rmi(args) => return images::remove(&args, quiet),
@@ -104,6 +108,7 @@ pub(super) fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Logs(args) => logs::run(&args, quiet),
         Command::Top(args) => top::run(&args, quiet),
         Command::Monitor(args) => monitor::run(&args),
+        Command::Sweep => foreign::swept(quiet),
         Command::Version => version::run(),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::bail;
 
-use super::{images::IDLE, rm};
+use super::{foreign, images::IDLE, rm};
 use crate::{
     cli::{args::PruneArgs, print, report, source, stored, table},
     source::{Reference, open_store},
@@ -42,7 +42,7 @@ pub(super) fn run(args: &PruneArgs, quiet: bool) -> anyhow::Result<()> {
             _ => print::line(&format!("removed the damaged record {}", path.display()))?,
         }
     }
-    let swept = store.containers().sweep()?;
+    let swept = store.containers().sweep().or_else(|error| foreign::sweep(error).map(|()| 1))?;
     let collected = store.collect(if args.partial { Duration::ZERO } else { IDLE })?;
     if collected.busy {
         report::note(quiet, "another command uses images just now, so no layers were freed: try again later");

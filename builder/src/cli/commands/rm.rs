@@ -8,7 +8,7 @@ use nix::{
     unistd::Pid,
 };
 
-use super::each::each;
+use super::{each::each, foreign};
 use crate::{
     cli::{args::RmArgs, source},
     launch::processes,
@@ -43,7 +43,7 @@ pub(super) fn remove(store: &Store, container: &Container, force: bool) -> Resul
                 }
                 std::thread::sleep(Duration::from_millis(20));
             }
-            done => return done,
+            done => return done.or_else(foreign::sweep),
         }
     }
 }

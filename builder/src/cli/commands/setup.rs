@@ -2,14 +2,16 @@
 
 use std::{
     fs,
-    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _, lchown},
     path::Path,
 };
 
 use anyhow::{Context as _, bail};
+use coracle_api::SUBORDINATE;
 
 use crate::{
     cli::{args::SetupArgs, print, report, source},
+    launch::ids,
     source::open_store,
 };
 
@@ -67,6 +69,10 @@ pub(super) fn run(args: &SetupArgs, quiet: bool) -> anyhow::Result<()> {
     if args.fixperm {
         let _changing = container.lock()?;
         let changed = open_up(&container.root())?;
+        if ids::inside() {
+            // All of it is the caller's again.
+            let _ = fs::remove_file(container.directory().join(SUBORDINATE));
+        }
         report::note(quiet, &format!("{changed} files and directories were opened to their owner"));
     }
     if args.execmode.is_none() && !args.nvidia && !args.purge && !args.fixperm {
@@ -78,15 +84,22 @@ pub(super) fn run(args: &SetupArgs, quiet: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Lets the owner read and write all that is his, and enter every directory; how many modes were changed.
+/// Lets the owner read and write all that is his, and enter every directory; what belongs to his subordinate ids becomes
+/// his own, for their root. How many files were changed.
 pub(super) fn open_up(root: &Path) -> anyhow::Result<u64> {
     let mut changed = 0;
+    let take = ids::inside();
     let mut open = vec![root.to_owned()];
     while let Some(directory) = open.pop() {
         let entries = fs::read_dir(&directory).with_context(|| format!("cannot read {}", directory.display()))?;
         for entry in entries {
             let path = entry.with_context(|| format!("cannot read {}", directory.display()))?.path();
             let meta = fs::symlink_metadata(&path).with_context(|| format!("cannot look at {}", path.display()))?;
+            let foreign = take && (meta.uid(), meta.gid()) != (0, 0);
+            if foreign {
+                lchown(&path, Some(0), Some(0)).with_context(|| format!("cannot take {}", path.display()))?;
+                changed += 1;
+            }
             if meta.is_symlink() {
                 continue;
             }
@@ -95,7 +108,7 @@ pub(super) fn open_up(root: &Path) -> anyhow::Result<u64> {
                 let mode = fs::Permissions::from_mode((meta.mode() & 0o7777) | needed);
                 fs::set_permissions(&path, mode)
                     .with_context(|| format!("cannot change the mode of {}", path.display()))?;
-                changed += 1;
+                changed += u64::from(!foreign);
             }
             if meta.is_dir() {
                 open.push(path);
