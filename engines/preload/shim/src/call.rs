@@ -7,7 +7,7 @@ use crate::{
     exec, fast,
     guest::Process,
     libc::{self, Next},
-    pool, state,
+    pool, sites, state,
 };
 
 /// Makes a guest's call; the result as the kernel gives it.
@@ -35,7 +35,7 @@ pub(crate) fn matters(state: &state::State, number: u32) -> bool {
 
 #[inline(never)]
 fn through_table(state: &state::State, number: u32, args: [usize; 6], by: Option<&Next>) -> isize {
-    if !matters(state, number) {
+    if !matters(state, number) || sites::has_marked_path(number, &args) {
         return make_by(by, number, args);
     }
     let Some(mut scratch) = pool::take() else { return -isize::try_from(ENOMEM.0).unwrap_or(12) };

@@ -14,6 +14,7 @@ use core::{
     sync::atomic::Ordering,
 };
 
+use coracle_entry::Text;
 use coracle_sys::{
     self as sys,
     kernel::{
@@ -24,10 +25,13 @@ use coracle_sys::{
 };
 
 use crate::{
-    arch::sites::{NUMBERS, RETURNS, ROOM, STUBS, entry, pages, put},
-    call::{call, matters, raw},
+    arch::{
+        self,
+        sites::{NUMBERS, RETURNS, ROOM, STUBS, entry, pages, put},
+    },
+    call::{call, matters},
     libc::Next,
-    names::loading::Object,
+    names::{directories, exec, loading::Object, places, plain, stat, streams},
     state::{self, State},
 };
 
@@ -38,27 +42,32 @@ pub(crate) const MARK: &[u8] = b"/.//.//./";
 pub(crate) unsafe extern "C" fn made(number: usize, args: *const [usize; 6]) -> isize {
     // SAFETY: the array that the stub made.
     let args = unsafe { *args };
-    let number = NUMBERS.get(number).map_or(u32::MAX, |number| number.load(Ordering::Relaxed));
-    if is_marked(number, &args) {
-        return raw(number, args);
-    }
-    call(number, args)
+    call(NUMBERS.get(number).map_or(u32::MAX, |number| number.load(Ordering::Relaxed)), args)
 }
 
 /// Whether a call's path is a host path that we made, in the calls to which such paths come.
 #[expect(non_upper_case_globals, reason = "the kernel's own names")]
-fn is_marked(number: u32, args: &[usize; 6]) -> bool {
-    let path = match number {
-        __NR_open | __NR_execve | __NR_chdir | __NR_stat | __NR_access | __NR_readlink => args[0],
-        __NR_openat | __NR_newfstatat | __NR_readlinkat => args[1],
-        _ => return false,
-    };
+pub(crate) fn has_marked_path(number: u32, args: &[usize; 6]) -> bool {
+    match number {
+        __NR_open | __NR_execve | __NR_chdir | __NR_stat | __NR_access | __NR_readlink => is_marked(args[0]),
+        __NR_openat | __NR_newfstatat | __NR_readlinkat => is_marked(args[1]),
+        _ => false,
+    }
+}
+
+/// Whether a path is a host path that we made, or one of the directories that the loader was told.
+pub(crate) fn is_marked(path: usize) -> bool {
     if path < 4096 {
         return false;
     }
     let text = core::ptr::with_exposed_provenance::<u8>(path);
-    // SAFETY: a string of the C library's, looked at up to the first difference, which a NUL is, too.
-    MARK.iter().enumerate().all(|(at, byte)| unsafe { *text.add(at) } == *byte)
+    let begins = |start: &[u8]| {
+        // SAFETY: a string of the guest's or the C library's, looked at up to the first difference, which a NUL is, too.
+        !start.is_empty() && start.iter().enumerate().all(|(at, byte)| unsafe { *text.add(at) } == *byte)
+    };
+    let alias = state::get().run.text(Text::Alias);
+    // SAFETY: as above; as much is there.
+    begins(MARK) || alias.len() > 1 && begins(alias) && unsafe { *text.add(alias.len()) } == b'/'
 }
 
 /// Changes what can be changed.
@@ -95,6 +104,80 @@ pub(crate) fn take(state: &State) {
     }
     for (start, len) in found.texts.into_iter().filter(|(_, len)| *len > 0) {
         jump(start, len, &found.sites[..found.count]);
+    }
+    if !arch::gnu_get_libc_version() {
+        let [(start, len), ..] = found.texts;
+        replace(start, len);
+    }
+}
+
+/// musl's functions that its others call, and that ours do all the work of: there the number of a call is hardly ever set
+/// right before it, so the functions themselves go on in ours.
+const DOORS: [(&CStr, *const ()); 20] = [
+    (c"fopen", streams::fopen as *const ()),
+    (c"open", plain::open as *const ()),
+    (c"openat", plain::openat as *const ()),
+    (c"opendir", directories::opendir as *const ()),
+    (c"stat", plain::stat as *const ()),
+    (c"lstat", plain::lstat as *const ()),
+    (c"fstatat", plain::fstatat as *const ()),
+    (c"access", plain::access as *const ()),
+    (c"faccessat", stat::faccessat as *const ()),
+    (c"readlink", plain::readlink as *const ()),
+    (c"readlinkat", plain::readlinkat as *const ()),
+    (c"realpath", places::realpath as *const ()),
+    (c"getcwd", places::getcwd as *const ()),
+    (c"chdir", plain::chdir as *const ()),
+    (c"mkdir", plain::mkdir as *const ()),
+    (c"unlink", plain::unlink as *const ()),
+    (c"rmdir", plain::rmdir as *const ()),
+    (c"rename", plain::rename as *const ()),
+    (c"execve", exec::execve as *const ()),
+    (c"statfs", plain::statfs as *const ()),
+];
+
+/// Has functions of a text begin with a jump to ours of the same name.
+fn replace(start: usize, len: usize) {
+    let doors = DOORS.map(|(name, ours)| {
+        let theirs = arch::lookup(name).expose_provenance();
+        (theirs, ours.expose_provenance().wrapping_sub(theirs.wrapping_add(5)).cast_signed())
+    });
+    change_text(start, len, || {
+        for (theirs, distance) in doors {
+            if (start..start + len).contains(&theirs)
+                && let Ok(distance) = i32::try_from(distance)
+            {
+                // SAFETY: text that can be written to now; no function of a C library that does such work is shorter, nor
+                // does one jump back into its first instructions.
+                unsafe { write_jump(theirs, distance) };
+            }
+        }
+    });
+}
+
+/// Writes a jump over a distance from its end.
+unsafe fn write_jump(at: usize, distance: i32) {
+    let at = core::ptr::with_exposed_provenance_mut::<u8>(at);
+    // SAFETY: the caller's promise: five bytes of text that can be written to.
+    unsafe {
+        at.write(0xe9);
+        at.add(1).cast::<i32>().write_unaligned(distance);
+    }
+}
+
+/// Has a text written to, which is executable again afterwards, as was tried before.
+fn change_text(start: usize, len: usize, change: impl FnOnce()) {
+    const PAGE: usize = 4096;
+    let from = start / PAGE * PAGE;
+    let size = (start + len).next_multiple_of(PAGE) - from;
+    // SAFETY: while this text cannot be executed nothing of it is: `change` and we call only the kernel, and a process has one
+    // thread when its constructors run.
+    unsafe {
+        if sys::protect(from, size, PROT_READ | PROT_WRITE).is_err() {
+            return;
+        }
+        change();
+        let _ = sys::protect(from, size, PROT_READ | PROT_EXEC);
     }
 }
 
@@ -188,28 +271,19 @@ unsafe fn look(start: usize, len: usize, found: &mut Found<'_>) {
 
 /// Has the sites of a text jump to their stubs.
 fn jump(start: usize, len: usize, sites: &[Site]) {
-    const PAGE: usize = 4096;
-    let from = start / PAGE * PAGE;
-    let size = (start + len).next_multiple_of(PAGE) - from;
     let all = || sites.iter().enumerate().filter(|(_, site)| (start..start + len).contains(&site.at));
     if all().next().is_none() {
         return;
     }
-    // SAFETY: while this text cannot be executed nothing of it is: we call only the kernel, and a process has one thread
-    // when its constructors run. What is written are jumps in place of whole instructions. That text may be executable
-    // again was tried before.
-    unsafe {
-        if sys::protect(from, size, PROT_READ | PROT_WRITE).is_err() {
-            return;
-        }
+    change_text(start, len, || {
         for (number, site) in all() {
-            let jump = entry(number, site.len).wrapping_sub(site.at + 5) & 0xffff_ffff;
-            let at = core::ptr::with_exposed_provenance_mut::<u8>(site.at);
-            at.write(0xe9);
-            at.add(1).cast::<u32>().write_unaligned(u32::try_from(jump).unwrap_or(0));
+            let distance = entry(number, site.len).wrapping_sub(site.at + 5).cast_signed();
+            if let Ok(distance) = i32::try_from(distance) {
+                // SAFETY: text that can be written to now; the five bytes are one instruction, which sets the number.
+                unsafe { write_jump(site.at, distance) };
+            }
         }
-        let _ = sys::protect(from, size, PROT_READ | PROT_EXEC);
-    }
+    });
 }
 
 /// Finds each `syscall`.

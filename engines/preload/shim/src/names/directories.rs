@@ -49,7 +49,7 @@ unsafe fn open(dir: usize, path: *const c_char) -> *mut c_void {
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn opendir(path: *const c_char) -> *mut c_void {
+pub(crate) unsafe extern "C" fn opendir(path: *const c_char) -> *mut c_void {
     // SAFETY: the caller's own argument.
     unsafe { open(AT_FDCWD, path) }
 }

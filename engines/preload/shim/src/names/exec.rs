@@ -14,7 +14,7 @@ use crate::{
     guest::Process,
     libc::{Next, answer, errno, set_errno},
     pool,
-    sites::MARK,
+    sites::{self, MARK},
     state,
 };
 
@@ -30,6 +30,9 @@ const ENOSYS: c_int = 38;
 
 /// Starts the program of a guest path; what it returns is an error of the kernel's, or what `finish` says.
 pub(super) fn start(path: *const c_char, argv: Strings, envp: Strings, finish: Finish<'_>) -> isize {
+    if sites::is_marked(path.expose_provenance()) {
+        return finish(path, argv, envp);
+    }
     let state = state::get();
     let Some(mut scratch) = pool::take() else { return -isize::try_from(ENOMEM.0).unwrap_or(12) };
     let process = Process::default();
@@ -44,7 +47,7 @@ pub(super) fn start(path: *const c_char, argv: Strings, envp: Strings, finish: F
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn execve(path: *const c_char, argv: Strings, envp: Strings) -> c_int {
+pub(crate) unsafe extern "C" fn execve(path: *const c_char, argv: Strings, envp: Strings) -> c_int {
     fail(start(path, argv, envp, &exec::execve))
 }
 

@@ -4,15 +4,15 @@
 //! their own, one noun each.
 
 mod commands;
-mod directories;
+pub(crate) mod directories;
 pub(crate) mod exec;
 pub(crate) mod loading;
 mod owners;
-mod places;
-mod plain;
+pub(crate) mod places;
+pub(crate) mod plain;
 mod sockets;
-mod stat;
-mod streams;
+pub(crate) mod stat;
+pub(crate) mod streams;
 mod temporary;
 
 use crate::{call::call, libc::answer};
@@ -30,7 +30,7 @@ macro_rules! calls {
     ($($number:ident: $($name:ident)+;)+) => {
         $($(
             #[unsafe(no_mangle)]
-            unsafe extern "C" fn $name(a: usize, b: usize, c: usize, d: usize, e: usize, f: usize) -> isize {
+            pub(crate) unsafe extern "C" fn $name(a: usize, b: usize, c: usize, d: usize, e: usize, f: usize) -> isize {
                 $crate::names::asked(coracle_sys::kernel::$number, [a, b, c, d, e, f])
             }
         )+)+

@@ -38,7 +38,7 @@ pub(super) fn duplicate(text: &[u8], size: usize) -> *mut c_char {
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn getcwd(buffer: *mut c_char, size: usize) -> *mut c_char {
+pub(crate) unsafe extern "C" fn getcwd(buffer: *mut c_char, size: usize) -> *mut c_char {
     let null = core::ptr::null_mut();
     if !buffer.is_null() {
         if size == 0 {
@@ -118,7 +118,7 @@ fn host_bytes(scratch: &coracle_intercept::Scratch) -> &[u8] {
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn realpath(path: *const c_char, resolved: *mut c_char) -> *mut c_char {
+pub(crate) unsafe extern "C" fn realpath(path: *const c_char, resolved: *mut c_char) -> *mut c_char {
     let null = core::ptr::null_mut();
     if path.is_null() {
         set_errno(EINVAL);

@@ -57,7 +57,7 @@ unsafe extern "C" fn mkfifoat(dir: usize, path: usize, mode: u32) -> isize {
 
 /// faccessat(2) with flags has a number of its own, which kernels before 5.8 lack.
 #[unsafe(no_mangle)]
-unsafe extern "C" fn faccessat(dir: usize, path: usize, mode: u32, flags: u32) -> isize {
+pub(crate) unsafe extern "C" fn faccessat(dir: usize, path: usize, mode: u32, flags: u32) -> isize {
     let args = [dir, path, mode as usize, flags as usize, 0, 0];
     answer(match flags {
         0 => call(__NR_faccessat, args),

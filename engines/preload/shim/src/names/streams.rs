@@ -48,7 +48,7 @@ fn close(descriptor: i32) {
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn fopen(path: *const c_char, mode: *const c_char) -> *mut c_void {
+pub(crate) unsafe extern "C" fn fopen(path: *const c_char, mode: *const c_char) -> *mut c_void {
     let null = core::ptr::null_mut();
     // SAFETY: the caller's string.
     let Some(flags) = flags(unsafe { CStr::from_ptr(mode) }) else {
