@@ -239,6 +239,10 @@ fn fill<'a, 's>(
         line.end()?;
     }
     if matches!(start.way, Way::Itself(_)) {
+        // musl's lists libraries if that is its name.
+        if loader.family == Family::Musl && own.to_bytes().ends_with(b"ldd") {
+            space.point(c"--list")?;
+        }
         themselves(run, start, argv, places, space)?;
     } else {
         if loader.argv0 {
