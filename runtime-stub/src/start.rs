@@ -2,12 +2,12 @@
 
 use std::{ffi::OsString, path::Path, time::Instant};
 
-use coracle_api::{Ended, Engine, Host, ImageFacts, LaunchSpec, RunError, signals};
+use coracle_api::{Access, Ended, Engine, Host, ImageFacts, LaunchSpec, RunError, signals};
 use coracle_format::{Defaults, Manifest};
 
 use crate::{
     actions::{self, ActionError},
-    cache::{self, CacheError, CacheOptions, Cached},
+    cache::{self, CacheError, CacheOptions, Cached, ViewError},
     config::{self, Config},
     handover, inside,
     launch::{
@@ -39,6 +39,9 @@ pub enum StartError {
     /// The cache.
     #[error(transparent)]
     Cache(#[from] CacheError),
+    /// The view with an engine's edits.
+    #[error(transparent)]
+    View(#[from] ViewError),
     /// The plan.
     #[error(transparent)]
     Launch(#[from] LaunchError),
@@ -183,18 +186,47 @@ impl Start<'_> {
         Ok(0)
     }
 
-    fn acquire(&self) -> Result<Cached, StartError> {
-        let options = CacheOptions {
+    fn cache(&self) -> CacheOptions {
+        CacheOptions {
             settings: launch::places(self.options, self.caller),
             private: matches!(self.options.cache, Some((Cache::None, _))),
             limit: self.options.cache_limit,
             ..CacheOptions::default()
-        };
-        let voice = self.voice;
-        let mut report = |event: cache::Event| {
-            if event.is_notable() { voice.warn(&event.to_string()) } else { voice.note(&event.to_string()) }
-        };
-        Ok(cache::acquire(self.bundle, &options, &mut report)?)
+        }
+    }
+
+    fn tell(&self, event: &cache::Event) {
+        if event.is_notable() { self.voice.warn(&event.to_string()) } else { self.voice.note(&event.to_string()) }
+    }
+
+    fn acquire(&self) -> Result<Cached, StartError> {
+        Ok(cache::acquire(self.bundle, &self.cache(), &mut |event| self.tell(&event))?)
+    }
+
+    /// Has the run see a view of the tree with the engine's edits, if the engine wants them. The view's lease comes with what
+    /// is returned.
+    fn edit(&self, plan: &mut Plan, engine: &dyn Engine, cached: &Cached) -> Result<Option<Cached>, StartError> {
+        let asked = self.asked_engine();
+        if !engine.wants_edits(asked) || plan.spec.access != Access::ReadOnly {
+            return Ok(None);
+        }
+        match cache::view(self.bundle, &self.cache(), cached, engine.name(), &mut |event| self.tell(&event)) {
+            Ok(view) => {
+                self.voice.note(&format!("view: {}", view.root.display()));
+                let spec = &mut plan.spec;
+                spec.root.clone_from(&view.root);
+                spec.pristine = Some(cached.root.clone());
+                (spec.names, spec.truths) = (Some(view.names.clone()), Some(view.truths.clone()));
+                Ok(Some(view))
+            }
+            Err(ViewError::Cache(error)) => Err(error.into()),
+            // Whoever names the way gets that one or none.
+            Err(why) if asked.is_some_and(|asked| asked != engine.name()) => Err(why.into()),
+            Err(why) => {
+                self.voice.note(&format!("{why}; programs are started by their loader instead, which takes longer"));
+                Ok(None)
+            }
+        }
     }
 
     fn plan(&self, cached: &Cached, shared: Option<&Path>) -> Result<Plan, StartError> {
@@ -285,7 +317,7 @@ impl Start<'_> {
         // Whoever wants to be told of refusals gets them asked for.
         let memory = if alone && !self.voice.verbose && self.asked_engine().is_none() {
             let memory = Memory::read(&shared, self.bundle.path(), &plan.request);
-            if let Some(over) = self.as_before(&memory, &mut plan) {
+            if let Some(over) = self.as_before(&memory, &mut plan, &cached) {
                 return Ok(over);
             }
             Some(memory)
@@ -303,6 +335,13 @@ impl Start<'_> {
             keeper.program(plan.spec.argv.first());
             keeper.engine(engine.name(), &refused);
         }
+        let _view = match self.edit(&mut plan, engine, &cached) {
+            Ok(view) => view,
+            Err(error) => {
+                self.clean(plan, cached);
+                return Err(error);
+            }
+        };
         name_engine(&mut plan.spec, engine);
         plan.bring_near(engine, &launch::places(self.options, self.caller));
         if alone {
@@ -324,8 +363,9 @@ impl Start<'_> {
 
     /// Becomes the application by the engine that accepted the same kind of run before. Returns an exit status, or nothing
     /// if the engines have to be asked again.
-    fn as_before(&self, memory: &Memory, plan: &mut Plan) -> Option<Over> {
+    fn as_before(&self, memory: &Memory, plan: &mut Plan, cached: &Cached) -> Option<Over> {
         let engine = engines::find(&engines::ENGINES, memory.engine.as_deref()?)?;
+        let _view = self.edit(plan, engine, cached).ok()?;
         name_engine(&mut plan.spec, engine);
         match engine.run(&plan.spec) {
             Err(RunError::Step { .. } | RunError::Refused(_)) if memory.is_here(self.bundle.path(), &plan.request) => {
