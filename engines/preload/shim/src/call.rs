@@ -1,7 +1,10 @@
 //! The transport: a system call that stands for a libc name goes through the table of meanings, and is made.
 
 use coracle_intercept::{Abi, Call, Left, Scratch, Verdict, enter, errno::ENOMEM, leave, table};
-use coracle_sys as sys;
+use coracle_sys::{
+    self as sys,
+    kernel::{__NR_bind, __NR_connect, __NR_sendmmsg, __NR_sendmsg, __NR_sendto},
+};
 
 use crate::{
     exec, fast,
@@ -35,7 +38,7 @@ pub(crate) fn matters(state: &state::State, number: u32) -> bool {
 
 #[inline(never)]
 fn through_table(state: &state::State, number: u32, args: [usize; 6], by: Option<&Next>) -> isize {
-    if !matters(state, number) || sites::has_marked_path(number, &args) {
+    if !matters(state, number) || sites::has_marked_path(number, &args) || by.is_none() && lends(number, &args) {
         return make_by(by, number, args);
     }
     let Some(mut scratch) = pool::take() else { return -isize::try_from(ENOMEM.0).unwrap_or(12) };
@@ -66,6 +69,16 @@ fn through_table(state: &state::State, number: u32, args: [usize; 6], by: Option
             Left::Result(result) => return result_of(result),
             Left::Again => {}
         }
+    }
+}
+
+/// Whether a socket's address is one that we lend: the C library, which was to make the call, comes back with it.
+#[expect(non_upper_case_globals, reason = "the kernel's own names")]
+fn lends(number: u32, args: &[usize; 6]) -> bool {
+    match number {
+        __NR_bind | __NR_connect | __NR_sendmsg | __NR_sendmmsg => pool::is_ours(args[1]),
+        __NR_sendto => pool::is_ours(args[4]),
+        _ => false,
     }
 }
 
