@@ -194,7 +194,8 @@ fn find<'w>(state: &State, process: &Process, scratch: &mut Scratch, work: &'w m
     *scripts = Scripts::new();
     let given = keep(scratch.given(), given)?;
     for turn in 0..=MAX_SCRIPTS {
-        let path = scratch.lent()[0].path().ok_or(Errno::ENOENT)?;
+        let mut behind = [0; PATH];
+        let path = behind_link(scratch.lent()[0].path().ok_or(Errno::ENOENT)?, &mut behind);
         may_execute(path)?;
         let file = Reader(files::Held(sys::open(Fd::CWD, path, O_RDONLY | O_CLOEXEC, 0).map_err(files::errno)?));
         let len = file.read_at(0, head)?;
@@ -251,6 +252,20 @@ fn c_str(text: &[u8]) -> Result<&CStr, Errno> {
     // SAFETY: `keep` has put a NUL behind the text, in the same memory, which stays borrowed.
     let with_nul = unsafe { slice::from_raw_parts(text.as_ptr(), text.len() + 1) };
     CStr::from_bytes_with_nul(with_nul).map_err(|_| Errno::ENOENT)
+}
+
+/// The name of the file that a link in `/proc` stands for: the loader opens it when the descriptor may be closed.
+fn behind_link<'p>(path: &'p CStr, into: &'p mut [u8; PATH]) -> &'p CStr {
+    if !coracle_paths::Magic::of(path.to_bytes()).is_some_and(coracle_paths::Magic::shows_host_path) {
+        return path;
+    }
+    let room = PATH - 1;
+    let Ok(len) = files::readlink(path, &mut into[..room]) else { return path };
+    into[len] = 0;
+    match (CStr::from_bytes_until_nul(into), files::stat(path, true)) {
+        (Ok(name), Ok(file)) if files::stat(name, true).is_ok_and(|named| named.inode == file.inode) => name,
+        _ => path,
+    }
 }
 
 fn may_execute(path: &CStr) -> Result<(), Errno> {

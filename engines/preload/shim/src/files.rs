@@ -46,7 +46,16 @@ fn follow_flag(follow: bool) -> u32 {
 
 /// What stat(2) tells, or lstat(2).
 pub(crate) fn stat(path: &CStr, follow: bool) -> Result<Facts, Errno> {
-    with_short(path, |dir, path| fstatat(dir, path, follow_flag(follow))).map(|stat| Facts {
+    with_short(path, |dir, path| fstatat(dir, path, follow_flag(follow))).map(|stat| facts(&stat))
+}
+
+/// What fstatat(2) tells of a name in a directory.
+pub(crate) fn stat_in(dir: Fd, name: &CStr) -> Result<Facts, Errno> {
+    fstatat(dir, name, AT_SYMLINK_NOFOLLOW).map(|stat| facts(&stat))
+}
+
+fn facts(stat: &Stat) -> Facts {
+    Facts {
         inode: Inode { device: stat.st_dev, number: stat.st_ino },
         mode: stat.st_mode,
         links: stat.st_nlink,
@@ -54,7 +63,7 @@ pub(crate) fn stat(path: &CStr, follow: bool) -> Result<Facts, Errno> {
         gid: stat.st_gid,
         device: u32::try_from(stat.st_rdev).unwrap_or(0),
         modified: (stat.st_mtime.cast_signed(), u32::try_from(stat.st_mtime_nsec).unwrap_or(0)),
-    })
+    }
 }
 
 /// Which file it is, and its mode.

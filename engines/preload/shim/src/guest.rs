@@ -10,13 +10,14 @@ use coracle_intercept::{
     Credentials, Errno, Facts, File, FileId, Guest, Kind,
     errno::{EBADF, EFAULT, EROFS},
 };
-use coracle_paths::{Caller, Host, View};
+use coracle_paths::{Ancestor, Caller, Host, View};
 use coracle_sys::{
     self as sys, Fd,
     kernel::{O_DIRECTORY, O_NOFOLLOW},
 };
 
 use crate::{
+    deep,
     files::{self, Held, Short, link_of},
     person, program, shown,
     sockets::{self, Ongoing},
@@ -67,6 +68,14 @@ impl Host for Process {
         files::readlink(path, target)
     }
 
+    fn ancestor(&self, link: &CStr, text: &mut [u8]) -> Result<Ancestor, Errno> {
+        deep::ancestor(link, text)
+    }
+
+    fn leads_to(&self, link: &CStr, name: &[u8]) -> bool {
+        deep::leads_to(link, name)
+    }
+
     fn meets_link(&self, path: &CStr) -> Option<bool> {
         files::meets_link(path)
     }
@@ -83,7 +92,10 @@ impl Host for Process {
     }
 
     fn exe_of(&self, pid: u32, exe: &mut [u8]) -> Option<usize> {
-        (pid == sys::getpid()).then(program::path)?.and_then(|path| copy(path, exe))
+        if pid == sys::getpid() {
+            return program::path().and_then(|path| copy(path, exe));
+        }
+        program::path_of(pid, exe)
     }
 }
 
@@ -169,8 +181,8 @@ impl Guest for Process {
         copy(link_of(descriptor).as_bytes(), path).unwrap_or(0)
     }
 
-    fn whole_place(&self, _: &mut [u8]) -> Result<usize, Errno> {
-        Err(Errno::ENAMETOOLONG)
+    fn whole_place(&self, text: &mut [u8]) -> Result<usize, Errno> {
+        deep::whole_place(link_of(None).as_c_str(), text)
     }
 
     fn alias(&self, dir: &CStr, text: &mut [u8]) -> Result<usize, Errno> {

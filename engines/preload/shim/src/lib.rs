@@ -21,6 +21,7 @@
 mod arch;
 mod call;
 mod constructor;
+mod deep;
 mod environment;
 mod exec;
 mod fast;
