@@ -17,6 +17,10 @@ const AUDIT_ARCH_I386: u32 = 0x4000_0003;
 /// Numbers from here on are the x32 interface, which no table of ours knows.
 const X32: u32 = 0x4000_0000;
 
+/// landlock_create_ruleset(2), on all interfaces: by it a program begins to confine itself. What the tracer does in its stead
+/// would not be confined, and of what the tracer holds for it (programs to execute, files to read) it could reach nothing.
+pub(crate) const CONFINE: u32 = 444;
+
 const LOAD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
 const EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
 const AT_LEAST: u16 = 0x35; // BPF_JMP | BPF_JGE | BPF_K
@@ -80,7 +84,7 @@ fn section(rules: &Rules<'_>, abi: Abi, mark: u64) -> Code {
             };
             Some((u32::from(row.number(abi)?), when))
         })
-        .chain([(ptrace_number(abi), When::Always)])
+        .chain([(ptrace_number(abi), When::Always), (CONFINE, When::Always)])
         .chain(follow::numbers(abi).map(|number| (number, When::Always)))
         .collect();
     calls.sort_unstable_by_key(|call| call.0);
@@ -237,7 +241,8 @@ mod tests {
                         args[usize::from(at)] = u64::from(flags);
                         assert_eq!(verdict(&code, arch, number, [17; 6]), libc::SECCOMP_RET_ALLOW, "SIGCHLD alone");
                     }
-                    let ours = number == ptrace_number(abi) || follow::numbers(abi).contains(&number);
+                    let ours =
+                        number == ptrace_number(abi) || number == CONFINE || follow::numbers(abi).contains(&number);
                     let stops = row.is_some() || ours;
                     let expected = if stops { STOP } else { libc::SECCOMP_RET_ALLOW };
                     assert_eq!(verdict(&code, arch, number, args), expected, "{abi:?} {number} {row:?}");

@@ -19,6 +19,7 @@ use coracle_view::View;
 
 use crate::{
     cow::CopyOnWrite,
+    filter::CONFINE,
     follow::{self, Follow},
     front::{Line, News},
     lending::{lend, lend_program},
@@ -218,6 +219,9 @@ impl<'r> Tracer<'r> {
         }
         if follow::numbers(call.abi).contains(&u32::try_from(call.number).unwrap_or(u32::MAX)) {
             self.follow.let_go();
+        }
+        if call.number == u64::from(CONFINE) {
+            return self.answer(thread, now, call, -i64::from(ENOSYS.0), place);
         }
         if now.came_by_the_narrow_gate() {
             // Its numbers are the 32-bit ones, and no 32-bit argument can point to the window.

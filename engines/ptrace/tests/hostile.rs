@@ -56,6 +56,17 @@ fn who_makes_processes_until_there_are_no_more_harms_himself_alone() {
 }
 
 #[test]
+fn who_would_confine_himself_is_told_that_he_cannot() {
+    let (Some(program), Some(tree)) = (compiled("confined"), alpine()) else { return };
+    for variant in ["P1", "P2"] {
+        let mut spec = spec(tree, &["/it/confined"]);
+        spec.variant = Some(variant.to_owned());
+        spec.binds.push(bind(program.path(), "/it", true));
+        assert_eq!(run(&spec).text, "version: ENOSYS\nrules: ENOSYS\n", "{variant}");
+    }
+}
+
+#[test]
 fn noise_of_all_kinds_is_answered() {
     let (Some(program), Some(tree)) = (compiled("noise"), alpine()) else { return };
     let listing = || {
