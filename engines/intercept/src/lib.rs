@@ -237,7 +237,7 @@ pub trait Guest: Host {
     /// has been made, and writes a path by which the caller can open it; `None` leaves it the host's.
     fn shown_file(&self, view: &View<'_>, process: u32, host: &CStr, path: &mut [u8]) -> Option<usize>;
 
-    /// The caller is about to open what `/proc` says of the state of a process, as the kernel tells it.
+    /// The caller is about to open `/proc/PID/status` in a way that will let it read later what the kernel tells there.
     fn looked_at(&self, process: u32);
 
     /// Where the next read of a descriptor begins.

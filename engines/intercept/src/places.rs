@@ -169,10 +169,10 @@ pub(crate) fn shown_file<G: Guest>(
     let Intent::Open(flags) = intent else { return None };
     place.bind?;
     let (process, name) = parts_of(place.host.to_bytes())?;
-    if name == b"status" {
-        guest.looked_at(process);
-    }
     if call.arg(flags) & (O_ACCMODE | O_PATH) != 0 {
+        if name == b"status" {
+            guest.looked_at(process);
+        }
         return None;
     }
     match name {

@@ -7,7 +7,7 @@
 //!
 //! Rules:
 //! - One thread at most is narrowed. It is let go as soon as any other thread reports anything, when its affinity is asked
-//!   for or about to be read ([`Follow::heed`]), when it makes no call for a while, and now and then in any case: what
+//!   for or about to be read, when it makes no call for a while, and now and then in any case: what
 //!   others run may have come to be there too, and they cannot see that this one may not move.
 //! - A child that inherited the narrow mask gets its parent's back before it runs ([`Follow::bore`]).
 //! - What somebody else has changed meanwhile stays as it is.
@@ -22,7 +22,7 @@ use std::{
 
 use coracle_intercept::Abi;
 
-use crate::{front::set_mask, tracee::Tracees};
+use crate::front::set_mask;
 
 /// Reports of one thread in a row from which on it is followed.
 const ENOUGH: u32 = 4;
@@ -123,8 +123,8 @@ impl Follow {
         thread
     }
 
-    /// This thread has stopped, and others run or sleep.
-    pub(crate) fn stopped(&mut self, thread: i32) {
+    /// This thread has stopped, and others run or sleep. `watched`: its affinity can be read where the tracer does not see it.
+    pub(crate) fn stopped(&mut self, thread: i32, watched: bool) {
         if let Some(held) = &mut self.held {
             if held.thread == thread {
                 held.busy = true;
@@ -136,7 +136,7 @@ impl Follow {
             (self.thread, self.reports) = (thread, 0);
         }
         self.reports += 1;
-        if self.reports >= ENOUGH {
+        if self.reports >= ENOUGH && !watched {
             self.hold(thread);
         }
     }
@@ -166,15 +166,6 @@ impl Follow {
             && of_parent != of_child
         {
             let _ = self.restore(child, &of_parent);
-        }
-    }
-
-    /// Lets a thread go whose affinity can be read where the tracer does not see it.
-    pub(crate) fn heed(&mut self, tracees: &Tracees) {
-        if let Some(held) = &self.held
-            && tracees.get(&held.thread).is_some_and(|tracee| tracee.process.borrow().watched)
-        {
-            self.let_go();
         }
     }
 

@@ -18,7 +18,7 @@ use crate::{
 impl Tracer<'_> {
     /// Traces the adopted process and its descendants until none is left.
     pub(crate) fn run(&mut self) -> io::Result<()> {
-        self.follow.begin();
+        self.follow.get_mut().begin();
         let mut ended = None;
         loop {
             let mut status = 0;
@@ -26,7 +26,7 @@ impl Tracer<'_> {
             let short = self.shortage.is_any();
             let how = libc::__WALL | if ended.is_some() || short { libc::WNOHANG } else { 0 };
             let usage = if self.debuggers.are_any() { &raw mut self.debuggers.usage.0 } else { ptr::null_mut() };
-            let thread = self.follow.wait(&mut status, how, usage);
+            let thread = self.follow.get_mut().wait(&mut status, how, usage);
             if thread < 0 {
                 let error = io::Error::last_os_error();
                 match error.raw_os_error() {
@@ -62,7 +62,7 @@ impl Tracer<'_> {
             let _ = self.stopped(thread, libc::WSTOPSIG(status), status >> 16);
             return None;
         }
-        self.follow.ended(thread);
+        self.follow.get_mut().ended(thread);
         if let Some(mut tracee) = self.tracees.remove(&thread) {
             self.ended(thread, tracee.id(), tracee.side.bond.take(), status);
             self.forget(tracee);
@@ -146,7 +146,7 @@ impl Tracer<'_> {
             let process = if is_thread { Rc::clone(&known.process) } else { known.process.borrow().fork(child) };
             let side = Side::of(parent, self.inherited(parent, child, event));
             let person = known.person.clone();
-            self.follow.bore(parent, child);
+            self.follow.get_mut().bore(parent, child);
             let newborn = Tracee { process, person, doing: Doing::Nothing, sprung: None, inside: false, side };
             if let Some(waited) = self.tracees.insert(child, newborn) {
                 self.forget(waited);

@@ -20,6 +20,7 @@ use coracle_paths::{Ancestor, Caller, Host, View};
 use crate::{
     cow::{self, CopyOnWrite},
     deep,
+    follow::Follow,
     memory::Memory,
     person::Person,
     process::{Process, Shared},
@@ -56,6 +57,7 @@ pub(crate) struct Peer<'t> {
     pub(crate) cow: &'t CopyOnWrite<'t>,
     pub(crate) aliases: &'t Aliases,
     pub(crate) sockets: &'t RefCell<Sockets>,
+    follow: &'t RefCell<Follow>,
 }
 
 impl<'t> Peer<'t> {
@@ -64,13 +66,12 @@ impl<'t> Peer<'t> {
         process: &Shared,
         pretends: bool,
         tracees: &'t Tracees,
-        aliases: &'t Aliases,
-        sockets: &'t RefCell<Sockets>,
+        (aliases, sockets, follow): (&'t Aliases, &'t RefCell<Sockets>, &'t RefCell<Follow>),
         cow: &'t CopyOnWrite<'t>,
     ) -> Self {
         let Process { id, root, .. } = &*process.borrow();
         let (record, process, root, memory) = (Rc::clone(process), *id, Rc::clone(root), Memory { pid: thread });
-        Self { thread, process, record, root, pretends, memory, tracees, aliases, sockets, cow }
+        Self { thread, process, record, root, pretends, memory, tracees, aliases, sockets, follow, cow }
     }
 }
 
@@ -363,6 +364,10 @@ impl Guest for Peer<'_> {
         let tracee = self.tracees.get(&i32::try_from(process).ok()?)?;
         let (person, tracer) =
             (tracee.person.borrow(), self.tracees.get(&thread_of(host)?).map_or(0, Tracee::debugger));
+        if host.to_bytes().ends_with(b"/status") {
+            // It is to tell of no processor that a thread is kept on.
+            self.follow.borrow_mut().let_go();
+        }
         let (file, made) = shown::make(view, (self.pretends.then_some(&person), tracer), host)?;
         self.aliases.borrow_mut().shown = Some(file);
         copy(made.as_bytes(), path)
@@ -372,6 +377,7 @@ impl Guest for Peer<'_> {
         let Ok(process) = i32::try_from(process) else { return };
         if let Some(tracee) = self.tracees.get(&process) {
             tracee.process.borrow_mut().watched = true;
+            self.follow.borrow_mut().let_go();
         }
     }
 

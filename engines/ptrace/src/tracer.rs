@@ -72,7 +72,7 @@ pub(crate) struct Tracer<'r> {
     /// To whoever waits for the guest.
     pub(crate) line: Line,
     /// Who is kept on one processor with us.
-    pub(crate) follow: Follow,
+    pub(crate) follow: RefCell<Follow>,
     /// The guest's program was started.
     started: bool,
 }
@@ -116,7 +116,7 @@ impl<'r> Tracer<'r> {
             shortage: Shortage::default(),
             newborns: 0,
             line,
-            follow: Follow::new(),
+            follow: RefCell::new(Follow::new()),
             started: false,
         })
     }
@@ -147,13 +147,15 @@ impl<'r> Tracer<'r> {
     }
 
     pub(crate) fn stopped(&mut self, thread: i32, signal: i32, event: i32) -> Result<(), Gone> {
+        let mut watched = false;
         if let Some(tracee) = self.tracees.get_mut(&thread) {
             tracee.side.stopped();
+            watched = tracee.process.borrow().watched;
         }
         self.settle(thread)?;
         // After an execve(2) it may be known by another id: see there.
         if event != libc::PTRACE_EVENT_EXEC {
-            self.follow.stopped(thread);
+            self.follow.get_mut().stopped(thread, watched);
         }
         match event {
             libc::PTRACE_EVENT_SECCOMP => self.caught(thread),
@@ -218,7 +220,7 @@ impl<'r> Tracer<'r> {
             self.armed = true;
         }
         if follow::numbers(call.abi).contains(&u32::try_from(call.number).unwrap_or(u32::MAX)) {
-            self.follow.let_go();
+            self.follow.get_mut().let_go();
         }
         if call.number == u64::from(CONFINE) {
             return self.answer(thread, now, call, -i64::from(ENOSYS.0), place);
@@ -237,9 +239,9 @@ impl<'r> Tracer<'r> {
         let Some(tracee) = self.tracees.get(&thread) else { return Ok(()) };
         let (before, seen_at) = (call, tracee.process.borrow().window);
         let pretends = self.rules.identity.pretends();
-        let peer = Peer::new(thread, &tracee.process, pretends, &self.tracees, &self.aliases, &self.sockets, &self.cow);
+        let shared = (&self.aliases, &self.sockets, &self.follow);
+        let peer = Peer::new(thread, &tracee.process, pretends, &self.tracees, shared, &self.cow);
         let verdict = enter(&self.rules, &peer, &mut call, &mut self.scratch);
-        self.follow.heed(&self.tracees);
         let pin = self.cow.take_pin().or_else(|| self.aliases.borrow_mut().shown.take());
         match verdict {
             Verdict::Pass => self.go_on(thread, 0),
@@ -363,8 +365,8 @@ impl<'r> Tracer<'r> {
             Then::Leave(after, turns) => {
                 self.cow.look_back(*turns);
                 let pretends = self.rules.identity.pretends();
-                let peer =
-                    Peer::new(thread, &process, pretends, &self.tracees, &self.aliases, &self.sockets, &self.cow);
+                let shared = (&self.aliases, &self.sockets, &self.follow);
+                let peer = Peer::new(thread, &process, pretends, &self.tracees, shared, &self.cow);
                 let result = self.sockets.borrow_mut().ended(thread, now.result());
                 let made = Call { args: now.args(), ..held.call };
                 leave(&self.rules, &peer, (&held.call, &made), *after, result, &mut self.scratch)
@@ -382,8 +384,8 @@ impl<'r> Tracer<'r> {
     /// execve(2) has succeeded: the process is the runner now, and `process` is its only thread.
     fn executed(&mut self, process: i32) -> Result<(), Gone> {
         let former = event_message(process)?;
-        self.follow.renamed(former, process);
-        self.follow.stopped(process);
+        self.follow.get_mut().renamed(former, process);
+        self.follow.get_mut().stopped(process, true);
         if former != process
             && let Some(tracee) = self.tracees.remove(&former)
             && let Some(leader) = self.tracees.insert(process, tracee)
