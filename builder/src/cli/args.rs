@@ -22,7 +22,14 @@ pub use store::*;
 
 /// A container image in, one executable file out.
 #[derive(Debug, Parser)]
-#[command(name = "coracle", version, propagate_version = false, max_term_width = 100, disable_help_subcommand = true)]
+#[command(
+    name = "coracle",
+    version,
+    propagate_version = false,
+    max_term_width = 100,
+    disable_help_subcommand = true,
+    args_override_self = true
+)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]

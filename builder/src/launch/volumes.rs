@@ -20,7 +20,7 @@ pub fn is_name(text: &str) -> bool {
 }
 
 /// The directory of a named volume, made if this is its first use.
-pub(super) fn named(store: &Store, name: &str, root: &Path, guest: &Path) -> Result<PathBuf, LaunchError> {
+pub fn named(store: &Store, name: &str, root: &Path, guest: &Path) -> Result<PathBuf, LaunchError> {
     let directory = store.root().join("volumes");
     let path = directory.join(name);
     if path.is_dir() {

@@ -47,7 +47,7 @@ pub struct Store {
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// It cannot be made, or written to.
-    #[error("cannot use the store {path}: {}: set CORACLE_DIR to a directory that you can write to", reason(.cause), path = .path.display())]
+    #[error("cannot use the store {path}: {}{}", reason(.cause), unusable(.cause), path = .path.display())]
     Unusable {
         /// The store's directory.
         path: PathBuf,
@@ -80,6 +80,13 @@ pub enum StoreError {
         /// What the system said.
         cause: io::Error,
     },
+}
+
+fn unusable(cause: &io::Error) -> &'static str {
+    match advice(cause) {
+        "" => ": set CORACLE_DIR to a directory that you can write to",
+        advice => advice,
+    }
 }
 
 fn advice(cause: &io::Error) -> &'static str {

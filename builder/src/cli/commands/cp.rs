@@ -16,7 +16,7 @@ use crate::{
     cli::{args::CpArgs, print, source},
     launch::{
         Source,
-        volumes::{copy, copy_one, resolve},
+        volumes::{copy, copy_one, named, resolve},
     },
     source::open_store,
     store::Store,
@@ -77,7 +77,8 @@ fn side(store: &Store, given: &OsStr) -> anyhow::Result<Side> {
         Some(volume) => {
             let root = match &volume.source {
                 Source::Host(path) => path.clone(),
-                Source::Named(name) => store.root().join("volumes").join(name),
+                // One that no run has used yet is made.
+                Source::Named(name) => named(store, name, &container.root(), &volume.guest)?,
                 Source::Tree => return Ok(Side::Inside { root: container.root(), path }),
             };
             Side::Inside { path: path.strip_prefix(&volume.guest).unwrap_or(&path).to_owned(), root }

@@ -4,12 +4,14 @@ use std::{collections::HashMap, fs, os::unix::fs::MetadataExt as _, path::Path};
 
 use anyhow::bail;
 
+use super::launching;
 use crate::{
     cli::{
         args::PsArgs,
         report, source,
         table::{Listing, ago, rfc3339, size},
     },
+    launch::order,
     source::{Reference, open_store},
     store::containers::{Container, RunRecord, Settings, Sharing, State},
 };
@@ -92,7 +94,11 @@ impl Line {
             State::Exited(run) | State::Dead(run) => Some(run.command.clone()),
             State::Created => None,
         };
-        let words = words.unwrap_or_else(|| config.entrypoint.iter().chain(&config.cmd).flatten().cloned().collect());
+        let words = words.unwrap_or_else(|| {
+            let options = launching::kept(settings).unwrap_or_default();
+            let words = order::command(config, &options);
+            words.iter().map(|word| word.to_string_lossy().into_owned()).collect()
+        });
         let command = cut(&words.join(" "), whole, 20);
         vec![
             if whole { container.id() } else { container.short_id() }.to_owned(),
