@@ -284,6 +284,9 @@ impl<'b, H: Host> Walk<'_, 'b, H> {
             Step::Jump(len) => {
                 self.go_to_link(len)?;
                 self.known_directory = false;
+                if !is_last && self.look_up() == Some(Found::File) {
+                    return Err(Errno::ENOTDIR);
+                }
                 Ok(is_last.then_some(End::new(trail, Found::NotLink)))
             }
             Step::Deep(len, levels) => {

@@ -49,7 +49,7 @@ fn through_table(state: &state::State, number: u32, args: [usize; 6], by: Option
         let after = match enter(&state.rules, &process, &mut made, &mut scratch) {
             Verdict::Pass => {
                 drop(scratch);
-                return make(&made, by);
+                return make(&made, number, by);
             }
             Verdict::Answer(answer) => return result_of(answer),
             Verdict::Execute { argv, .. } => {
@@ -61,7 +61,7 @@ fn through_table(state: &state::State, number: u32, args: [usize; 6], by: Option
             Verdict::Make { after, .. } => after,
         };
         lend(&mut made, &mut scratch);
-        let mut result = make(&made, by);
+        let mut result = make(&made, number, by);
         if let Some(ongoing) = process.socket.take() {
             result = ongoing.ended(result);
         }
@@ -98,9 +98,11 @@ fn lend(call: &mut Call, scratch: &mut Scratch) {
     }
 }
 
-fn make(call: &Call, by: Option<&Next>) -> isize {
+fn make(call: &Call, number: u32, by: Option<&Next>) -> isize {
     let args = call.args.map(|arg| usize::try_from(arg).unwrap_or(usize::MAX));
-    make_by(by, u32::try_from(call.number).unwrap_or(u32::MAX), args)
+    let made = u32::try_from(call.number).unwrap_or(u32::MAX);
+    // The table may have made it another call, of which the function knows nothing.
+    make_by(by.filter(|_| made == number), made, args)
 }
 
 fn make_by(by: Option<&Next>, number: u32, args: [usize; 6]) -> isize {

@@ -33,7 +33,9 @@ unsafe extern "C" fn constructor(_: c_int, arguments: *mut *mut c_char, environm
         rename(name);
     }
     if let Some(given) = environment::given() {
-        let name = after_slash(given);
+        // fexecve(3) has no name but the program's own.
+        let by_descriptor = given.to_bytes().strip_prefix(b"/dev/fd/").is_some_and(|rest| !rest.contains(&b'/'));
+        let name = after_slash(environment::exe().filter(|_| by_descriptor).unwrap_or(given));
         raw(__NR_prctl, [PR_SET_NAME, name.as_ptr().expose_provenance(), 0, 0, 0, 0]);
     }
 }

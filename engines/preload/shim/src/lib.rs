@@ -27,6 +27,7 @@ mod exec;
 mod fast;
 mod files;
 mod guest;
+mod instructions;
 mod libc;
 mod names;
 mod person;
