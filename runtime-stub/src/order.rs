@@ -22,7 +22,7 @@ use crate::{
     launch::{self, Caller, LaunchError, Memory, Plan, engines},
     report::{Voice, say, without_numbers},
     start::{FAILED, name_engine},
-    supervise,
+    supervise::{self, Duties, Over},
 };
 
 /// The only argument of a bare stub, followed by the descriptor to read.
@@ -151,6 +151,12 @@ impl Run<'_> {
             self.started.failed(FAILED, &error.to_string());
             FAILED
         });
+        self.put_on_record(status);
+        self.do_finally();
+        status
+    }
+
+    fn put_on_record(&self, status: u8) {
         if let Some(record) = &self.order.record
             && let Err(error) = put_on_record(record, status)
         {
@@ -159,8 +165,6 @@ impl Run<'_> {
                 record.display()
             ));
         }
-        self.do_finally();
-        status
     }
 
     fn plan_and_run(&self) -> Result<u8, OrderError> {
@@ -185,15 +189,19 @@ impl Run<'_> {
         self.mark_subordinate(&plan, engine, voice);
         name_engine(&mut plan.spec, engine);
         plan.spec.started = self.started.0;
-        let over = supervise::beside_and(
-            None,
-            || match engine.run(&plan.spec) {
-                Ok(ended) => shell_status(ended),
-                Err(error) => self.not_started(&error),
+        let duties = Duties {
+            meanwhile: || self.started.close(),
+            clean: |plan| clean(plan, voice),
+            orphaned: |over: Over| {
+                self.put_on_record(shell_status(over.ended));
+                self.do_finally();
             },
-            || self.started.close(),
-        );
-        clean(plan, voice);
+        };
+        let guest = |plan: &Plan| match engine.run(&plan.spec) {
+            Ok(ended) => shell_status(ended),
+            Err(error) => self.not_started(&error),
+        };
+        let over = supervise::beside(None, plan, guest, duties);
         over.map(|over| shell_status(over.ended)).map_err(OrderError::Fork)
     }
 

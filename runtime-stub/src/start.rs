@@ -20,7 +20,7 @@ use crate::{
     record::{End, Keeper},
     report::{self, Voice, say, without_numbers},
     slot,
-    supervise::{self, Later, Over, Usage},
+    supervise::{self, Duties, Later, Over, Usage},
     unpack::UnpackError,
 };
 
@@ -267,7 +267,7 @@ impl Start<'_> {
         let Some(to) = &self.options.report else {
             return self.run(None).map(|over| signals::die_as(over.ended));
         };
-        let told = |why: String| self.voice.warn(&format!("the record of this run cannot be written: {why}"));
+        let told = |why: String| self.voice.warn(&unwritten(&why));
         // No job is lost for want of a record.
         let keeper = Keeper::begin(to, self.bundle, self.caller, self.began).map_err(told);
         let mut keeper = keeper.ok();
@@ -279,7 +279,7 @@ impl Start<'_> {
             }
             Err(error) => End::Failed(Ended::Exited(FAILED), Some(without_numbers(&error.to_string()))),
         };
-        if let Some(Err(why)) = keeper.map(|keeper| keeper.end(end)) {
+        if let Some(Err(why)) = keeper.map(|mut keeper| keeper.end(end)) {
             told(why);
         }
         answer.map(|over| signals::die_as(over.ended))
@@ -331,7 +331,7 @@ impl Start<'_> {
                 return Err(error.into());
             }
         };
-        if let Some(keeper) = keeper {
+        if let Some(keeper) = keeper.as_deref_mut() {
             keeper.program(plan.spec.argv.first());
             keeper.engine(engine.name(), &refused);
         }
@@ -350,9 +350,17 @@ impl Start<'_> {
             }
             return Ok(alone_over(engine.run(&plan.spec)));
         }
-        let over = supervise::beside(later, || outcome(engine.run(&plan.spec))).map_err(StartError::Fork);
-        self.clean(plan, cached);
-        over
+        let duties = Duties {
+            meanwhile: || {},
+            clean: |(plan, cached)| self.clean(plan, cached),
+            orphaned: |over| {
+                if let Some(Err(why)) = keeper.map(|keeper| keeper.end(End::Over(over))) {
+                    self.voice.warn(&unwritten(&why));
+                }
+            },
+        };
+        let guest = |(plan, _): &(Plan, Cached)| outcome(engine.run(&plan.spec));
+        supervise::beside(later, (plan, cached), guest, duties).map_err(StartError::Fork)
     }
 
     /// Whether the run makes files that go with it.
@@ -446,6 +454,10 @@ pub(crate) fn name_engine(spec: &mut LaunchSpec, engine: &dyn Engine) {
     spec.env.retain(|(key, _)| key != KEY);
     spec.env.push((KEY.into(), engine.name().into()));
     handover::prepare(spec, engine);
+}
+
+fn unwritten(why: &str) -> String {
+    format!("the record of this run cannot be written: {why}")
 }
 
 /// The same, for an engine that has no process of ours beside it: nothing is known of what was used.

@@ -85,7 +85,7 @@ impl Keeper {
     ///
     /// # Errors
     /// In words, if it cannot be written.
-    pub fn end(mut self, end: End) -> Result<(), String> {
+    pub fn end(&mut self, end: End) -> Result<(), String> {
         let record = &mut self.record;
         record.wall_s = self.began.elapsed().as_secs_f64();
         let ended = match end {

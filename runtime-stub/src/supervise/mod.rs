@@ -1,19 +1,29 @@
 //! Staying beside the guest when something must outlive it: a scratch directory to remove, a private tree, a report.
 //!
-//! The guest runs in a forked child; this process is a subreaper, passes signals on, mirrors stops so that the user's shell
-//! sees a stopped job, and ends as the guest ended. When the program has ended, what it left running is killed, as a
-//! container's is: nothing may use the files that are removed next. Every descendant is waited for, so what they used is
-//! known.
+//! Two processes do. The *front* is this one, which the user knows: it passes signals on, mirrors stops so that the user's
+//! shell sees a stopped job, and ends as the guest ended. The *guardian*, its child, is the guest's parent and a subreaper:
+//! when the program has ended, it kills what that left running, as a container's is, since nothing may use the files that are
+//! removed next; and it waits for every descendant, so what they used is known. Either does what is left to do if the other
+//! is killed: SIGKILL for the front, as batch systems send it, takes all guests along and leaves nothing on disk.
+//!
+//! The guardian has a process group of its own, and the guest has the front's: what is sent to the job's group reaches
+//! the guest once, and the guardian not at all.
 
+mod guardian;
+mod line;
 mod usage;
 
 use std::{
-    fs, io, ptr,
+    io, ptr,
     sync::atomic::{AtomicI32, Ordering},
 };
 
 use coracle_api::{Ended, signals, stops};
 
+use self::{
+    guardian::Guardian,
+    line::{Line, News},
+};
 pub use usage::Usage;
 
 /// A run that is over.
@@ -25,55 +35,113 @@ pub struct Over {
     pub usage: Usage,
 }
 
-/// Runs `guest` in a child and waits for it. `guest` returns only if the program could not be started, or with the exit
-/// status to use.
+/// What is to be done about a guest, beside running it. `T` is what has to be tidied up after it.
+pub struct Duties<M, C, O> {
+    /// Done in both processes once the guest is there: closing descriptors that only the guest needs.
+    pub meanwhile: M,
+    /// Tidies up when no guest is left, in whichever process there is to do it.
+    pub clean: C,
+    /// Done at the end by the guardian if the front was killed, in its stead.
+    pub orphaned: O,
+}
+
+/// Runs `guest` in a child's child and waits for it. `guest` returns only if the program could not be started, or with the
+/// exit status to use.
 ///
 /// Called in a process with one thread. If signals were [held](Later) before, `later` ends that once they can be passed on.
 ///
 /// # Errors
-/// What fork(2) or waitpid(2) said.
-pub fn beside(later: Option<Later>, guest: impl FnOnce() -> u8) -> io::Result<Over> {
-    beside_and(later, guest, || {})
-}
-
-/// The same, doing something in this process once the child is there: closing descriptors that only the child needs.
-///
-/// # Errors
-/// As [`beside`].
-pub fn beside_and(later: Option<Later>, guest: impl FnOnce() -> u8, meanwhile: impl FnOnce()) -> io::Result<Over> {
+/// What fork(2) or waitpid(2) said; it is tidied up then, too.
+pub fn beside<T>(
+    later: Option<Later>,
+    state: T,
+    guest: impl FnOnce(&T) -> u8,
+    duties: Duties<impl Fn(), impl FnOnce(T), impl FnOnce(Over)>,
+) -> io::Result<Over> {
+    let Duties { meanwhile, clean, orphaned } = duties;
     // SAFETY: prctl with these arguments sets a flag of this process and touches no memory.
     unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) };
-    let parent = std::process::id();
-    let mut usage = Usage::begin();
+    let front = std::process::id();
     let blocked = Blocked::all();
-    let children = Children::waited_for()?;
-    // SAFETY: the process has one thread (this function's contract), so the child may do anything its parent could.
-    let pid = unsafe { libc::fork() };
-    if pid < 0 {
-        return Err(io::Error::last_os_error());
+    let forked = Children::waited_for().and_then(|children| {
+        let (front_line, guardian_line) = line::pair()?;
+        // SAFETY: the process has one thread (this function's contract), so the child may do anything its parent could.
+        match unsafe { libc::fork() } {
+            ..0 => Err(io::Error::last_os_error()),
+            0 => Ok((0, guardian_line, children)),
+            pid => Ok((pid, front_line, children)),
+        }
+    });
+    let (guardian, line, children) = match forked {
+        Ok(forked) => forked,
+        Err(error) => {
+            drop(blocked);
+            clean(state);
+            return Err(error);
+        }
+    };
+    if guardian == 0 {
+        let guest = || {
+            children.as_before();
+            drop(blocked);
+            drop(later);
+            guest(&state)
+        };
+        let (over, alone) = Guardian::new(line, front).watch(guest, &meanwhile);
+        if alone {
+            clean(state);
+            orphaned(over);
+        }
+        // SAFETY: ends the child without running the parent's exit handlers, which are none of its business.
+        unsafe { libc::_exit(0) };
     }
-    if pid == 0 {
-        children.as_before();
+    let answer = watch(guardian, line, || {
         drop(blocked);
         drop(later);
-        // SAFETY: as above; getppid cannot fail.
-        let orphaned = unsafe {
-            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0);
-            u32::try_from(libc::getppid()) != Ok(parent)
-        };
-        let code = if orphaned { 125 } else { guest() };
-        // SAFETY: ends the child without running the parent's exit handlers, which are none of its business.
-        unsafe { libc::_exit(i32::from(code)) };
+        meanwhile();
+    });
+    clean(state);
+    answer
+}
+
+/// The front's part, until no guest is left.
+fn watch(guardian: i32, line: Line, begun: impl FnOnce()) -> io::Result<Over> {
+    let mut usage = Usage::default();
+    let guest = match line.hear() {
+        Some(News::Guest(guest)) => guest,
+        Some(News::Failed(errno)) => {
+            usage.take(guardian, 0);
+            return Err(io::Error::from_raw_os_error(errno));
+        }
+        _ => return Err(io::Error::other("the process that watches over it was killed")),
+    };
+    signals::forward_to(guest)?;
+    leave_stopping_to(guest)?;
+    begun();
+    let told = loop {
+        match line.hear() {
+            Some(News::Stopped(signal)) => stops::stop_with(guest, signal),
+            Some(News::Ending) => {
+                // Once it is waited for its id may become another process's.
+                signals::forward_to_nobody();
+                GUEST.store(0, Ordering::SeqCst);
+                line.answer();
+            }
+            Some(News::Over(over)) => break Some(over),
+            Some(News::Guest(_) | News::Failed(_)) => {}
+            None => break None,
+        }
+    };
+    if let Some(over) = told {
+        usage.take(guardian, 0);
+        return Ok(over);
     }
-    signals::forward_to(pid)?;
-    leave_stopping_to(pid)?;
-    drop(blocked);
-    drop(later);
-    meanwhile();
-    let ended = wait(pid, &mut usage)?;
-    kill_the_rest(&mut usage);
-    usage.end();
-    Ok(Over { ended, usage })
+    // Somebody killed the guardian, and with it the guest; its orphans are ours now.
+    signals::forward_to_nobody();
+    GUEST.store(0, Ordering::SeqCst);
+    usage.take(guardian, 0);
+    guardian::kill_the_rest(&mut usage);
+    Ok(Over { ended: Ended::Signaled(libc::SIGKILL), usage })
 }
 
 /// While this lives, signals that end a job wait: so that none comes between the making of what must be removed and the
@@ -139,48 +207,6 @@ impl Drop for Blocked {
     }
 }
 
-fn wait(guest: i32, usage: &mut Usage) -> io::Result<Ended> {
-    loop {
-        let (pid, over) = next()?;
-        if pid == guest && over {
-            // From here on its id may become another process's.
-            signals::forward_to_nobody();
-            GUEST.store(0, Ordering::SeqCst);
-        }
-        let Some(status) = usage.take(pid, libc::WUNTRACED) else { continue };
-        if pid != guest {
-            continue;
-        }
-        if libc::WIFSTOPPED(status) {
-            stops::stop_with(guest, libc::WSTOPSIG(status));
-        } else if libc::WIFSIGNALED(status) {
-            return Ok(Ended::Signaled(libc::WTERMSIG(status)));
-        } else {
-            return Ok(Ended::Exited(u8::try_from(libc::WEXITSTATUS(status)).unwrap_or(255)));
-        }
-    }
-}
-
-/// The next child of which there is news, which stays to be waited for, and whether it has ended.
-fn next() -> io::Result<(i32, bool)> {
-    loop {
-        // SAFETY: an all-zero siginfo is valid, and outlives the call.
-        let (answer, info) = unsafe {
-            let mut info: libc::siginfo_t = std::mem::zeroed();
-            let asked = libc::WEXITED | libc::WSTOPPED | libc::WNOWAIT;
-            (libc::waitid(libc::P_ALL, 0, &raw mut info, asked), info)
-        };
-        if answer == 0 {
-            // SAFETY: waitid has filled in what these read.
-            return Ok((unsafe { info.si_pid() }, info.si_code != libc::CLD_STOPPED));
-        }
-        let error = io::Error::last_os_error();
-        if error.kind() != io::ErrorKind::Interrupted {
-            return Err(error);
-        }
-    }
-}
-
 /// The guest, for [`stop_handler`].
 static GUEST: AtomicI32 = AtomicI32::new(0);
 
@@ -217,40 +243,4 @@ extern "C" fn stop_handler(signal: i32, info: *mut libc::siginfo_t, _context: *m
             *libc::__errno_location() = errno;
         }
     }
-}
-
-/// Kills and reaps what the guest left behind. As subreaper we inherit every orphan, so it ends when no child is left.
-fn kill_the_rest(usage: &mut Usage) {
-    let own = std::process::id();
-    loop {
-        match usage.take_any(libc::WNOHANG) {
-            None => return,
-            Some(0) => {}
-            Some(_) => continue,
-        }
-        let mut killed = false;
-        for child in children(own) {
-            // SAFETY: kill takes integers; a child that was not waited for keeps its id.
-            killed |= unsafe { libc::kill(child, libc::SIGKILL) } == 0;
-        }
-        // The children just killed make the wait return.
-        if !killed || usage.take_any(0).is_none() {
-            return;
-        }
-    }
-}
-
-/// Process ids whose parent is `parent`, from /proc: not every kernel has the `children` file.
-fn children(parent: u32) -> Vec<i32> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        // The name in parentheses may hold anything; the parent is the second field after it.
-        let ppid = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse().ok());
-        if ppid == Some(parent) {
-            found.push(pid);
-        }
-    }
-    found
 }

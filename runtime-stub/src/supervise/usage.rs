@@ -2,8 +2,10 @@
 
 use std::{fs, ops::Sub, time::Duration};
 
+use serde::{Deserialize, Serialize};
+
 /// Bytes read and written (proc(5), `/proc/PID/io`).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Io {
     /// By read(2) and its like, from whatever.
     pub read_chars: u64,
@@ -46,7 +48,7 @@ impl Sub for Io {
 }
 
 /// What was used, all processes together.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
     /// Time on processors in programs' own code.
     pub user: Duration,
