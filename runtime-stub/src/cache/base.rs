@@ -39,6 +39,12 @@ const NETWORK: [FsType; 12] = [
     FsType(0xAAD7_AAEA),
     FsType(0x2003_0528),
 ];
+/// The least that a run's own directory needs: generated files and mount points.
+const SCRATCH_BYTES: u64 = 1 << 20;
+const SCRATCH_INODES: u64 = 64;
+
+const NOEXEC: &str = "programs cannot be executed there (mounted noexec)";
+
 const TMPFS: FsType = FsType(0x0102_1994);
 
 /// An open `coracle-<uid>`.
@@ -112,7 +118,7 @@ impl Base {
 
     /// Whether programs may be executed there: by the mount's flag, and by asking about a file that was just made.
     pub(super) fn check_exec(&self) -> Result<(), String> {
-        let forbidden = || "programs cannot be executed there (mounted noexec)".to_owned();
+        let forbidden = || NOEXEC.to_owned();
         if fstatvfs(&self.fd).is_ok_and(|data| data.flags().contains(FsFlags::ST_NOEXEC)) {
             return Err(forbidden());
         }
@@ -125,6 +131,14 @@ impl Base {
         // Removed again whatever the answer; what cannot be removed does no harm, it is empty.
         let _ = unlinkat(&self.fd, name.as_str(), UnlinkatFlags::NoRemoveDir);
         allowed.map_err(|_| forbidden())
+    }
+
+    /// Whether it will do for a run's own files, as far as one look tells. What the user named for that may be `noexec`.
+    pub(super) fn check_scratch(&self, chosen: bool) -> Result<(), String> {
+        if !chosen && fstatvfs(&self.fd).is_ok_and(|data| data.flags().contains(FsFlags::ST_NOEXEC)) {
+            return Err(NOEXEC.to_owned());
+        }
+        self.check_room(SCRATCH_BYTES, SCRATCH_INODES)
     }
 
     /// Whether the file system has room. It may still run out later, or a quota may: unpacking says so then.

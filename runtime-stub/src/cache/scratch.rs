@@ -14,7 +14,7 @@ use nix::{
 use super::{
     Place, Settings, Skipped,
     base::{Base, NoBase},
-    fill::temporary,
+    fill::{self, temporary},
     lease, trust,
 };
 
@@ -53,6 +53,9 @@ impl Scratch {
                 NoBase::Missing => "does not exist".to_owned(),
                 NoBase::Refused(reason) => reason,
             })?;
+            base.check_scratch(place.chosen)?;
+            // Whoever makes something looks for what others could not remove.
+            fill::sweep(&base);
             match Self::create_in(&base, boot) {
                 // A clean-up found it empty meanwhile.
                 Err(_) if base.is_gone() => {}
