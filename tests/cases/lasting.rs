@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    process::Stdio,
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -162,6 +162,23 @@ fn containers_are_started_again() {
 }
 
 #[test]
+fn a_killed_launcher_takes_all_along_and_is_on_record() {
+    let Some(world) = World::new() else { return };
+    for mode in ["R1", "P1"] {
+        let mut command = world.sandbox.command(harness::coracle());
+        command.args(["run", &format!("--execmode={mode}"), "base", "sh", "-c", "sleep 4721 & echo ready; sleep 4722"]);
+        let mut launcher = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut ready = [0; 6];
+        std::io::Read::read_exact(launcher.stdout.as_mut().unwrap(), &mut ready).unwrap();
+        launcher.kill().unwrap();
+        launcher.wait().unwrap();
+        eventually("it is on record", 10, || world.status("base").starts_with("Exited (137)"));
+        let sleepers = world.sandbox.run("pgrep", ["-f", "sleep 472[12]"]).stdout;
+        assert_eq!(sleepers, "");
+    }
+}
+
+#[test]
 fn what_a_killed_launcher_leaves_is_dead_and_can_be_ended() {
     let Some(world) = World::new() else { return };
     let sandbox = &world.sandbox;
@@ -171,8 +188,15 @@ fn what_a_killed_launcher_leaves_is_dead_and_can_be_ended() {
         let mut launcher = command.spawn().unwrap();
         let mut ready = [0; 6];
         std::io::Read::read_exact(launcher.stdout.as_mut().unwrap(), &mut ready).unwrap();
+        // Whoever watches over it is killed, too, before it can do anything.
+        let guardian = Command::new("pgrep").args(["-P", &launcher.id().to_string()]).output().unwrap();
+        let guardian: i32 = String::from_utf8_lossy(&guardian.stdout).trim().parse().unwrap();
+        // SAFETY: kill touches no memory; the guardian is the child of a process that was not waited for.
+        let signal = |signal| assert_eq!(unsafe { libc::kill(guardian, signal) }, 0);
+        signal(libc::SIGSTOP);
         launcher.kill().unwrap();
         launcher.wait().unwrap();
+        signal(libc::SIGKILL);
         let sleepers = || sandbox.run("pgrep", ["-f", "sleep 471[12]"]).stdout.lines().count();
         // The program dies with its launcher; what that left behind does not, without namespaces of its own.
         eventually("the program is gone", 10, || world.status("base").starts_with("Dead"));
