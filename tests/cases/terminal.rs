@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use harness::{Sandbox, bundles, skip};
+use harness::{Sandbox, bundles, eventually, skip};
 
 /// A command on a pseudo-terminal of its own, with what it has printed so far.
 pub(super) struct Terminal {
@@ -67,6 +67,18 @@ impl Terminal {
         &self.seen
     }
 
+    /// The process group that the terminal's keys are for.
+    fn foreground(&self) -> i32 {
+        // SAFETY: tcgetpgrp takes an open descriptor; of the master it tells what it would of the other side.
+        unsafe { libc::tcgetpgrp(self.master.as_raw_fd()) }
+    }
+
+    /// Waits until this group has the terminal.
+    #[track_caller]
+    fn expect_foreground(&self, group: i32) {
+        eventually("the job has the terminal", 60, || self.foreground() == group);
+    }
+
     /// Whether the command has ended.
     pub(super) fn has_ended(&mut self) -> bool {
         self.child.try_wait().unwrap().is_some()
@@ -115,11 +127,12 @@ fn job_control(options: &str) {
     // The words are split so that the echo of the typed line is not taken for the answer.
     terminal.send(&format!("{app} {options} sh -c 'echo sta''rted; sleep 100'\n"));
     terminal.expect("started");
+    let job = terminal.foreground();
     terminal.send("\x1a");
     terminal.expect("Stopped");
     terminal.send("fg; echo status-$?\n");
     terminal.expect("sleep 100");
-    std::thread::sleep(Duration::from_millis(300));
+    terminal.expect_foreground(job);
     terminal.send("\x03");
     terminal.expect("host> ");
     terminal.send("echo sta''tus-$?; jobs\n");
@@ -143,7 +156,7 @@ fn a_job_is_stopped_continued_and_interrupted_under_ptrace() {
     job_control("--coracle-engine=ptrace");
 }
 
-fn shell_inside(options: &str, stops_itself: bool) {
+fn shell_inside(options: &str) {
     let Some((_sandbox, mut terminal, app)) = shell() else { return };
     terminal.send(&format!("{app} {options} env PS1='gue''st> ' sh\n"));
     terminal.expect("guest> ");
@@ -159,15 +172,14 @@ fn shell_inside(options: &str, stops_itself: bool) {
     terminal.expect("Stopped");
     terminal.send("kill -KILL %1; sleep 1; jobs; echo do''ne\n");
     terminal.expect("done");
-    if stops_itself {
-        // The guest's shell as a whole, from inside, then back.
-        terminal.send("kill -STOP $$\n");
-        terminal.expect("host> ");
-        terminal.send("fg\n");
-        std::thread::sleep(Duration::from_millis(300));
-        terminal.send("\necho aga''in\n");
-        terminal.expect("again");
-    }
+    // The guest's shell as a whole, from inside, then back.
+    let inside = terminal.foreground();
+    terminal.send("kill -STOP $$\n");
+    terminal.expect("host> ");
+    terminal.send("fg\n");
+    terminal.expect_foreground(inside);
+    terminal.send("\necho aga''in\n");
+    terminal.expect("again");
     terminal.send("exit 6\n");
     terminal.expect("host> ");
     terminal.send("echo sta''tus-$?\n");
@@ -176,16 +188,15 @@ fn shell_inside(options: &str, stops_itself: bool) {
 
 #[test]
 fn a_shell_inside_has_job_control() {
-    shell_inside("", true);
+    shell_inside("");
 }
 
 #[test]
 fn a_shell_inside_has_job_control_beside_the_stub() {
-    shell_inside("--coracle-cache=none", true);
+    shell_inside("--coracle-cache=none");
 }
 
 #[test]
 fn a_shell_inside_has_job_control_under_ptrace() {
-    // This version's tracer does not tell the user's shell of a guest that stops itself.
-    shell_inside("--coracle-engine=ptrace", false);
+    shell_inside("--coracle-engine=ptrace");
 }
