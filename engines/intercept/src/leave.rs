@@ -42,6 +42,15 @@ pub enum After {
         /// How much of each address fits.
         room: u32,
     },
+    /// A message has come, perhaps with an address, and control messages that tell of its sender.
+    Message {
+        /// By this descriptor.
+        socket: i32,
+        /// Its `struct msghdr`.
+        header: u64,
+        /// How much of the address fits; 0: none is wanted.
+        room: u32,
+    },
     /// One message was sent in the place of several: its length goes here.
     SentOne {
         /// `msg_len` of its `struct mmsghdr`.
@@ -141,6 +150,9 @@ pub fn leave<G: Guest>(
         After::Address { whose, at, length_at, room } => {
             // The call has been made: an address that became unreadable meanwhile stays as it is.
             let _ = sockets::show_address(rules, guest, whose, (at, length_at, room), scratch);
+        }
+        After::Message { socket, header, room } => {
+            sockets::message::show(rules, guest, call.abi, (socket, header, room), scratch);
         }
         After::Received { socket, array, room } => {
             sockets::message::show_many(rules, guest, call.abi, (socket, array, room), result, scratch);

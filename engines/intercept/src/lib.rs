@@ -49,7 +49,7 @@ pub use sockets::{
     Whose,
     ports::{Kind, Port},
 };
-pub use translate::{Lent, Scratch};
+pub use translate::{Lent, Scratch, Within};
 
 use core::ffi::CStr;
 

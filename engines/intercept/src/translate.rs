@@ -19,6 +19,18 @@ pub struct Lent {
     len: usize,
     pub(crate) arg: u8,
     pointer: usize,
+    within: Option<Within>,
+}
+
+/// A pointer among lent bytes to another place among them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Within {
+    /// Where it stands.
+    pub at: usize,
+    /// What it points to.
+    pub to: usize,
+    /// How many bytes it has.
+    pub size: usize,
 }
 
 /// No argument.
@@ -26,7 +38,7 @@ const NO_ARG: u8 = u8::MAX;
 
 impl Lent {
     const fn new() -> Self {
-        Self { bytes: [0; PATH_MAX], len: 0, arg: NO_ARG, pointer: 0 }
+        Self { bytes: [0; PATH_MAX], len: 0, arg: NO_ARG, pointer: 0, within: None }
     }
 
     /// The bytes; a path ends with its NUL. Empty: nothing is lent.
@@ -52,6 +64,12 @@ impl Lent {
         self.pointer
     }
 
+    /// A pointer among the bytes that is to lead to others of them.
+    #[must_use]
+    pub fn within(&self) -> Option<Within> {
+        self.within
+    }
+
     /// The bytes as a path.
     #[must_use]
     pub fn path(&self) -> Option<&CStr> {
@@ -63,6 +81,7 @@ impl Lent {
         self.len = bytes.len();
         self.arg = arg;
         self.pointer = 0;
+        self.within = None;
         Ok(())
     }
 
@@ -76,6 +95,11 @@ impl Lent {
         self.set(arg, bytes)?;
         self.pointer = pointer;
         Ok(())
+    }
+
+    /// The pointer of `size` bytes at `at` is to lead to the byte at `to`.
+    pub(crate) fn point_within(&mut self, at: usize, to: usize, size: usize) {
+        self.within = Some(Within { at, to, size });
     }
 
     /// Lends a resolved path. One that is too long for the kernel is made short by an alias of a directory on its way.
@@ -104,6 +128,8 @@ impl Lent {
         self.bytes[len] = 0;
         self.len = len + 1;
         self.arg = arg;
+        self.pointer = 0;
+        self.within = None;
         Ok(())
     }
 

@@ -28,6 +28,10 @@ pub(crate) fn lend(window: &mut Window, seen_at: u64, lent: &[Lent], call: &mut 
         if lent.pointer() > 0 {
             window.put(slot, at, &before.to_le_bytes()[..lent.pointer()]);
         }
+        if let Some(within) = lent.within() {
+            let pointer = address + within.to as u64;
+            window.put(slot, at + within.at, &pointer.to_le_bytes()[..within.size]);
+        }
         before = address;
         if let Some(arg) = lent.arg() {
             call.args[arg] = address;

@@ -33,8 +33,8 @@ pub(crate) fn socketcall<G: Guest>(
             return Ok(take_address(guest, Whose::Peer(socket), direct.arg(at), direct.arg(length)));
         }
         Does::Credentials => return Ok(peer_credentials(rules, &direct)),
-        Does::Receive => return Ok(message::receive(guest, &direct)),
-        Does::ReceiveMany => return Ok(message::receive_many(guest, &direct)),
+        Does::Receive => return Ok(message::receive(rules, guest, &direct)),
+        Does::ReceiveMany => return Ok(message::receive_many(rules, guest, &direct)),
         Does::Send => message::send(rules, guest, &direct, scratch)?,
         Does::SendMany => message::send_many(rules, guest, &mut direct, scratch)?,
     };

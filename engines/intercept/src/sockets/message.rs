@@ -1,10 +1,12 @@
-//! Addresses in message headers: sendmsg, recvmsg and their plural forms.
+//! Addresses in message headers, and who sends: sendmsg, recvmsg and their plural forms.
 //!
 //! A header that is sent is copied, with a pointer to the translated name; the guest's own stays as it is. A name that is
 //! received is translated in place. Of several messages, those before the first that must be translated are sent as they
 //! are, and that one alone: the kernel may send fewer than asked for too, and programs ask again for the rest.
 
-use super::{Gives, Whose, host_address, show_address};
+use coracle_paths::PATH_MAX;
+
+use super::{Gives, Whose, control, host_address, show_address};
 use crate::{Abi, Call, Errno, Guest, Rules, Scratch, enter::Verdict, leave::After, meaning::Outside};
 
 /// `struct msghdr` and `struct mmsghdr` of one interface.
@@ -36,6 +38,18 @@ impl Shape {
         name[..self.pointer].copy_from_slice(&header[..self.pointer]);
         let len = &header[self.pointer..self.pointer + 4];
         (u64::from_ne_bytes(name), i32::from_ne_bytes([len[0], len[1], len[2], len[3]]))
+    }
+
+    /// Where the control messages' address stands in a header; their length follows it.
+    fn control_at(self) -> usize {
+        4 * self.pointer
+    }
+
+    /// The control messages' address and length.
+    fn control(self, header: &[u8]) -> (u64, usize) {
+        let at = self.control_at();
+        let len = control::number_at(header, at + self.pointer, self.pointer);
+        (control::number_at(header, at, self.pointer), usize::try_from(len).unwrap_or(usize::MAX))
     }
 
     fn length_at(self, header: u64) -> u64 {
@@ -77,17 +91,50 @@ fn lend<G: Guest>(rules: &Rules<'_>, guest: &G, call: &Call, at: u64, scratch: &
         return Ok(false);
     }
     let (name, len) = shape.name(header);
-    if name == 0 {
+    let address = match name {
+        0 => None,
+        name => host_address(rules, guest, call.int(0), name, len, Gives::Peer, scratch)?,
+    };
+    let Scratch { path, lent, .. } = scratch;
+    let end = credentials(rules, guest, call.abi, header, path)?;
+    if address.is_none() && end.is_none() {
         return Ok(false);
     }
-    let Some(address) = host_address(rules, guest, call.int(0), name, len, Gives::Peer, scratch)? else {
-        return Ok(false);
-    };
-    let len = u32::try_from(address.len).unwrap_or(0);
-    header[shape.pointer..shape.pointer + 4].copy_from_slice(&len.to_ne_bytes());
-    scratch.lent[0].set_pointed_to(address.bytes())?;
-    scratch.lent[1].set_pointing(1, header, shape.pointer)?;
+    if let Some(address) = &address {
+        let len = u32::try_from(address.len).unwrap_or(0);
+        header[shape.pointer..shape.pointer + 4].copy_from_slice(&len.to_ne_bytes());
+        lent[0].set_pointed_to(address.bytes())?;
+    }
+    let whole = end.unwrap_or(shape.header);
+    path[..shape.header].copy_from_slice(header);
+    lent[1].set_pointing(1, &path[..whole], if address.is_some() { shape.pointer } else { 0 })?;
+    if end.is_some() {
+        lent[1].point_within(shape.control_at(), shape.header, shape.pointer);
+    }
     Ok(true)
+}
+
+/// Puts the control messages of a header behind the place of a header in `room`, with the host's ids in those that tell of the
+/// sender; their end, or none if they may stay as they are.
+fn credentials<G: Guest>(
+    rules: &Rules<'_>,
+    guest: &G,
+    abi: Abi,
+    header: &[u8],
+    room: &mut [u8; PATH_MAX],
+) -> Result<Option<usize>, Errno> {
+    let shape = Shape::of(abi);
+    let (at, len) = shape.control(header);
+    let end = shape.header.saturating_add(len);
+    if !rules.identity.pretends() || at == 0 || len == 0 {
+        return Ok(None);
+    }
+    // What is longer, or unreadable, is the kernel's to judge.
+    let Some(messages) = room.get_mut(shape.header..end) else { return Ok(None) };
+    if guest.read(at, messages).is_err() {
+        return Ok(None);
+    }
+    Ok(control::to_host(rules, guest, messages, control::word(abi))?.then_some(end))
 }
 
 /// sendmmsg(2): argument 1 is the array, argument 2 how many.
@@ -124,14 +171,30 @@ pub(crate) fn send_many<G: Guest>(
 }
 
 /// recvmsg(2): the header is argument 1.
-pub(crate) fn receive<G: Guest>(guest: &G, call: &Call) -> Verdict {
-    match wanted(guest, call, call.arg(1)) {
+pub(crate) fn receive<G: Guest>(rules: &Rules<'_>, guest: &G, call: &Call) -> Verdict {
+    let name = wanted(guest, call, call.arg(1));
+    if wants_control(rules, guest, call.abi, call.arg(1)) {
+        let room = name.map_or(0, |(_, room)| room);
+        let after = After::Message { socket: call.int(0), header: call.arg(1), room };
+        return Verdict::Make { after, outside: Outside::No };
+    }
+    match name {
         Some((at, room)) => {
             let length_at = Shape::of(call.abi).length_at(call.arg(1));
             let after = After::Address { whose: Whose::Peer(call.int(0)), at, length_at, room };
             Verdict::Make { after, outside: Outside::No }
         }
         None => Verdict::Pass,
+    }
+}
+
+/// Whether control messages may come whose ids the guest knows otherwise.
+fn wants_control<G: Guest>(rules: &Rules<'_>, guest: &G, abi: Abi, at: u64) -> bool {
+    let mut header = [0; WIDE.header];
+    let header = &mut header[..Shape::of(abi).header];
+    rules.identity.pretends() && guest.read(at, header).is_ok() && {
+        let (address, len) = Shape::of(abi).control(header);
+        address != 0 && len > 0
     }
 }
 
@@ -147,11 +210,14 @@ fn wanted<G: Guest>(guest: &G, call: &Call, at: u64) -> Option<(u64, u32)> {
 }
 
 /// recvmmsg(2): argument 1 is the array, argument 2 how many. All names are taken to have as much room as the least.
-pub(crate) fn receive_many<G: Guest>(guest: &G, call: &Call) -> Verdict {
+pub(crate) fn receive_many<G: Guest>(rules: &Rules<'_>, guest: &G, call: &Call) -> Verdict {
     let shape = Shape::of(call.abi);
     let count = usize::try_from(call.arg(2) & 0xffff_ffff).unwrap_or(MANY).min(MANY);
-    let rooms = (0..count).filter_map(|at| wanted(guest, call, shape.element(call.arg(1), at).0));
-    match rooms.map(|(_, room)| room).min() {
+    let headers = (0..count).map(|at| shape.element(call.arg(1), at).0);
+    let rooms = headers.clone().filter_map(|at| wanted(guest, call, at));
+    let room = rooms.map(|(_, room)| room).min();
+    let controls = || headers.clone().any(|at| wants_control(rules, guest, call.abi, at));
+    match room.or_else(|| controls().then_some(0)) {
         Some(room) => {
             let after = After::Received { socket: call.int(0), array: call.arg(1), room };
             Verdict::Make { after, outside: Outside::No }
@@ -169,18 +235,37 @@ pub(crate) fn show_many<G: Guest>(
     count: i64,
     scratch: &mut Scratch,
 ) {
-    let shape = Shape::of(abi);
     for at in 0..usize::try_from(count).unwrap_or(0).min(MANY) {
-        let (header, _) = shape.element(array, at);
-        let mut start = [0; 12];
-        let start = &mut start[..shape.pointer + 4];
-        if guest.read(header, start).is_err() {
-            return;
-        }
-        let (name, _) = shape.name(start);
-        if name != 0 {
-            // The message has come: an address that became unreadable meanwhile stays as it is.
-            let _ = show_address(rules, guest, Whose::Peer(socket), (name, shape.length_at(header), room), scratch);
-        }
+        let (header, _) = Shape::of(abi).element(array, at);
+        show(rules, guest, abi, (socket, header, room), scratch);
+    }
+}
+
+/// Shows the name in a header of a message that has come, if there was room for one, and who sent it.
+pub(crate) fn show<G: Guest>(
+    rules: &Rules<'_>,
+    guest: &G,
+    abi: Abi,
+    (socket, at, room): (i32, u64, u32),
+    scratch: &mut Scratch,
+) {
+    let shape = Shape::of(abi);
+    let mut header = [0; WIDE.header];
+    let header = &mut header[..shape.header];
+    if guest.read(at, header).is_err() {
+        return;
+    }
+    let (name, _) = shape.name(header);
+    if name != 0 && room > 0 {
+        // The message has come: an address that became unreadable meanwhile stays as it is.
+        let _ = show_address(rules, guest, Whose::Peer(socket), (name, shape.length_at(at), room), scratch);
+    }
+    let (address, len) = shape.control(header);
+    if rules.identity.pretends()
+        && address != 0
+        && let Some(messages) = scratch.path.get_mut(..len)
+        && guest.read(address, messages).is_ok()
+    {
+        control::to_guest(rules, guest, messages, control::word(abi), address);
     }
 }

@@ -5,6 +5,7 @@
 //! ([`call`]). What is not ours to change is left to the kernel, and with it all errors of arguments.
 
 pub(crate) mod call;
+mod control;
 pub(crate) mod message;
 pub(crate) mod ports;
 mod unix;
@@ -170,6 +171,12 @@ pub(crate) fn show_credentials<G: Guest>(rules: &Rules<'_>, guest: &G, at: u64, 
         return Ok(());
     }
     guest.read(at, &mut told)?;
+    shown_credentials(rules, guest, &mut told);
+    guest.write(at, &told)
+}
+
+/// A `struct ucred` as the guest is to see it.
+fn shown_credentials<G: Guest>(rules: &Rules<'_>, guest: &G, told: &mut [u8; 12]) {
     let word = |at: usize| u32::from_ne_bytes([told[at], told[at + 1], told[at + 2], told[at + 3]]);
     let (uid, gid) = match guest.credentials_of(word(0)) {
         Some(known) => (known.user.effective, known.group.effective),
@@ -177,7 +184,6 @@ pub(crate) fn show_credentials<G: Guest>(rules: &Rules<'_>, guest: &G, at: u64, 
     };
     told[4..8].copy_from_slice(&uid.to_ne_bytes());
     told[8..].copy_from_slice(&gid.to_ne_bytes());
-    guest.write(at, &told)
 }
 
 /// Whose address comes from the kernel.
