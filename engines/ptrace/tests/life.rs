@@ -150,6 +150,42 @@ fn stopping_the_process_that_is_seen_stops_the_guest() {
 }
 
 #[test]
+fn a_job_that_is_suspended_as_a_whole_goes_on_as_a_whole() {
+    // As batch systems do it: every process of the job is stopped, and later continued, in whatever order.
+    let Some(tree) = alpine() else { return };
+    let script = "trap 'exit 3' USR1; echo $$ $PPID; while :; do cat /etc/alpine-release; done";
+    let (front, output) = start(&spec(tree, &["sh", "-c", script]));
+    let mut lines = BufReader::new(output).lines().map(|line| line.expect("a line"));
+    let first = lines.next().expect("the first line");
+    let mut processes: Vec<i32> = first.split(' ').map(|id| id.parse().expect("a number")).collect();
+    processes.push(front);
+    let (told, heard) = std::sync::mpsc::channel();
+    let reader = std::thread::spawn(move || lines.for_each(|line| told.send(line).unwrap_or(())));
+    let orders = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
+    for (round, order) in orders.iter().flat_map(|order| [order; 3]).enumerate() {
+        processes.iter().for_each(|process| kill(*process, libc::SIGSTOP));
+        sleep(Duration::from_millis([0, 20, 300][round % 3]));
+        while heard.try_recv().is_ok() {}
+        for at in order {
+            kill(processes[*at], libc::SIGCONT);
+            sleep(Duration::from_millis([0, 1, 30][round / 3 % 3]));
+        }
+        for _ in 0..20 {
+            heard.recv_timeout(Duration::from_secs(10)).unwrap_or_else(|_| panic!("{order:?} goes on"));
+        }
+    }
+    kill(front, libc::SIGUSR1);
+    soon("its end", || {
+        let mut status = 0;
+        // SAFETY: waitpid writes one int.
+        let waited = unsafe { libc::waitpid(front, &raw mut status, libc::WNOHANG) };
+        assert!(waited == 0 || libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 3, "{status:x}");
+        waited == front
+    });
+    reader.join().expect("all was read");
+}
+
+#[test]
 fn few_descriptors_for_the_guest_are_not_few_for_the_tracer() {
     let Some(tree) = alpine() else { return };
     let spec = spec(tree, &["sh", "-c", "ulimit -n; ulimit -Hn; grep 'Max open files' /proc/$PPID/limits"]);
