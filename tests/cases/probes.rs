@@ -24,7 +24,14 @@ type Difference = (&'static str, &'static str, &'static str, &'static str, &'sta
 
 const UNMAPPED: &str = "a user namespace knows no other ids than those it maps";
 
+const OTHER_PROCESS: &str =
+    "what a socket was bound as is known in the process that bound it; others are shown its path";
+
+const LONG: &str = "the C library's own getcwd goes on where the kernel says that a path is too long";
+
 const KNOWN: &[Difference] = &[
+    ("preload", "messages", "  from: length 20 /work/link/childs", "  from: length 19 /work/dir/childs", OTHER_PROCESS),
+    ("preload", "cwd", "getcwd of a long path: ERANGE", "getcwd of a long path: ENAMETOOLONG", LONG),
     ("namespaces", "kernel", "setuid(0): EPERM", "setuid(0): EINVAL", UNMAPPED),
     ("namespaces", "kernel", "setgid(0): EPERM", "setgid(0): EINVAL", UNMAPPED),
 ];
@@ -39,6 +46,13 @@ const OF_FILTERS: &str = "filter";
 /// A probe of writing to files whose modes would allow it. In namespaces the kernel looks at the modes on disk first, and
 /// files of a shared tree have no write bits there: `EACCES` comes before `EROFS`.
 const OF_MODES: &str = "ways";
+
+/// Where the probes are that a loader brings a C library to: for an engine that needs one.
+const DYNAMIC: &str = "dynamic";
+
+/// Probes of what that engine cannot play: debuggers and filters of guests, which see the calls that the shim makes; calls
+/// by instructions of the program's own; and programs of which the kernel knows only the loader that it executes.
+const OF_PROCESSES: [&str; 4] = ["ptrace", "filter", "registers", "programs"];
 
 /// The tree, its bundle, and what the kernel says.
 struct Prepared {
@@ -58,7 +72,7 @@ fn prepared() -> Option<&'static Prepared> {
 fn prepare() -> Prepared {
     let sandbox = Sandbox::kept();
     let root = sandbox.make_dir("work/tree");
-    for dir in ["etc", "links", "dir/sub", "probes", "probes32", "tmp", "proc", "dev", "work"] {
+    for dir in ["etc", "links", "dir/sub", "probes", "probes32", DYNAMIC, "tmp", "proc", "dev", "work"] {
         fs::create_dir_all(root.join(dir)).unwrap();
     }
     let files = [
@@ -93,6 +107,7 @@ fn prepare() -> Prepared {
         }
     }
     compile(compilers);
+    libraries(&root);
     assert!(!names.is_empty());
     // Everything is the user's own, as it is in an unpacked tree.
     let owner = format!("{}:{}", user::ordinary().uid, user::ordinary().gid);
@@ -114,9 +129,15 @@ fn compilers_of(root: &Path, source: &Path) -> Vec<(String, Command)> {
         gcc.args([word, "-O1", "-static", "-pthread", "-w", "-o"]).arg(root.join(&name)).arg(source);
         (name, gcc)
     };
+    let dynamic = || {
+        let name = format!("{DYNAMIC}/{name}");
+        let mut gcc = Command::new("gcc");
+        gcc.args(["-O1", "-pthread", "-w", "-o"]).arg(root.join(&name)).arg(source);
+        (name, gcc)
+    };
     match kind {
-        Some("c") if has_other_word() => vec![gcc("probes", "-m64"), gcc("probes32", "-m32")],
-        Some("c") => vec![gcc("probes", "-m64")],
+        Some("c") if has_other_word() => vec![gcc("probes", "-m64"), gcc("probes32", "-m32"), dynamic()],
+        Some("c") => vec![gcc("probes", "-m64"), dynamic()],
         Some("rs") => {
             let name = format!("probes/{name}");
             let mut rustc = Command::new(std::env::var_os("RUSTC").unwrap_or("rustc".into()));
@@ -127,6 +148,23 @@ fn compilers_of(root: &Path, source: &Path) -> Vec<(String, Command)> {
             vec![(name, rustc)]
         }
         _ => Vec::new(),
+    }
+}
+
+/// The host's loader and C library, for the probes that need them, and the library by which the latter cancels threads.
+fn libraries(root: &Path) {
+    let program = root.join(DYNAMIC).join("paths");
+    let output = Command::new("ldd").arg(&program).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let named = Command::new("gcc").arg("-print-file-name=libgcc_s.so.1").output().unwrap().stdout;
+    let unwinder = PathBuf::from(String::from_utf8(named).unwrap().trim());
+    for path in text.split_whitespace().filter(|word| word.starts_with('/')).map(Path::new) {
+        let inside = root.join(path.strip_prefix("/").unwrap());
+        fs::create_dir_all(inside.parent().unwrap()).unwrap();
+        fs::copy(path, &inside).unwrap();
+        if path.ends_with("libc.so.6") {
+            fs::copy(&unwinder, inside.with_file_name("libgcc_s.so.1")).unwrap();
+        }
     }
 }
 
@@ -244,6 +282,11 @@ fn compare(engine: &'static str, asked: &str) {
         if asked == "P2" && name.ends_with(OF_FILTERS) {
             continue;
         }
+        let by_loader = engine == "preload";
+        if by_loader != name.starts_with(DYNAMIC) || by_loader && OF_PROCESSES.iter().any(|probe| name.ends_with(probe))
+        {
+            continue;
+        }
         if engine == "namespaces" && OF_MOUNTS.iter().chain([&OF_MODES]).any(|probe| name.ends_with(probe)) {
             continue;
         }
@@ -282,6 +325,11 @@ fn the_tracer_answers_as_the_kernel_does() {
 #[test]
 fn so_does_one_that_stops_every_call() {
     compare("ptrace", "P2");
+}
+
+#[test]
+fn the_shim_answers_as_the_kernel_does() {
+    compare("preload", "F1");
 }
 
 #[test]

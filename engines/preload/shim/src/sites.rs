@@ -21,7 +21,8 @@ use coracle_sys::{
         __NR_accept, __NR_accept4, __NR_access, __NR_bind, __NR_chdir, __NR_clone, __NR_clone3, __NR_execve,
         __NR_getpeername, __NR_getsockname, __NR_getsockopt, __NR_ioctl, __NR_newfstatat, __NR_open, __NR_openat,
         __NR_prctl, __NR_readlink, __NR_readlinkat, __NR_recvfrom, __NR_recvmmsg, __NR_recvmsg, __NR_sendmmsg,
-        __NR_sendmsg, __NR_sendto, __NR_stat, __NR_uname, PROT_EXEC, PROT_READ, PROT_WRITE,
+        __NR_sendmsg, __NR_sendto, __NR_stat, __NR_uname, O_ACCMODE, O_CREAT, O_TRUNC, PROT_EXEC, PROT_READ,
+        PROT_WRITE,
     },
 };
 
@@ -47,29 +48,40 @@ pub(crate) unsafe extern "C" fn made(number: usize, args: *const [usize; 6]) -> 
     call(NUMBERS.get(number).map_or(u32::MAX, |number| number.load(Ordering::Relaxed)), args)
 }
 
-/// Whether a call's path is a host path that we made, in the calls to which such paths come.
+/// Whether a call's path is a host path that we made, or one below the directories that the loader was told, in the calls to
+/// which such paths come. The guest may write the latter, too, and so nothing is changed by them.
 #[expect(non_upper_case_globals, reason = "the kernel's own names")]
 pub(crate) fn has_marked_path(number: u32, args: &[usize; 6]) -> bool {
-    match number {
-        __NR_open | __NR_execve | __NR_chdir | __NR_stat | __NR_access | __NR_readlink => is_marked(args[0]),
-        __NR_openat | __NR_newfstatat | __NR_readlinkat => is_marked(args[1]),
-        _ => false,
-    }
+    let reads = |flags: usize| flags & (O_ACCMODE | O_CREAT | O_TRUNC) as usize == 0;
+    let (path, reads) = match number {
+        __NR_open => (args[0], reads(args[1])),
+        __NR_openat => (args[1], reads(args[2])),
+        __NR_stat | __NR_access | __NR_readlink => (args[0], true),
+        __NR_newfstatat | __NR_readlinkat => (args[1], true),
+        __NR_execve | __NR_chdir => (args[0], false),
+        _ => return false,
+    };
+    is_marked(path) || reads && is_told(path)
 }
 
-/// Whether a path is a host path that we made, or one of the directories that the loader was told.
+/// Whether a path is a host path that we made.
 pub(crate) fn is_marked(path: usize) -> bool {
-    if path < 4096 {
-        return false;
-    }
-    let text = core::ptr::with_exposed_provenance::<u8>(path);
-    let begins = |start: &[u8]| {
-        // SAFETY: a string of the guest's or the C library's, looked at up to the first difference, which a NUL is, too.
-        !start.is_empty() && start.iter().enumerate().all(|(at, byte)| unsafe { *text.add(at) } == *byte)
-    };
+    begins(path, MARK)
+}
+
+/// Whether a path lies in the tree, by the name that loaders are told.
+fn is_told(path: usize) -> bool {
     let alias = state::get().run.text(Text::Alias);
-    // SAFETY: as above; as much is there.
-    begins(MARK) || alias.len() > 1 && begins(alias) && unsafe { *text.add(alias.len()) } == b'/'
+    // SAFETY: as in `begins`; as much is there.
+    alias.len() > 1
+        && begins(path, alias)
+        && unsafe { *core::ptr::with_exposed_provenance::<u8>(path + alias.len()) } == b'/'
+}
+
+fn begins(path: usize, start: &[u8]) -> bool {
+    let text = core::ptr::with_exposed_provenance::<u8>(path);
+    // SAFETY: a string of the guest's or the C library's, looked at up to the first difference, which a NUL is, too.
+    path >= 4096 && start.iter().enumerate().all(|(at, byte)| unsafe { *text.add(at) } == *byte)
 }
 
 /// Changes what can be changed.
