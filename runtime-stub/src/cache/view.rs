@@ -206,13 +206,13 @@ impl ViewFiller<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::MetadataExt as _;
+    use std::os::{fd::AsRawFd as _, unix::fs::MetadataExt as _};
 
     use coracle_format::Edit;
 
     use super::*;
     use crate::{
-        cache::{Settings, acquire},
+        cache::{Settings, acquire, lock},
         testing::{Folder, Sample},
     };
 
@@ -310,6 +310,14 @@ mod tests {
         cache.options.settings.cache = Some(cache.folder.path("moved"));
         let tree = cache.tree();
         assert!(tree.hit);
+        // A child that another test makes at this moment holds whatever was open.
+        let lease = fs::File::open(tree.dir.join(first.file_name().unwrap()).join("lease")).unwrap();
+        let began = std::time::Instant::now();
+        while lock::flock(lease.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB).is_err() {
+            assert!(began.elapsed().as_secs() < 60, "somebody is in it");
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        drop(lease);
         let view = cache.view(&tree).0.unwrap();
         assert_ne!(first.file_name(), view.dir.file_name());
         assert!(!tree.dir.join(first.file_name().unwrap()).exists(), "nobody was in it");
