@@ -441,7 +441,7 @@ impl Start<'_> {
         let chosen = engines::choose(&engines::ENGINES, self.asked_engine(), &host, &facts, &plan.request);
         let places = self.places(&cached);
         let name = chosen.as_ref().ok().map(|(engine, _)| engine.name());
-        print(&report::explain(self.options, &plan, &candidates, name, &places))?;
+        print(&report::explain(self.options, &plan, &facts, &candidates, name, &places))?;
         self.remove(cached);
         chosen?;
         Ok(0)

@@ -10,9 +10,6 @@ use std::{
 
 use harness::{Output, Sandbox, coracle, images, skip, user};
 
-/// What the script needs of Debian. Programs that a release lacks fail natively too.
-const PACKAGES: &str = "--include=ca-certificates,gcc,g++,make,cmake,git,perl,python3-venv,sqlite3,openssl,tmux,gdb,vim,procps,file,libc6-dev";
-
 const SCRIPT: &str = "/work/programs.sh";
 
 /// Runs the script in a chroot of the tarball's tree and under every engine, and compares.
@@ -94,25 +91,11 @@ fn alpine_of_32_bits() {
     }
 }
 
-/// The release's tree, made once and kept in `target/suites`.
+/// A release's tree.
 fn debian(release: &str) {
-    if skip::unless_slow() || skip::unless_root() || skip::lacks(&["mmdebstrap"]) {
-        return;
+    if let Some(tar) = images::debian(release) {
+        same_as_in_a_chroot(&tar);
     }
-    let tar = images::workspace().join(format!("target/suites/{release}.tar"));
-    if !tar.exists() {
-        fs::create_dir_all(tar.parent().unwrap()).unwrap();
-        let half = tar.with_extension("half.tar");
-        // An old snapshot of the archive is as good as a new one.
-        let old = r#"--aptopt=Acquire::Check-Valid-Until "false""#;
-        let made =
-            Command::new("mmdebstrap").args(["--quiet", "--variant=apt", PACKAGES, old, release]).arg(&half).status();
-        if !made.is_ok_and(|status| status.success()) {
-            return skip::because(&format!("mmdebstrap makes no {release} here (no network?)"));
-        }
-        fs::rename(half, &tar).unwrap();
-    }
-    same_as_in_a_chroot(&tar);
 }
 
 #[test]

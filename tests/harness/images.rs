@@ -2,8 +2,9 @@
 //! beside the workspace.
 
 use std::{
-    env,
+    env, fs,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use crate::skip;
@@ -20,6 +21,9 @@ pub const BUSYBOX_GLIBC: &str = "busybox-glibc-x86_64.tar.gz";
 pub const BUSYBOX_MUSL: &str = "busybox-musl-x86_64.tar.gz";
 /// busybox, static, uClibc.
 pub const BUSYBOX_UCLIBC: &str = "busybox-uclibc-x86_64.tar.gz";
+
+/// What tests want of Debian.
+const PACKAGES: &str = "--include=ca-certificates,gcc,g++,make,cmake,git,perl,python3-venv,sqlite3,openssl,tmux,gdb,vim,procps,file,libc6-dev";
 
 /// The workspace's root.
 ///
@@ -40,4 +44,31 @@ pub fn find(name: &str) -> Option<PathBuf> {
     }
     skip::because(&format!("{} is missing: set CORACLE_TEST_IMAGES to a folder that has it", path.display()));
     None
+}
+
+/// The tree of a release of Debian, made once and kept in `target/suites`, or a recorded skip. For the slow tier.
+///
+/// # Panics
+/// If nothing can be written below `target`.
+#[must_use]
+pub fn debian(release: &str) -> Option<PathBuf> {
+    if skip::unless_slow() || skip::unless_root() || skip::lacks(&["mmdebstrap"]) {
+        return None;
+    }
+    let tar = workspace().join(format!("target/suites/{release}.tar"));
+    if !tar.exists() {
+        fs::create_dir_all(tar.parent()?).expect("target can be written");
+        // Tests that want the same one at the same time make it twice.
+        let half = tar.with_extension(format!("half-{}.tar", std::process::id()));
+        // An old snapshot of the archive is as good as a new one.
+        let old = r#"--aptopt=Acquire::Check-Valid-Until "false""#;
+        let made =
+            Command::new("mmdebstrap").args(["--quiet", "--variant=apt", PACKAGES, old, release]).arg(&half).status();
+        if !made.is_ok_and(|status| status.success()) {
+            skip::because(&format!("mmdebstrap makes no {release} here (no network?)"));
+            return None;
+        }
+        fs::rename(half, &tar).expect("target can be written");
+    }
+    Some(tar)
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use coracle_api::{Access, BindOrigin, Devices};
+use coracle_api::{Access, BindOrigin, Devices, ImageFacts};
 
 use crate::{
     launch::{Plan, engines::Candidate},
@@ -15,6 +15,7 @@ use crate::{
 pub fn explain(
     options: &Options,
     plan: &Plan,
+    facts: &ImageFacts,
     engines: &[Candidate],
     chosen: Option<&str>,
     cache: &[String],
@@ -71,6 +72,7 @@ pub fn explain(
         .collect();
     section("binds", &binds);
     section("cache", cache);
+    section("image", &image(facts));
     let engines: Vec<String> = engines
         .iter()
         .map(|one| {
@@ -86,4 +88,15 @@ pub fn explain(
         .collect();
     section("engines", &engines);
     out
+}
+
+/// What engines ask of the image: which loaders bring its programs to run, and which programs ask none.
+fn image(facts: &ImageFacts) -> Vec<String> {
+    let mut lines = Vec::new();
+    if !facts.architecture.is_empty() {
+        lines.push(format!("architecture: {}", facts.architecture));
+    }
+    lines.extend(facts.interpreters.iter().map(|path| format!("loader: {path}")));
+    lines.extend(facts.static_programs.iter().map(|path| format!("static program: {path}")));
+    lines
 }

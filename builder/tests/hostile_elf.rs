@@ -1,0 +1,139 @@
+//! Hostile programs and libraries: whatever their headers say, the builder neither fails nor edits outside of the file,
+//! and the same tree gives the same edits.
+
+mod common;
+
+use std::{fs, sync::OnceLock};
+
+use coracle::{
+    artifacts,
+    flatten::InodeKind,
+    patch::{self, Analysis},
+};
+use coracle_format::{Edit, ImageConfig, MOST_GROWTH};
+use proptest::{collection::vec, prelude::*};
+
+use common::Builder;
+
+const LOADER: &str = "lib64/ld-linux-x86-64.so.2";
+
+fn real(path: &str) -> Vec<u8> {
+    fs::read(path).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// A tree with a loader, and `program` as a program and as a library.
+fn analyse(program: &[u8], loader: &[u8]) -> Analysis {
+    let mut tree = Builder::new();
+    for directory in ["bin", "lib", "lib64", "usr", "usr/lib"] {
+        tree.add(directory, 0o755, InodeKind::Directory);
+    }
+    tree.file(LOADER, loader).mode = 0o755;
+    tree.file("bin/program", program).mode = 0o755;
+    tree.file("usr/lib/libprogram.so", program);
+    let config = ImageConfig { architecture: "amd64".into(), ..ImageConfig::default() };
+    let analysis = patch::analyse(&tree.0, &config).unwrap();
+    for file in analysis.edits.iter().flat_map(|set| &set.files) {
+        let InodeKind::File { size, .. } = tree.0.get(&file.path).unwrap().kind else { panic!("{file:?}") };
+        let mut end = 0;
+        for (offset, edit) in &file.edits {
+            assert!(*offset >= end && offset + edit.len() <= size + MOST_GROWTH, "{file:?}");
+            // Only a path grows a file.
+            assert!(offset + edit.len() <= size || matches!(edit, Edit::Path { .. }), "{file:?}");
+            end = offset + edit.len();
+        }
+    }
+    analysis
+}
+
+fn samples() -> &'static [Vec<u8>; 3] {
+    static SAMPLES: OnceLock<[Vec<u8>; 3]> = OnceLock::new();
+    SAMPLES.get_or_init(|| {
+        let loader = real("/lib64/ld-linux-x86-64.so.2");
+        [real("/bin/true"), loader, artifacts::STUB.to_vec()]
+    })
+}
+
+#[test]
+fn a_real_program_is_edited_and_a_static_one_left() {
+    let [program, loader, bundle] = samples();
+    let analysis = analyse(program, loader);
+    let report = &analysis.report;
+    let edited: Vec<_> = report.edited.iter().map(|line| line.path.as_str()).collect();
+    assert!(edited.contains(&"/bin/program") && edited.contains(&"/lib64/ld-linux-x86-64.so.2"), "{report:?}");
+    assert_eq!(analysis.facts.loaders[0].path, format!("/{LOADER}"));
+    assert_eq!(analysis.facts.edited_for, [patch::PRELOAD]);
+    let of_static = analyse(bundle, loader).report;
+    assert!(of_static.left.iter().any(|line| line.path == "/bin/program" && line.text.contains("static")));
+}
+
+#[test]
+fn data_behind_a_program_is_not_moved() {
+    let [program, loader, _] = samples();
+    let with_data = [&program[..], b"PK\x05\x06 an archive found from its end"].concat();
+    let report = analyse(&with_data, loader).report;
+    let why = &report.left.iter().find(|line| line.path == "/bin/program").unwrap().text;
+    assert!(why.contains("data of its own"), "{why}");
+    assert!(report.edited.iter().all(|line| line.path != "/bin/program"), "{report:?}");
+}
+
+#[test]
+fn any_byte_of_the_headers_may_be_wrong() {
+    let [program, loader, _] = samples();
+    for at in 0..64 + 14 * 56 {
+        for value in [0, 0x7F, 0xFF] {
+            let mut bytes = program.clone();
+            bytes[at] = value;
+            analyse(&bytes, loader);
+        }
+    }
+    for at in (0..64 + 10 * 56).step_by(3) {
+        let mut bytes = loader.clone();
+        bytes[at] ^= 0xFF;
+        analyse(program, &bytes);
+    }
+}
+
+/// Offsets that matter: the headers' and the dynamic section's.
+fn interesting(bytes: &[u8]) -> Vec<usize> {
+    let mut places: Vec<usize> = (0..64 + 14 * 56).collect();
+    let number = |at: usize| usize::try_from(u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap())).unwrap();
+    let segments = u16::from_le_bytes([bytes[56], bytes[57]]);
+    for segment in (0..usize::from(segments)).map(|segment| 64 + 56 * segment) {
+        if bytes[segment] == 2 {
+            places.extend(number(segment + 8)..number(segment + 8) + number(segment + 32));
+        }
+    }
+    // The section headers.
+    places.extend(number(40)..bytes.len());
+    places
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(300) })]
+
+    #[test]
+    fn many_bytes_may_be_wrong(
+        which in 0_usize..2,
+        damage in vec((any::<prop::sample::Index>(), any::<u8>()), 1..12),
+        cut in any::<Option<prop::sample::Index>>(),
+    ) {
+        let mut files = [samples()[0].clone(), samples()[1].clone()];
+        let places = interesting(&files[which]);
+        for (at, byte) in damage {
+            files[which][places[at.index(places.len())]] = byte;
+        }
+        if let Some(cut) = cut {
+            let len = cut.index(files[which].len());
+            files[which].truncate(len);
+        }
+        let one = analyse(&files[0], &files[1]);
+        let other = analyse(&files[0], &files[1]);
+        prop_assert_eq!(one.edits, other.edits);
+        prop_assert_eq!(one.report, other.report);
+    }
+
+    #[test]
+    fn noise_is_no_program(bytes in vec(any::<u8>(), 0..3000)) {
+        analyse(&[b"\x7fELF\x02\x01\x01", &bytes[..]].concat(), &samples()[1]);
+    }
+}
