@@ -143,8 +143,8 @@ fn check(tar: &Path, mappers: &[(&str, &[&str])], least: usize) {
         for (offset, edit) in edits {
             let at = usize::try_from(*offset).unwrap();
             let end = at + usize::try_from(edit.len()).unwrap();
-            for at in at..end {
-                new_bytes[at] = old_bytes.get(at).copied().unwrap_or(0);
+            for (at, byte) in new_bytes.iter_mut().enumerate().take(end).skip(at) {
+                *byte = old_bytes.get(at).copied().unwrap_or(0);
             }
         }
         let (same, grown) = new_bytes.split_at(old_bytes.len());
