@@ -12,8 +12,13 @@ pub(crate) struct Way<'a> {
     pub(crate) prefix: Box<dyn Fn() -> Command + 'a>,
 }
 
-/// Variable that names a tree with PRoot 5.4 in it (Debian sid's), which runs by its own loader.
+/// Variable that names a tree with PRoot 5.4 in it (Debian sid's), which runs there: its tree, mount points and account.
 const PROOT_TREE: &str = "CORACLE_BENCH_PROOT_TREE";
+
+/// Runs a command in that tree, where the tree that is measured is `/tree`.
+const IN_ITS_TREE: &str = "place=$1 tree=$2 person=$3; shift 3
+mkdir -p $place/tree $place/dev $place/proc && mount --bind $tree $place/tree && mount --rbind /dev $place/dev &&
+mount --bind /proc $place/proc && exec chroot --userspec=$person $place \"$@\"";
 
 /// All ways that work here; the others are named, with the reason.
 pub(crate) fn working<'a>(sandbox: &'a Sandbox, tree: &'a Path, bundle: &'a Path) -> anyhow::Result<Vec<Way<'a>>> {
@@ -60,11 +65,12 @@ fn all<'a>(sandbox: &'a Sandbox, tree: &'a Path, bundle: &'a Path) -> Vec<Way<'a
     let newer = move |no_seccomp: bool| {
         move || {
             let place = env::var_os(PROOT_TREE).unwrap_or_else(|| format!("no-tree-in-{PROOT_TREE}").into());
-            let place = Path::new(&place);
-            let mut command = sandbox.command(place.join("lib64/ld-linux-x86-64.so.2"));
+            let person = user::ordinary();
+            let mut command = Command::new("unshare");
             command.envs(no_seccomp.then_some(("PROOT_NO_SECCOMP", "1")));
-            command.arg("--library-path").arg(place.join("usr/lib/x86_64-linux-gnu")).arg(place.join("usr/bin/proot"));
-            command.arg("-r").arg(tree).args(["-b", "/dev", "-b", "/proc", "-w", "/"]);
+            command.args(["--mount", "sh", "-c", IN_ITS_TREE, "sh"]).arg(place).arg(tree);
+            command.arg(format!("{}:{}", person.uid, person.gid));
+            command.args(["/usr/bin/proot", "-r", "/tree", "-b", "/dev", "-b", "/proc", "-w", "/"]);
             command
         }
     };
