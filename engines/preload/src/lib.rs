@@ -35,6 +35,8 @@ use crate::{
     program::{Program, find, not_here},
 };
 
+pub use shim::BYTES as SHIM;
+
 /// The engine.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Preload;

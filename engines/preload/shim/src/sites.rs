@@ -21,8 +21,7 @@ use coracle_sys::{
         __NR_accept, __NR_accept4, __NR_access, __NR_bind, __NR_chdir, __NR_clone, __NR_clone3, __NR_execve,
         __NR_getpeername, __NR_getsockname, __NR_getsockopt, __NR_ioctl, __NR_newfstatat, __NR_open, __NR_openat,
         __NR_prctl, __NR_readlink, __NR_readlinkat, __NR_recvfrom, __NR_recvmmsg, __NR_recvmsg, __NR_sendmmsg,
-        __NR_sendmsg, __NR_sendto, __NR_stat, __NR_uname, O_ACCMODE, O_CREAT, O_TRUNC, PROT_EXEC, PROT_READ,
-        PROT_WRITE,
+        __NR_sendmsg, __NR_sendto, __NR_stat, O_ACCMODE, O_CREAT, O_TRUNC, PROT_EXEC, PROT_READ, PROT_WRITE,
     },
 };
 
@@ -127,7 +126,7 @@ pub(crate) fn take(state: &State) {
 
 /// musl's functions that its others call, and that ours do all the work of: there the number of a call is hardly ever set
 /// right before it, so the functions themselves go on in ours.
-const DOORS: [(&CStr, *const ()); 20] = [
+const DOORS: [(&CStr, *const ()); 21] = [
     (c"fopen", streams::fopen as *const ()),
     (c"open", plain::open as *const ()),
     (c"openat", plain::openat as *const ()),
@@ -148,6 +147,7 @@ const DOORS: [(&CStr, *const ()); 20] = [
     (c"rename", plain::rename as *const ()),
     (c"execve", exec::execve as *const ()),
     (c"statfs", plain::statfs as *const ()),
+    (c"uname", plain::uname as *const ()),
 ];
 
 /// Has functions of a text begin with a jump to ours of the same name.
@@ -304,12 +304,11 @@ fn jump(start: usize, len: usize, sites: &[Site]) {
 fn is_wanted(state: &State, number: u32) -> bool {
     // Calls that have a name whose work the C library's own function does come here through that, once they mean what the
     // kernel is to do.
-    const ODD: [u32; 17] = [
+    const ODD: [u32; 16] = [
         __NR_clone,
         __NR_clone3,
         __NR_ioctl,
         __NR_prctl,
-        __NR_uname,
         __NR_bind,
         __NR_accept,
         __NR_accept4,
