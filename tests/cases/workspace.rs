@@ -14,8 +14,9 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("coracle-elf", &[]),
     ("coracle-view", &[]),
     ("coracle-layout", &["coracle-api", "coracle-paths", "coracle-intercept"]),
+    ("coracle-ledger", &[]),
     ("coracle-sys", &[]),
-    ("coracle-intercept", &["coracle-paths", "coracle-elf", "coracle-view"]),
+    ("coracle-intercept", &["coracle-paths", "coracle-elf", "coracle-view", "coracle-ledger"]),
     ("coracle-namespaces", &["coracle-api", "coracle-sys", "coracle-paths"]),
     (
         "coracle-ptrace",
@@ -26,6 +27,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "coracle-intercept",
             "coracle-elf",
             "coracle-view",
+            "coracle-ledger",
             "coracle-layout",
         ],
     ),
@@ -66,7 +68,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "coracle-view",
         ],
     ),
-    ("coracle", &["coracle-format", "coracle-open", "coracle-api", "coracle-elf"]),
+    ("coracle", &["coracle-format", "coracle-open", "coracle-api", "coracle-elf", "coracle-view", "coracle-ledger"]),
     ("xtask", &["coracle-tests"]),
     ("coracle-tests", &["coracle-format"]),
 ];

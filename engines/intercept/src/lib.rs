@@ -18,7 +18,6 @@ pub mod errno;
 mod exec;
 mod identity;
 mod leave;
-pub mod ledger;
 mod listing;
 mod meaning;
 mod openat2;
@@ -34,6 +33,7 @@ mod sockets;
 pub mod table;
 mod translate;
 
+pub use coracle_ledger as ledger;
 pub use coracle_paths::Errno;
 pub use coracle_view::{FileId, Mark, Marks};
 pub use cow::File;

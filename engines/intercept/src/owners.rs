@@ -48,10 +48,8 @@ pub struct Facts {
     pub modified: (i64, u32),
 }
 
-impl From<Full> for Errno {
-    fn from(_: Full) -> Self {
-        ENOSPC
-    }
+fn full(_: Full) -> Errno {
+    ENOSPC
 }
 
 impl Facts {
@@ -140,7 +138,7 @@ pub(crate) fn change_owner<G: Guest>(
     let uid = if uid == KEEP { shown.uid } else { uid };
     let gid = if gid == KEEP { shown.gid } else { gid };
     if (uid, gid) != (shown.uid, shown.gid) {
-        ledger.set_owner(facts.inode, uid, gid)?;
+        ledger.set_owner(facts.inode, uid, gid).map_err(full)?;
     }
     // Whoever gives a program away, gives away its bits.
     if !shown.is(S_IFDIR) && shown.mode & (S_ISUID | S_ISGID) != 0 {
@@ -180,13 +178,13 @@ fn set_mode<G: Guest>(rules: &Rules<'_>, guest: &G, (host, facts): (&CStr, &Fact
     let whole = u16::try_from(mode & 0xffff).unwrap_or(0);
     if entry.device.is_some() || entry.shared || rules.mark_of(facts).is_some() {
         // The disk's is its own matter.
-        return Ok(ledger.set_mode(facts.inode, Some(whole))?);
+        return ledger.set_mode(facts.inode, Some(whole)).map_err(full);
     }
     let disk = facts.mode & S_IFMT | mode & 0o1777;
     if disk != facts.mode {
         guest.set_mode(host, disk & 0o7777)?;
     }
-    Ok(ledger.set_mode(facts.inode, (disk != mode).then_some(whole))?)
+    ledger.set_mode(facts.inode, (disk != mode).then_some(whole)).map_err(full)
 }
 
 /// What was just made at `host`: its owner is whoever made it, or what its directory says. `device`: it is to be one,
@@ -216,11 +214,11 @@ pub(crate) fn made<G: Guest>(
         }
     }
     if (uid, gid) != (own.uid, own.gid) {
-        ledger.set_owner(facts.inode, uid, gid)?;
+        ledger.set_owner(facts.inode, uid, gid).map_err(full)?;
     }
     if let Some((kind, number)) = device {
         let mode = u16::try_from(kind | facts.mode & 0o1777).unwrap_or(0);
-        return Ok(ledger.set_device(facts.inode, mode, number)?);
+        return ledger.set_device(facts.inode, mode, number).map_err(full);
     }
     if mode & (S_ISUID | S_ISGID) != 0 && facts.links > 0 {
         set_mode(rules, guest, (host, &facts), mode)

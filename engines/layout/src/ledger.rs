@@ -19,7 +19,7 @@ use std::{
     sync::atomic::AtomicU64,
 };
 
-use coracle_intercept::ledger::{CAPACITY_DEFAULT, Inode, Ledger, Unusable, bytes_for};
+use coracle_ledger::{CAPACITY_DEFAULT, Inode, Ledger, Unusable, bytes_for};
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::memory_file;

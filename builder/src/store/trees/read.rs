@@ -7,7 +7,10 @@ use std::{
 
 use nix::{sys::stat::SFlag, unistd::Uid};
 
-use super::owners::{Owner, Owners};
+use super::{
+    owners::{Owner, Owners},
+    told,
+};
 use crate::{
     flatten::{Data, Inode, InodeKind, Tree},
     source::{self, WalkError, WalkOptions, reason, walk},
@@ -20,6 +23,14 @@ pub enum ReadError {
     /// The tree.
     #[error(transparent)]
     Walk(#[from] WalkError),
+    /// The ledger of root emulation.
+    #[error("cannot read {path}: {}: without it (remove it) files have the owners that the image gave them", reason(.cause), path = .path.display())]
+    Ledger {
+        /// The ledger.
+        path: PathBuf,
+        /// What is wrong.
+        cause: io::Error,
+    },
     /// The list of owners.
     #[error("cannot read {path}: {}: without it (remove it) all files belong to root", reason(.cause), path = .path.display())]
     Owners {
@@ -30,14 +41,22 @@ pub enum ReadError {
     },
 }
 
-/// Reads a container's tree.
+/// Reads a container's tree, with owners, modes and devices as its programs see them.
 ///
 /// # Errors
 /// [`ReadError`].
 pub fn read_container(container: &Container) -> Result<Tree, ReadError> {
+    let mut tree = walked(&container.root())?;
+    let path = container.ledger();
+    match told::apply(&mut tree, &container.root(), &path) {
+        Ok(true) => return Ok(tree),
+        Ok(false) => {}
+        Err(cause) => return Err(ReadError::Ledger { path, cause }),
+    }
     let path = container.owners();
     let owners = Owners::load(&path).map_err(|cause| ReadError::Owners { path, cause })?;
-    Ok(read(&container.root(), &owners)?)
+    own(&mut tree, &owners);
+    Ok(tree)
 }
 
 /// Reads the tree at `root`. What belongs to the tree's own user is root's, unless the list says otherwise.
@@ -45,15 +64,23 @@ pub fn read_container(container: &Container) -> Result<Tree, ReadError> {
 /// # Errors
 /// A file or directory that cannot be read.
 pub fn read(root: &Path, owners: &Owners) -> Result<Tree, WalkError> {
+    let mut tree = walked(root)?;
+    own(&mut tree, owners);
+    Ok(tree)
+}
+
+fn walked(root: &Path) -> Result<Tree, WalkError> {
     // Root keeps true owners on disk.
     let kept = if Uid::effective().is_root() { source::Owners::Kept } else { source::Owners::Mapped };
-    let mut tree = walk(root, WalkOptions { skip_unreadable: false, owners: kept })?;
+    walk(root, WalkOptions { skip_unreadable: false, owners: kept })
+}
+
+fn own(tree: &mut Tree, owners: &Owners) {
     for (path, owner) in owners.iter() {
         if let Some(id) = tree.paths.get(path).copied() {
             apply(tree.inode_mut(id), owner);
         }
     }
-    Ok(tree)
 }
 
 /// Gives an inode what the list says, if it still is what the list speaks of.

@@ -13,6 +13,8 @@
 //! - Each half of an entry (owner; the rest) changes as a whole; the two halves one after the other.
 //! - Keys are never given up, so a table fills in the end: [`Full`]. [`Ledger::copy_to`] leaves dead ones behind.
 
+#![no_std]
+
 use core::sync::atomic::{AtomicU64, Ordering};
 
 /// What the first word of a ledger holds: a name and the version of its layout.

@@ -5,7 +5,7 @@ use std::{
     thread,
 };
 
-use coracle_intercept::ledger::{Entry, Full, Inode, Ledger, Unusable, bytes_for};
+use coracle_ledger::{Entry, Full, Inode, Ledger, Unusable, bytes_for};
 
 const HOME: u64 = 0x803;
 
