@@ -16,7 +16,9 @@ use std::{
     time::SystemTime,
 };
 
-use coracle_api::{Ended, Engine, Host, NotStarted, ORDER_VERSION, Order, RunError, SUBORDINATE};
+use coracle_api::{
+    Access, Ended, Engine, HOLD, Host, NotStarted, ORDER_VERSION, Order, Request, RunError, SUBORDINATE,
+};
 
 use crate::{
     launch::{self, Caller, LaunchError, Memory, Plan, engines},
@@ -49,6 +51,9 @@ pub enum OrderError {
     /// No engine.
     #[error(transparent)]
     Launch(LaunchError),
+    /// A tree of the container's own.
+    #[error("this engine needs a tree of the container's own, which could not be made: {0}")]
+    OwnTree(String),
     /// The child that runs the program.
     #[error("cannot start a process for the program: {0}: raise the limit on processes")]
     Fork(#[source] io::Error),
@@ -67,6 +72,9 @@ impl From<LaunchError> for OrderError {
 #[must_use]
 pub fn start(caller: &Caller) -> Option<u8> {
     let [only] = caller.args.as_slice() else { return None };
+    if only.as_bytes() == HOLD.as_bytes() {
+        return Some(hold());
+    }
     let descriptor = only.as_bytes().strip_prefix(ARGUMENT.as_bytes())?;
     let order = match read(descriptor) {
         Ok(order) => order,
@@ -77,6 +85,13 @@ pub fn start(caller: &Caller) -> Option<u8> {
     };
     let run = Run { order: &order, caller, started: Started::of(order.started) };
     Some(run.carry_out())
+}
+
+/// Is there, and nothing else.
+fn hold() -> u8 {
+    let told = writeln!(io::stdout(), "{}", std::process::id()).and_then(|()| io::stdout().flush());
+    let ended = told.and_then(|()| io::copy(&mut io::stdin(), &mut io::sink()));
+    if ended.is_ok() { 0 } else { FAILED }
 }
 
 fn read(descriptor: &[u8]) -> Result<Order, OrderError> {
@@ -146,7 +161,7 @@ struct Run<'a> {
 
 impl Run<'_> {
     fn carry_out(&self) -> u8 {
-        let status = self.plan_and_run().unwrap_or_else(|error| {
+        let status = self.plan_and_run(self.order).unwrap_or_else(|error| {
             say(&error.to_string());
             self.started.failed(FAILED, &error.to_string());
             FAILED
@@ -167,18 +182,22 @@ impl Run<'_> {
         }
     }
 
-    fn plan_and_run(&self) -> Result<u8, OrderError> {
-        let voice = Voice { verbose: self.order.verbose, quiet: false };
-        let mut plan = launch::container::plan(self.order, self.caller)?;
+    fn plan_and_run(&self, order: &Order) -> Result<u8, OrderError> {
+        let voice = Voice { verbose: order.verbose, quiet: false };
+        let mut plan = launch::container::plan(order, self.caller)?;
         for (topic, text) in &plan.notes {
             voice.note(&format!("{topic}: {text}"));
         }
-        let engine = match self.choose(&plan, voice) {
+        let engine = match self.choose(order, &plan, voice) {
             Ok(engine) => engine,
             Err(error) => {
                 clean(plan, voice);
                 return Err(error);
             }
+        };
+        let Some(engine) = engine else {
+            clean(plan, voice);
+            return self.plan_and_run(&with_own_tree(order)?);
         };
         if !engine.mounts() && plan.spec.temporary.iter().any(|(_, asked)| asked.is_limited()) {
             voice.warn(&format!(
@@ -230,31 +249,42 @@ impl Run<'_> {
         error.exit_code()
     }
 
-    fn choose(&self, plan: &Plan, voice: Voice) -> Result<&'static dyn Engine, OrderError> {
-        let order = self.order;
+    /// The engine; none if the one that would run this needs a tree of the container's own, which it has not yet.
+    fn choose(&self, order: &Order, plan: &Plan, voice: Voice) -> Result<Option<&'static dyn Engine>, OrderError> {
         let asked = order.engine.as_deref().filter(|name| !name.eq_ignore_ascii_case("auto"));
         // Asking costs a process; who accepted the last run of this kind accepts this one.
         let memory = order.made.as_deref().filter(|_| asked.is_none() && !voice.verbose);
         let memory = memory.map(|made| Memory::read(made, &order.root, &plan.request));
         let known = memory.as_ref().and_then(|memory| memory.engine.as_deref());
         if let Some(engine) = known.and_then(|name| engines::find(&engines::ENGINES, name)) {
-            return Ok(engine);
+            return Ok(suits(engine, order).then_some(engine));
         }
         let host = Host::read(self.caller.var("PATH").map(OsStr::to_owned));
-        let (engine, refused) = engines::choose(&engines::ENGINES, asked, &host, &order.facts, &plan.request)?;
+        // Sharing files is no reason for a slower engine: the one for a tree of its own is the one.
+        let request = Request { writable: plan.request.writable && order.own.is_none(), ..plan.request };
+        let (engine, refused) = engines::choose(&engines::ENGINES, asked, &host, &order.facts, &request)?;
         for one in &refused {
             if let Err(refusal) = &one.answer {
                 voice.note(&format!("engine {}: {refusal}", one.engine.name()));
             }
         }
         voice.note(&format!("engine: {}", engine.name()));
+        if order.own.is_some() {
+            let answer = engine.probe(&host, &order.facts, &plan.request);
+            if let Err(refusal) = &answer {
+                voice.note(&format!("engine {}: changes apart from the image: {refusal}", engine.name()));
+            }
+            if answer.is_err() || !suits(engine, order) {
+                return Ok(None);
+            }
+        }
         for note in engine.notes(&host, &plan.request) {
             voice.warn(&format!("engine {}: {note}", engine.name()));
         }
         if let Some(memory) = memory {
             memory.write(engine.name());
         }
-        Ok(engine)
+        Ok(Some(engine))
     }
 
     /// What is to be done when all has ended, without the lease that the guest had.
@@ -269,6 +299,36 @@ impl Run<'_> {
             say(&format!("{}: cannot be run: {error}: do by hand what it was to do: {args:?}", program.display()));
         }
     }
+}
+
+/// Whether an engine can use what a container has changed so far of the image's tree that it stands on.
+fn suits(engine: &dyn Engine, order: &Order) -> bool {
+    let (Access::CopyOnWrite { changes }, Some(_)) = (&order.access, &order.own) else { return true };
+    let has = |name: &str| changes.join(name).symlink_metadata().is_ok();
+    if engine.overlays() {
+        return !has("view");
+    }
+    // An overlay's directories in which nothing is are nobody's changes.
+    for name in ["work/work", "work/index", "work", "upper"] {
+        if engine.links() {
+            let _ = fs::remove_dir(changes.join(name));
+        }
+    }
+    engine.links() && !has("upper")
+}
+
+/// Has the container's tree made its own.
+fn with_own_tree(order: &Order) -> Result<Order, OrderError> {
+    let failed = |why: String| OrderError::OwnTree(why);
+    let Some(own) = &order.own else { return Err(failed("nobody said how".to_owned())) };
+    let [program, args @ ..] = own.command.as_slice() else { return Err(failed("nobody said how".to_owned())) };
+    let ran = Command::new(program).args(args).stdin(Stdio::null()).stdout(Stdio::null()).status();
+    match ran {
+        Ok(status) if status.success() => {}
+        Ok(_) => return Err(failed("see above".to_owned())),
+        Err(error) => return Err(failed(format!("{}: {error}", program.display()))),
+    }
+    Ok(Order { root: own.root.clone(), access: Access::Direct, truths: None, own: None, ..order.clone() })
 }
 
 /// An exit status as a shell counts it.

@@ -50,7 +50,7 @@ fn command(dice: &mut Dice) -> Vec<String> {
     let image = dice.roll(3);
     let tag = format!("my/image{image}:{}", dice.roll(2));
     let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
-    match dice.roll(16) {
+    match dice.roll(18) {
         0..=2 => words(&["create", "--pull=never", "--name", &name, &tag]),
         3 | 4 => words(&["load", "-q", "-i", &format!("image{image}.tar"), &tag]),
         5 | 6 => words(&["rm", "-f", &name]),
@@ -61,6 +61,9 @@ fn command(dice: &mut Dice) -> Vec<String> {
         11 => words(&["prune", "-q"]),
         12 => words(&["tag", &tag, &format!("my/image{image}:0")]),
         13 => words(&["setup", "--execmode=P2", &name]),
+        // A tree of its own, in place of what it shares.
+        15 => words(&["inspect", "-p", &name]),
+        16 => words(&["prune", "-q", "-f", "--images"]),
         14 => words(&["save", "-o", &format!("save{name}.tar"), &tag]),
         _ => words(&["create", "--name", &name, &format!("oci:image{image}:latest")]),
     }
@@ -122,7 +125,7 @@ fn hammer(seconds: u64) {
     }
     sandbox.coracle(["prune", "--images", "--partial", "-f"]).ok();
     let store = sandbox.path().join("home/.coracle");
-    for place in ["containers", "trash", "partial", "blobs/sha256"] {
+    for place in ["containers", "trees", "trash", "partial", "blobs/sha256"] {
         let left: Vec<_> = fs::read_dir(store.join(place)).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert!(left.is_empty(), "{place}: {left:?}");
     }

@@ -24,6 +24,7 @@ mod root;
 mod running;
 mod runs;
 mod sbom;
+mod shared;
 mod shells;
 mod shortage;
 mod signatures;

@@ -126,7 +126,15 @@ fn damage_is_found_and_told_with_what_mends_it() {
     let told = sandbox.coracle(["verify", "a:1"]);
     assert!(told.stdout.contains("a:1 is missing: pull or load the image again"), "{told}");
     sandbox.coracle(["save", "-o", "x.tar", "a:1"]).fails_as(1, &["a:1 lacks sha256:", "pull or load it again"]);
+    // Its tree is there, and enough for a container; without it, nothing is left to make one of.
+    sandbox.coracle(["create", "--pull=never", "--name", "third", "a:1"]).ok();
+    fs::rename(at("trees"), at("away")).unwrap();
     sandbox.coracle(["create", "--pull=never", "a:1"]).code_is(125);
+    let told = sandbox.coracle(["verify"]);
+    assert!(told.stdout.contains("stands on the tree of a:1, which is gone: pull or load"), "{told}");
+    sandbox.coracle(["rm", "third"]).ok();
+    let _ = fs::remove_dir_all(at("trees"));
+    fs::rename(at("away"), at("trees")).unwrap();
     // A bit that fell over.
     let mut damaged = whole.clone();
     damaged[600] ^= 1;

@@ -98,6 +98,9 @@ pub enum Command {
     /// Remove what was thrown away, as the root of subordinate ids.
     #[command(hide = true)]
     Sweep,
+    /// Give a container a tree of its own.
+    #[command(hide = true)]
+    Own(OwnArgs),
     /// List containers.
     Ps(PsArgs),
     /// Remove containers.

@@ -6,17 +6,25 @@
 //! the guest sees. The stub marks containers that have run so ([`marked`]).
 
 use std::{
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     fs,
     io::{self, Read as _, Write as _},
-    os::{fd::AsRawFd as _, unix::process::CommandExt as _},
+    num::NonZero,
+    os::{
+        fd::{AsRawFd as _, BorrowedFd},
+        unix::process::CommandExt as _,
+    },
     path::{Path, PathBuf},
     process::{Command, ExitStatus, Stdio},
     thread,
 };
 
 use coracle_api::SUBORDINATE;
+
 use nix::sched::{CloneFlags, unshare};
+
+use super::LaunchError;
+use crate::store::containers::Container;
 
 /// The ids to map: the caller's own is root, the others follow.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,14 +91,19 @@ impl Subordinate {
         Ok(())
     }
 
-    /// Runs a program there, to its end.
+    /// Runs a program there, to its end, with one more variable.
     ///
     /// # Errors
     /// The namespace cannot be made, or the program not executed.
-    pub fn run(&self, program: &Path, args: impl IntoIterator<Item = OsString>) -> io::Result<ExitStatus> {
+    pub fn run(
+        &self,
+        program: &Path,
+        args: impl IntoIterator<Item = OsString>,
+        variable: Option<(&OsStr, &OsStr)>,
+    ) -> io::Result<ExitStatus> {
         let ((mut ready, tell_ready), (mapped, mut tell_mapped)) = (io::pipe()?, io::pipe()?);
         let mut command = Command::new(program);
-        command.args(args);
+        command.args(args).envs(variable);
         let (ours, theirs) = (tell_ready.as_raw_fd(), mapped.as_raw_fd());
         // SAFETY: between fork and exec these are plain system calls on integers and on bytes of this closure's own.
         unsafe {
@@ -132,6 +145,28 @@ impl Subordinate {
             (Err(error), _) => return Err(error),
         };
         child.wait()
+    }
+}
+
+/// Gives a container a tree of its own; as the root of subordinate ids, if files of it are theirs. With `keep` they stay theirs,
+/// where not they become the caller's, and what they were is on the list of owners.
+///
+/// # Errors
+/// [`LaunchError::Own`], or what that other process said on standard error.
+pub fn own(container: &Container, lease: Option<BorrowedFd<'_>>, keep: bool) -> Result<(), LaunchError> {
+    let Some(ids) = marked(container.directory()).then(Subordinate::of_caller).flatten() else {
+        let threads = thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN);
+        container.own(lease, keep, threads)?;
+        return Ok(());
+    };
+    let step = || LaunchError::step("make a tree of the container's own, as the root of your subordinate ids");
+    let program = std::env::current_exe().map_err(step())?;
+    let mut args: Vec<OsString> = vec!["own".into(), container.id().into()];
+    args.extend(lease.map(|lease| lease.as_raw_fd().to_string().into()));
+    args.extend(keep.then(|| "--keep".into()));
+    match ids.run(&program, args, None).map_err(step())? {
+        status if status.success() => Ok(()),
+        _ => Err(step()(io::Error::other("see above"))),
     }
 }
 

@@ -6,6 +6,7 @@
 //! [`health`] asks it whether it works. [`processes`] finds a run's program again, to signal it.
 
 pub mod health;
+pub mod hold;
 pub mod ids;
 pub mod log;
 pub mod monitor;
@@ -21,6 +22,8 @@ pub use options::{Limit, Options, Source, Volume};
 
 use std::{io, path::PathBuf};
 
+use crate::store::containers::base::OwnError;
+
 /// A run that cannot be started or told anything. Prints as `what: why: what to do`.
 #[derive(Debug, thiserror::Error)]
 pub enum LaunchError {
@@ -32,6 +35,9 @@ pub enum LaunchError {
         /// What the system said.
         cause: io::Error,
     },
+    /// A container's tree.
+    #[error(transparent)]
+    Own(#[from] OwnError),
     /// A limit that cannot be set.
     #[error("cannot set the limit {name} to {value}: {cause}: it may not exceed the hard limit that you have")]
     Limit {

@@ -2,13 +2,16 @@
 
 use std::{ffi::OsString, path::PathBuf};
 
-use coracle_api::{Access, Bind, BindOrigin, ImageFacts, Order};
+use coracle_api::{Access, Bind, BindOrigin, ImageFacts, Order, OwnTree};
 use coracle_format::ImageConfig;
 
-use super::{LaunchError, Options, Source, volumes};
+use super::{
+    LaunchError, Options, Source, Volume, ids,
+    volumes::{self, Begin},
+};
 use crate::store::{
     Store,
-    containers::{Container, Settings},
+    containers::{Container, Settings, Sharing, base::Layers},
 };
 
 /// Places of drivers for direct rendering, on hosts of every kind.
@@ -18,7 +21,7 @@ pub const RENDERING: [&str; 6] =
 /// The order for a run in a container. Named volumes are made if this is their first use.
 ///
 /// # Errors
-/// [`LaunchError::Volume`].
+/// [`LaunchError::Volume`], [`LaunchError::Own`].
 pub fn of_container(
     store: &Store,
     container: &Container,
@@ -27,10 +30,28 @@ pub fn of_container(
 ) -> Result<Order, LaunchError> {
     let nothing = ImageConfig::default();
     let config = if options.no_metadata { &nothing } else { &settings.config };
-    let mut order = of_tree(store, container.root(), config, options)?;
+    let mut layers = container.stands_on(settings);
+    // To be read only, changes would have to be laid over the image's tree by somebody; and volumes need a place.
+    let bare = container.sharing(settings) == Sharing::Image && config.volumes.is_empty();
+    let has_place = |volume: &Volume| matches!(volume.source, Source::Tree);
+    if layers.is_some() && (options.read_only && !bare || options.volumes.iter().any(has_place)) {
+        ids::own(container, None, true)?;
+        layers = None;
+    }
+    let begin = Begin::of(container, settings);
+    let mut order = of_tree_with(store, container.root(), &begin, config, options)?;
     order.ledger = Some(container.ledger());
     order.made = Some(container.directory().join("made"));
     order.engine = options.engine.clone().or_else(|| settings.engine.clone()).map(engine);
+    if let Some(Layers { lower, changes, .. }) = layers {
+        order.truths = Some(lower.with_file_name("truths"));
+        order.root = lower;
+        if !options.read_only {
+            order.access = Access::CopyOnWrite { changes };
+            order.own = Some(OwnTree { command: Vec::new(), root: container.own_root() });
+        }
+        return Ok(order);
+    }
     if options.read_only {
         // What the image calls a volume is for writing even then; it keeps its place in the container's own tree.
         for volume in config.volumes.iter().map(PathBuf::from).filter(|volume| volume.is_absolute()) {
@@ -48,12 +69,23 @@ pub fn of_container(
 /// # Errors
 /// [`LaunchError::Volume`].
 pub fn of_tree(store: &Store, root: PathBuf, config: &ImageConfig, options: &Options) -> Result<Order, LaunchError> {
+    let begin = Begin::Tree(root.clone());
+    of_tree_with(store, root, &begin, config, options)
+}
+
+fn of_tree_with(
+    store: &Store,
+    root: PathBuf,
+    begin: &Begin<'_>,
+    config: &ImageConfig,
+    options: &Options,
+) -> Result<Order, LaunchError> {
     let access = if options.read_only { Access::ReadOnly } else { Access::Direct };
     let mut binds = Vec::new();
     for volume in &options.volumes {
         let host = match &volume.source {
             Source::Host(path) => path.clone(),
-            Source::Named(name) => volumes::named(store, name, &root, &volume.guest)?,
+            Source::Named(name) => volumes::named(store, name, begin, &volume.guest)?,
             Source::Tree => volumes::inside(&root, &volume.guest)?,
         };
         if let Err(cause) = std::fs::metadata(&host) {

@@ -9,7 +9,11 @@ use std::{
 };
 
 use super::LaunchError;
-use crate::store::{Store, containers::remove_tree};
+use crate::store::{
+    Store,
+    containers::{Container, Settings, remove_tree},
+    trees,
+};
 
 /// Whether it can be a volume's name rather than a path (Docker's rule: two characters at least).
 #[must_use]
@@ -19,8 +23,40 @@ pub fn is_name(text: &str) -> bool {
         && text.chars().all(|char| char.is_ascii_alphanumeric() || "_.-".contains(char))
 }
 
+/// What a named volume begins with a copy of.
+#[derive(Debug)]
+pub enum Begin<'a> {
+    /// A place in this tree.
+    Tree(PathBuf),
+    /// A place in the tree of a container that stands on an image's.
+    Container(&'a Container),
+}
+
+impl<'a> Begin<'a> {
+    /// What volumes of a container begin with.
+    #[must_use]
+    pub fn of(container: &'a Container, settings: &Settings) -> Self {
+        match container.stands_on(settings) {
+            Some(_) if !container.root().is_dir() => Self::Container(container),
+            _ => Self::Tree(container.root()),
+        }
+    }
+
+    fn copy(&self, guest: &Path, to: &Path) -> io::Result<()> {
+        match self {
+            Self::Tree(root) => match resolve(root, guest, true) {
+                Ok(from) if from.is_dir() => copy(&from, to),
+                _ => Ok(()),
+            },
+            Self::Container(container) => {
+                trees::copy_out(container, guest, to).map_err(|error| io::Error::other(error.to_string()))
+            }
+        }
+    }
+}
+
 /// The directory of a named volume, made if this is its first use.
-pub fn named(store: &Store, name: &str, root: &Path, guest: &Path) -> Result<PathBuf, LaunchError> {
+pub fn named(store: &Store, name: &str, begin: &Begin<'_>, guest: &Path) -> Result<PathBuf, LaunchError> {
     let directory = store.root().join("volumes");
     let path = directory.join(name);
     if path.is_dir() {
@@ -31,11 +67,7 @@ pub fn named(store: &Store, name: &str, root: &Path, guest: &Path) -> Result<Pat
     let draft = tempfile::Builder::new().prefix(".new-").tempdir_in(&directory).map_err(failed)?;
     let beside = draft.path().join("data");
     fs::create_dir(&beside).map_err(failed)?;
-    if let Ok(from) = inside(root, guest)
-        && from.is_dir()
-    {
-        copy(&from, &beside).map_err(failed)?;
-    }
+    begin.copy(guest, &beside).map_err(failed)?;
     match fs::rename(&beside, &path) {
         // Another run was faster; its volume is as good.
         Err(_) if path.is_dir() => {}
@@ -138,8 +170,9 @@ pub fn copy_one(from: &Path, to: &Path) -> io::Result<()> {
         return symlink(fs::read_link(from)?, to);
     }
     if kind.is_file() {
-        // A link that is there is replaced and not followed.
-        if fs::symlink_metadata(to).is_ok_and(|there| there.is_symlink()) {
+        // A link that is there is replaced and not followed; nor is a file written to that has other names, which may be
+        // other containers'.
+        if fs::symlink_metadata(to).is_ok_and(|there| there.is_symlink() || there.nlink() > 1) {
             fs::remove_file(to)?;
         }
         fs::copy(from, to)?;
@@ -173,12 +206,12 @@ mod tests {
         fs::write(root.join("srv/data/sub/f"), "x").expect("written");
         symlink("/srv/data", root.join("link")).expect("linked");
         symlink("../../../../../../etc", root.join("escape")).expect("linked");
-        let volume = named(&store, "v1", &root, Path::new("/link")).expect("made");
+        let volume = named(&store, "v1", &Begin::Tree(root.clone()), Path::new("/link")).expect("made");
         assert_eq!(fs::read_to_string(volume.join("sub/f")).expect("copied"), "x");
         fs::write(volume.join("own"), "y").expect("written");
-        assert_eq!(named(&store, "v1", &root, Path::new("/link")).expect("there"), volume);
+        assert_eq!(named(&store, "v1", &Begin::Tree(root.clone()), Path::new("/link")).expect("there"), volume);
         assert!(volume.join("own").exists(), "the second use copies nothing");
-        let other = named(&store, "v2", &root, Path::new("/escape")).expect("made");
+        let other = named(&store, "v2", &Begin::Tree(root.clone()), Path::new("/escape")).expect("made");
         assert_eq!(fs::read_dir(other).expect("readable").count(), 0, "the host's /etc stays out");
         assert_eq!(resolve(&root, Path::new("/link"), false).expect("resolved"), root.join("link"));
     }

@@ -99,3 +99,15 @@ pub fn stored(store: &Store, manifest: &str, name: &str) -> Result<Content, Sour
     }
     Ok(Content::Layers(layers))
 }
+
+/// The config of an image of the store, by its manifest.
+///
+/// # Errors
+/// [`SourceError::Store`] if a part of it is gone.
+pub fn stored_config(store: &Store, manifest: &str, name: &str) -> Result<coracle_format::ImageConfig, SourceError> {
+    let blobs = store.blobs_of(manifest)?;
+    let blobs = blobs.ok_or_else(|| StoreError::Missing { digest: manifest.to_owned(), of: name.to_owned() })?;
+    let path = store.must_have(blobs.first().map_or("", String::as_str), name)?;
+    let bytes = std::fs::read(&path).map_err(|cause| SourceError::file("read", &path, cause))?;
+    Ok(super::manifest::parse_config(&bytes, &format!("the config of {name}"))?.config)
+}

@@ -120,6 +120,14 @@ impl Store {
             findings.containers += 1;
             let problem = match container.settings() {
                 Err(error) => Some(error.to_string()),
+                Ok(settings) if let Some(layers) = container.stands_on(&settings) && !layers.lower.is_dir() => {
+                    Some(format!(
+                        "container {} stands on the tree of {}, which is gone: pull or load that image again, and it is made anew",
+                        container.short_id(),
+                        settings.image
+                    ))
+                }
+                Ok(settings) if container.stands_on(&settings).is_some() => None,
                 Ok(_) if !container.root().is_dir() => Some(format!(
                     "container {} has no tree: remove it with `coracle rm {0}`",
                     container.short_id()
@@ -136,6 +144,9 @@ impl Store {
             if container.directory().is_dir() {
                 findings.problems.extend(problem);
             }
+        }
+        for name in self.image_trees()? {
+            findings.problems.extend(self.damage_of_tree(&name));
         }
         findings.leftovers = all.leftovers()?.len();
         for path in strangers(self.root()) {

@@ -27,7 +27,7 @@ mod temporary;
 pub use facts::{ImageFacts, Libc, Loader};
 pub use host::Host;
 pub use inside::{INSIDE, Inside};
-pub use order::{Accounts, NotStarted, ORDER_VERSION, Order, SUBORDINATE};
+pub use order::{Accounts, HOLD, NotStarted, ORDER_VERSION, Order, OwnTree, SUBORDINATE};
 pub use ports::{PortMap, Protocol};
 pub use record::{JobId, RECORD_VERSION, Record, RecordIo, Refused, Unpacked, rfc3339};
 pub use refusal::{Refusal, RunError};
@@ -113,6 +113,11 @@ pub trait Engine: Sync {
 
     /// Whether it mounts [`LaunchSpec::temporary`] as file systems of their own, so that their limits hold.
     fn mounts(&self) -> bool {
+        false
+    }
+
+    /// Whether it keeps the changes of a copy-on-write run as an overlay (overlayfs's `upper` and `work`).
+    fn overlays(&self) -> bool {
         false
     }
 

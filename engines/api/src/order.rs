@@ -21,6 +21,10 @@ pub const ORDER_VERSION: u32 = 3;
 /// may belong to them.
 pub const SUBORDINATE: &str = "subordinate";
 
+/// The bare stub's only argument where it is a run's program and does nothing: it writes its process id (a line), and ends
+/// when its input does.
+pub const HOLD: &str = "--coracle-hold";
+
 /// What the bare stub is asked to run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Order {
@@ -30,6 +34,12 @@ pub struct Order {
     pub root: PathBuf,
     /// May the guest change the tree.
     pub access: Access,
+    /// What the image says of the tree's files, for views of it ([`LaunchSpec::truths`](crate::LaunchSpec::truths)).
+    #[serde(default)]
+    pub truths: Option<PathBuf>,
+    /// For a container that stands on an image's tree: how it gets one of its own, where an engine needs that.
+    #[serde(default)]
+    pub own: Option<OwnTree>,
     /// Record of owners, modes and devices that belongs to the tree.
     pub ledger: Option<PathBuf>,
     /// Host directory for generated files and mount points, which lives as long as the tree; made if it is not there. A
@@ -98,6 +108,15 @@ pub struct Order {
     pub verbose: bool,
 }
 
+/// A tree of a container's own, which is not there yet.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnTree {
+    /// Command that makes it. The run's lease is inherited.
+    pub command: Vec<OsString>,
+    /// Where it is then.
+    pub root: PathBuf,
+}
+
 /// Why a program was not started, for a caller who cannot see standard error.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NotStarted {
@@ -128,6 +147,8 @@ impl Order {
             version: ORDER_VERSION,
             root,
             access: Access::Direct,
+            truths: None,
+            own: None,
             ledger: None,
             made: None,
             argv: Vec::new(),

@@ -52,6 +52,10 @@ impl Engine for Namespaces {
         true
     }
 
+    fn overlays(&self) -> bool {
+        true
+    }
+
     fn probe(&self, host: &Host, _facts: &ImageFacts, request: &Request) -> Result<(), Refusal> {
         if request.kernel {
             return Err(Refusal::new(

@@ -31,7 +31,11 @@ const MEMORY: &str = "/dev/shm";
 /// # Errors
 /// [`LaunchError`] for what was asked and cannot be.
 pub fn plan(order: &Order, caller: &Caller) -> Result<Plan, LaunchError> {
-    let tree = Tree::new(&order.root);
+    let (root, upper) = places_of_tree(order);
+    let tree = match &upper {
+        Some(upper) => Tree::with_changes(&root, upper),
+        None => Tree::new(&root),
+    };
     let mut notes = Vec::new();
     let own = own(order, caller)?;
     let made = match (&order.made, &own) {
@@ -101,8 +105,8 @@ pub fn plan(order: &Order, caller: &Caller) -> Result<Plan, LaunchError> {
         root: order.root.clone(),
         pristine: None,
         names: None,
-        truths: None,
         loaders: order.facts.loaders.clone(),
+        truths: order.truths.clone(),
         access: order.access.clone(),
         scratch: made,
         argv,
@@ -125,6 +129,13 @@ pub fn plan(order: &Order, caller: &Caller) -> Result<Plan, LaunchError> {
         started: None,
     };
     Ok(Plan { spec, request, own, near: None, notes })
+}
+
+/// Where the files of a container's tree are before an engine has put them together.
+fn places_of_tree(order: &Order) -> (PathBuf, Option<PathBuf>) {
+    let Access::CopyOnWrite { changes } = &order.access else { return (order.root.clone(), None) };
+    let view = changes.join("view/root");
+    if view.is_dir() { (view, None) } else { (order.root.clone(), Some(changes.join("upper"))) }
 }
 
 /// The run's own directory, if it needs one.

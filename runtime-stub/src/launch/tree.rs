@@ -4,9 +4,12 @@
 //! enough; the engines, whose guests do change things, resolve by `engines/paths`.
 
 use std::{
-    ffi::{OsStr, OsString},
+    ffi::{CString, OsStr, OsString},
     fs, io,
-    os::unix::{ffi::OsStrExt, fs::PermissionsExt},
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{FileTypeExt, MetadataExt, PermissionsExt},
+    },
     path::{Component, Path, PathBuf},
 };
 
@@ -17,50 +20,98 @@ const MAX_LINKS: usize = 40;
 #[derive(Debug, Clone, Copy)]
 pub struct Tree<'a> {
     root: &'a Path,
+    /// What an overlay has changed of it.
+    upper: Option<&'a Path>,
+}
+
+/// A directory, or whatever else: among the changes, and below them.
+#[derive(Debug, Clone, Default)]
+struct Place {
+    upper: Option<PathBuf>,
+    lower: Option<PathBuf>,
+}
+
+impl Place {
+    /// What a name in this directory means; none if nothing has it.
+    fn child(&self, name: &OsStr) -> Option<Self> {
+        let look = |dir: &Option<PathBuf>| {
+            let path = dir.as_ref()?.join(name);
+            fs::symlink_metadata(&path).ok().map(|meta| (path, meta))
+        };
+        let lower = look(&self.lower);
+        let Some((path, meta)) = look(&self.upper) else { return Some(Self { upper: None, lower: Some(lower?.0) }) };
+        if meta.file_type().is_char_device() && meta.rdev() == 0 {
+            // The mark of what was removed.
+            return None;
+        }
+        let joins = meta.is_dir() && !is_opaque(&path);
+        let lower = lower.filter(|(_, below)| joins && below.is_dir()).map(|(path, _)| path);
+        Some(Self { upper: Some(path), lower })
+    }
+
+    fn host(self) -> Option<PathBuf> {
+        self.upper.or(self.lower)
+    }
+}
+
+/// Whether a directory among an overlay's changes hides the one below.
+fn is_opaque(path: &Path) -> bool {
+    let Ok(path) = CString::new(path.as_os_str().as_bytes()) else { return false };
+    let mut value = [0_u8; 2];
+    // SAFETY: path and name end with NUL, and the buffer is writable for the length given (getxattr(2)).
+    let len = unsafe {
+        libc::lgetxattr(path.as_ptr(), c"user.overlay.opaque".as_ptr(), value.as_mut_ptr().cast(), value.len())
+    };
+    len == 1 && value[0] == b'y'
 }
 
 impl<'a> Tree<'a> {
     /// The tree in this host directory.
     #[must_use]
     pub fn new(root: &'a Path) -> Self {
-        Self { root }
+        Self { root, upper: None }
+    }
+
+    /// The tree in this host directory, with an overlay's changes, if there are any.
+    #[must_use]
+    pub fn with_changes(root: &'a Path, upper: &'a Path) -> Self {
+        Self { root, upper: Some(upper) }
     }
 
     /// The host path of an existing guest path, links followed inside the tree; none if it does not exist.
     #[must_use]
     pub fn resolve(&self, guest: &Path) -> Option<PathBuf> {
         let mut pending = parts(guest);
-        let mut host = self.root.to_owned();
-        let mut depth = 0_usize;
+        let upper = self.upper.filter(|upper| upper.is_dir());
+        let root = || Place { upper: upper.map(Path::to_owned), lower: Some(self.root.to_owned()) };
+        let mut trail = vec![root()];
         let mut links = 0;
         while let Some(part) = pending.pop() {
             if part == ".." {
-                if depth > 0 {
-                    host.pop();
-                    depth -= 1;
+                if trail.len() > 1 {
+                    trail.pop();
                 }
                 continue;
             }
-            host.push(&part);
-            match fs::read_link(&host) {
+            let place = trail.last()?.child(&part)?;
+            let host = place.upper.as_ref().or(place.lower.as_ref())?;
+            match fs::read_link(host) {
                 Ok(target) => {
                     links += 1;
                     if links > MAX_LINKS {
                         return None;
                     }
-                    host.pop();
                     if target.is_absolute() {
-                        host = self.root.to_owned();
-                        depth = 0;
+                        trail = vec![root()];
                     }
                     pending.extend(parts(&target));
                 }
                 // EINVAL: it exists and is no symbolic link.
-                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => depth += 1,
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => trail.push(place),
                 Err(_) => return None,
             }
         }
-        Some(host)
+        trail.pop()?.host()
     }
 
     /// The content of a guest file.
@@ -138,7 +189,8 @@ mod tests {
         ] {
             symlink(target, root.join(link)).expect("the name is free");
         }
-        let tree = Tree::new(root);
+        let upper = root.join("no-changes");
+        let tree = Tree::with_changes(root, &upper);
         let tool = Some(root.join("usr/bin/tool"));
         for guest in ["/bin/tool", "/absolute", "/above", "/../bin/../bin/tool"] {
             assert_eq!(tree.resolve(Path::new(guest)), tool, "{guest}");
@@ -149,5 +201,32 @@ mod tests {
         let path = OsStr::new("relative:/nowhere:/bin");
         assert_eq!(tree.find_program(OsStr::new("tool"), path), Some("/bin/tool".into()));
         assert_eq!(tree.find_program(OsStr::new("data"), path), None, "it is not executable");
+    }
+    #[test]
+    fn changes_lie_over_the_tree() {
+        let dir = tempfile::tempdir().expect("the temporary directory is writable");
+        let (lower, upper) = (dir.path().join("lower"), dir.path().join("upper"));
+        for path in ["lower/etc", "lower/var/old", "upper/etc", "upper/var/new", "upper/opt"] {
+            fs::create_dir_all(dir.path().join(path)).expect("it is empty");
+        }
+        for (path, text) in [("lower/etc/passwd", "image"), ("lower/etc/group", "image"), ("upper/etc/passwd", "own")] {
+            fs::write(dir.path().join(path), text).expect("it is writable");
+        }
+        symlink("/etc", upper.join("opt/link")).expect("the name is free");
+        let tree = Tree::with_changes(&lower, &upper);
+        let read = |path: &str| tree.read(Path::new(path)).ok();
+        assert_eq!(read("/opt/link/passwd").as_deref(), Some(&b"own"[..]));
+        assert_eq!(read("/opt/../etc/group").as_deref(), Some(&b"image"[..]));
+        assert!(tree.is_dir(Path::new("/var/old")) && tree.is_dir(Path::new("/var/new")));
+        assert_eq!(tree.resolve(Path::new("/")), Some(upper.clone()));
+        assert_eq!(Tree::with_changes(&lower, &dir.path().join("none")).resolve(Path::new("/")), Some(lower.clone()));
+        let path = CString::new(upper.join("var").as_os_str().as_bytes()).expect("no NUL");
+        // SAFETY: both names end with NUL, and the value is as long as said.
+        let set = unsafe { libc::setxattr(path.as_ptr(), c"user.overlay.opaque".as_ptr(), c"y".as_ptr().cast(), 1, 0) };
+        assert!(set != 0 || !tree.is_dir(Path::new("/var/old")), "what is opaque hides what is below");
+        let whiteout = CString::new(upper.join("etc/group").as_os_str().as_bytes()).expect("no NUL");
+        // SAFETY: the path ends with NUL. Kernels before 5.8 refuse it to ordinary users.
+        let made = unsafe { libc::mknod(whiteout.as_ptr(), libc::S_IFCHR, 0) };
+        assert!(made != 0 || read("/etc/group").is_none(), "what was removed is not there");
     }
 }

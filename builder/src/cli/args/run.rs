@@ -328,3 +328,15 @@ pub struct MonitorArgs {
     /// The descriptor to read the run from.
     pub descriptor: i32,
 }
+
+/// `coracle own`: a tree of its own for a container that stands on an image's. Not for people.
+#[derive(Debug, Args)]
+pub struct OwnArgs {
+    /// The container.
+    pub container: String,
+    /// A descriptor that has its lease.
+    pub lease: Option<i32>,
+    /// Leave files of subordinate ids theirs.
+    #[arg(long)]
+    pub keep: bool,
+}

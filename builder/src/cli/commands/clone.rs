@@ -6,10 +6,14 @@ use coracle_api::SUBORDINATE;
 use crate::{
     cli::{args::CloneArgs, print, source},
     source::open_store,
-    store::{Store, containers::Container, trees},
+    store::{
+        Store,
+        containers::{Container, Sharing},
+        trees,
+    },
 };
 
-use super::create::fill;
+use super::create::fill_with;
 
 /// Copies a container and prints the copy's id.
 pub(super) fn run(args: &CloneArgs, quiet: bool) -> anyhow::Result<()> {
@@ -31,13 +35,22 @@ pub(super) fn copy(
     // It stays while it is read.
     let _lease = container.lease()?;
     let mut settings = container.settings()?;
-    let tree = trees::read_container(container)?;
-    fill(&draft, &tree, threads)?;
     let mark = container.directory().join(SUBORDINATE);
     if mark.exists() {
         std::fs::copy(&mark, draft.directory().join(SUBORDINATE)).context("cannot mark the copy")?;
     }
     settings.created = 0;
     settings.protected = false;
+    // What has changed nothing yet shares the image's tree as this one does.
+    let unchanged = container.sharing(&settings) == Sharing::Image;
+    match settings.base.clone().filter(|_| unchanged) {
+        Some(base) if let Some(tree) = store.image_tree_named(&base)? => draft.stand_on(&tree, &mut settings)?,
+        _ => {
+            let tree = trees::read_container(container)?;
+            let unpacked = fill_with(&draft, &tree, threads)?;
+            settings.base = None;
+            settings.sharing = if unpacked { Sharing::Reflink } else { Sharing::Copy };
+        }
+    }
     Ok(draft.finish(settings, name)?)
 }

@@ -3,7 +3,10 @@
 use coracle_format::{Health, ImageConfig};
 use serde_json::{Value, json};
 
-use super::ps::{KILLED, word};
+use super::{
+    own,
+    ps::{KILLED, word},
+};
 use crate::{
     cli::{args::InspectArgs, print, source, table},
     source::open_store,
@@ -28,9 +31,14 @@ pub(super) fn find(given: &str, quiet: bool) -> anyhow::Result<Option<(Store, Co
 }
 
 /// Shows a container.
-pub(super) fn run(store: &Store, container: &Container, args: &InspectArgs) -> anyhow::Result<()> {
+pub(super) fn run(store: &Store, container: &Container, args: &InspectArgs, quiet: bool) -> anyhow::Result<()> {
     if args.path {
-        // Even of a damaged one: that is when it is needed.
+        // Even of a damaged one: that is when it is needed. Where there is no such place, one is made.
+        if let Ok(settings) = container.settings()
+            && container.stands_on(&settings).is_some()
+        {
+            own::make(container, None, true, quiet)?;
+        }
         return print::line(&container.root().display().to_string());
     }
     let value = describe(store, container)?;
@@ -77,10 +85,11 @@ fn describe(store: &Store, container: &Container) -> anyhow::Result<Value> {
         "Names": names,
         "Platform": config.os,
         "Architecture": config.architecture,
-        "Root": container.root(),
+        "Root": Some(container.root()).filter(|root| root.is_dir()),
+        "Layers": container.stands_on(&settings).map(|it| json!({ "Lower": it.lower, "Changes": it.changes })),
         "Engine": settings.engine.as_deref().unwrap_or("auto"),
         "Protected": settings.protected,
-        "Sharing": settings.sharing,
+        "Sharing": container.sharing(&settings),
         "Options": settings.options,
         "Provenance": settings.provenance,
         "Config": shown,

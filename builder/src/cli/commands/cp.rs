@@ -11,15 +11,20 @@ use std::{
 
 use anyhow::{Context as _, bail};
 
-use super::launching;
+use super::{launching, own};
 use crate::{
     cli::{args::CpArgs, print, source},
     launch::{
         Source,
-        volumes::{copy, copy_one, named, resolve},
+        hold::{Held, hold},
+        ids,
+        volumes::{Begin, copy, copy_one, named, resolve},
     },
     source::open_store,
-    store::Store,
+    store::{
+        Store,
+        containers::{Container, Lease, Settings},
+    },
 };
 
 /// One side of a copy.
@@ -28,28 +33,28 @@ enum Side {
     Pipe,
     /// A path of the host's.
     Host(PathBuf),
-    /// A path inside a container: the tree (or volume) that it lies in, and the path in that.
-    Inside { root: PathBuf, path: PathBuf },
+    /// A path inside a container: the tree (or volume) that it lies in, the path in that, and who puts the tree together.
+    Inside { root: PathBuf, path: PathBuf, _held: Option<(Held, Lease)> },
 }
 
 /// Copies.
 pub(super) fn run(args: &CpArgs, quiet: bool) -> anyhow::Result<()> {
     let store = open_store(&source::bare(quiet)?)?;
-    match (side(&store, &args.from)?, side(&store, &args.to)?) {
-        (Side::Inside { root, path }, Side::Pipe) => write_tar(&from(&root, &path, args.follow_link)?),
-        (Side::Pipe, Side::Inside { root, path }) => read_tar(&resolve(&root, &path, true)?),
-        (Side::Inside { root, path }, Side::Host(to)) => {
+    match (side(&store, &args.from, quiet)?, side(&store, &args.to, quiet)?) {
+        (Side::Inside { root, path, _held }, Side::Pipe) => write_tar(&from(&root, &path, args.follow_link)?),
+        (Side::Pipe, Side::Inside { root, path, _held }) => read_tar(&resolve(&root, &path, true)?),
+        (Side::Inside { root, path, _held }, Side::Host(to)) => {
             let source = from(&root, &path, args.follow_link)?;
             let onto = onto(&to, &path, ends_with(&args.to, b"/"))?;
             put(&source, &onto, ends_with(&args.from, b"/."))
         }
-        (Side::Host(source), Side::Inside { root, path }) => {
+        (Side::Host(source), Side::Inside { root, path, _held }) => {
             let shown = source.display().to_string();
             let source = if args.follow_link { fs::canonicalize(source) } else { Ok(source) };
             let source = source.and_then(|it| fs::symlink_metadata(&it).map(|_| it)).context(shown)?;
             into(&root, &path, &source, args)
         }
-        (Side::Inside { root, path }, Side::Inside { root: to_root, path: to_path }) => {
+        (Side::Inside { root, path, _held }, Side::Inside { root: to_root, path: to_path, _held: _also }) => {
             let source = from(&root, &path, args.follow_link)?;
             into(&to_root, &to_path, &source, args)
         }
@@ -57,7 +62,7 @@ pub(super) fn run(args: &CpArgs, quiet: bool) -> anyhow::Result<()> {
     }
 }
 
-fn side(store: &Store, given: &OsStr) -> anyhow::Result<Side> {
+fn side(store: &Store, given: &OsStr, quiet: bool) -> anyhow::Result<Side> {
     let bytes = given.as_bytes();
     if bytes == b"-" {
         return Ok(Side::Pipe);
@@ -70,21 +75,56 @@ fn side(store: &Store, given: &OsStr) -> anyhow::Result<Side> {
     }
     let container = store.containers().resolve(name)?;
     let path = Path::new("/").join(OsStr::from_bytes(&bytes[colon + 1..]));
-    let options = launching::kept(&container.settings()?)?;
+    let settings = container.settings()?;
+    let options = launching::kept(&settings)?;
     let below = options.volumes.iter().filter(|volume| path.starts_with(&volume.guest));
     let volume = below.max_by_key(|volume| volume.guest.as_os_str().len());
     Ok(match volume {
-        Some(volume) => {
+        Some(volume) if !matches!(volume.source, Source::Tree) => {
             let root = match &volume.source {
                 Source::Host(path) => path.clone(),
                 // One that no run has used yet is made.
-                Source::Named(name) => named(store, name, &container.root(), &volume.guest)?,
-                Source::Tree => return Ok(Side::Inside { root: container.root(), path }),
+                Source::Named(name) => named(store, name, &Begin::of(&container, &settings), &volume.guest)?,
+                Source::Tree => container.root(),
             };
-            Side::Inside { path: path.strip_prefix(&volume.guest).unwrap_or(&path).to_owned(), root }
+            Side::Inside { path: path.strip_prefix(&volume.guest).unwrap_or(&path).to_owned(), root, _held: None }
         }
-        None => Side::Inside { root: container.root(), path },
+        _ => {
+            let given = std::env::var(HELD).ok().filter(|_| ids::inside());
+            let given = given.and_then(|all| {
+                let mut trees = all.lines().filter_map(|line| line.split_once(' '));
+                trees.find(|(id, _)| *id == container.id()).map(|(_, root)| PathBuf::from(root))
+            });
+            let held = if given.is_some() { None } else { held(store, &container, &settings, quiet)? };
+            let root = match (given, &held) {
+                (Some(root), _) => root,
+                (None, Some((held, _))) => held.root().to_owned(),
+                (None, None) => container.root(),
+            };
+            Side::Inside { root, path, _held: held }
+        }
     })
+}
+
+/// Tells this command, carried out again as the root of subordinate ids, where containers' trees are (`ID PATH`, a line
+/// each): what runs in a container can only be joined from outside.
+pub(super) const HELD: &str = "CORACLE_CP_TREE";
+
+/// The tree of a container that is in layers, put together.
+pub(super) fn held(
+    store: &Store,
+    container: &Container,
+    settings: &Settings,
+    quiet: bool,
+) -> anyhow::Result<Option<(Held, Lease)>> {
+    let Some(layers) = container.stands_on(settings).filter(|_| !container.root().is_dir()) else { return Ok(None) };
+    let lease = container.lease()?;
+    if let Ok(held) = hold(container, &layers, &launching::places(store)) {
+        return Ok(Some((held, lease)));
+    }
+    drop(lease);
+    own::make(container, None, false, quiet)?;
+    Ok(None)
 }
 
 fn ends_with(given: &OsStr, end: &[u8]) -> bool {

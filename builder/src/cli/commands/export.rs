@@ -15,7 +15,10 @@ use crate::{
     flatten::{Data, Inode, InodeId, InodeKind, Tree},
     pack,
     source::open_store,
-    store::trees,
+    store::{
+        containers::{Settings, Sharing},
+        trees,
+    },
 };
 
 /// Name of the settings in a clone's archive.
@@ -36,6 +39,8 @@ pub(super) fn run(args: &ExportArgs, quiet: bool) -> anyhow::Result<()> {
     let settings = container.settings()?;
     let mut tree = trees::read_container(&container)?;
     if args.clone {
+        // The tree goes with it.
+        let settings = Settings { base: None, sharing: Sharing::Copy, version: 1, ..settings };
         let json = serde_json::to_vec_pretty(&settings)?;
         tree = clone_of(tree, json, settings.created);
     }

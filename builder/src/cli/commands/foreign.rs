@@ -4,11 +4,14 @@ use std::{ffi::OsStr, path::Path};
 
 use anyhow::Context as _;
 
-use super::launching::coracle;
+use super::{cp, launching::coracle};
 use crate::{
     cli::{args::Command, source},
     launch::ids::{Subordinate, marked},
-    store::{Store, containers::ContainerError},
+    store::{
+        Store,
+        containers::{Container, ContainerError, Settings},
+    },
 };
 
 /// The containers whose files a command reads or changes.
@@ -47,9 +50,26 @@ pub(super) fn again(command: &Command, quiet: bool) -> anyhow::Result<Option<u8>
     let store = Store::open(root)?;
     let theirs = |name: &String| store.containers().resolve(name).is_ok_and(|container| marked(container.directory()));
     let Some(ids) = names.iter().any(theirs).then(Subordinate::of_caller).flatten() else { return Ok(None) };
-    let status = ids.run(&coracle()?, std::env::args_os().skip(1));
+    let mut held = Vec::new();
+    let mut places = String::new();
+    if let Command::Cp(_) = command {
+        let known = names.iter().filter_map(|name| store.containers().resolve(name).ok());
+        for container in known.filter(in_layers) {
+            if let Some((tree, lease)) = cp::held(&store, &container, &container.settings()?, quiet)? {
+                places.push_str(&format!("{} {}\n", container.id(), tree.root().display()));
+                held.push((tree, lease));
+            }
+        }
+    }
+    let tree = (!held.is_empty()).then_some((OsStr::new(cp::HELD), OsStr::new(&places)));
+    let status = ids.run(&coracle()?, std::env::args_os().skip(1), tree);
     let status = status.context("cannot become root of your subordinate ids, whose the container's files are")?;
     Ok(Some(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(137)))
+}
+
+fn in_layers(container: &Container) -> bool {
+    let layered = |settings: &Settings| container.stands_on(settings).is_some() && !container.root().is_dir();
+    container.settings().is_ok_and(|settings| layered(&settings))
 }
 
 /// What could not be removed, because subordinate ids own it, is removed by their root.
@@ -59,7 +79,7 @@ pub(super) fn sweep(error: ContainerError) -> Result<(), ContainerError> {
         return Err(error);
     }
     let (Some(ids), Ok(program)) = (Subordinate::of_caller(), coracle()) else { return Err(error) };
-    match ids.run(&program, ["sweep".into()]) {
+    match ids.run(&program, ["sweep".into()], None) {
         Ok(status) if status.success() => Ok(()),
         _ => Err(error),
     }

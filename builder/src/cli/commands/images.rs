@@ -150,6 +150,7 @@ pub(super) fn remove(args: &RmiArgs, quiet: bool) -> anyhow::Result<u8> {
         }
         Ok(())
     })?;
+    store.collect_trees()?;
     let collected = store.collect(IDLE)?;
     if collected.busy {
         report::note(quiet, "another command uses images just now: `coracle prune` frees the layers later");

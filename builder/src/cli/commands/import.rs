@@ -14,7 +14,7 @@ use crate::{
     source::{Content, Image, Options, Platform, Reference, SourceSpec, manifest, open_store, resolve},
     store::{
         Store,
-        containers::{SETTINGS_VERSION, Settings},
+        containers::{SETTINGS_VERSION, Settings, Sharing},
     },
 };
 
@@ -81,7 +81,8 @@ fn cloned(json: &[u8], otherwise: Settings) -> anyhow::Result<Settings> {
             "the clone was exported by a newer Coracle (its settings have version {}): use that one",
             settings.version
         );
-        return Ok(Settings { protected: false, created: 0, ..settings });
+        let sharing = Sharing::Copy;
+        return Ok(Settings { protected: false, created: 0, base: None, sharing, ..settings });
     }
     let config = docker_config(json).context("the clone's container.json cannot be understood")?;
     Ok(Settings { config, ..otherwise })

@@ -23,7 +23,7 @@ pub(super) fn run(args: &InspectArgs, quiet: bool) -> anyhow::Result<()> {
         return bundle(path, args);
     }
     match container::find(&text, quiet)? {
-        Some(found) => container::run(&found.0, &found.1, args),
+        Some(found) => container::run(&found.0, &found.1, args, quiet),
         None if args.path => Err(ContainerError::NoSuch { given: text.into_owned() }.into()),
         None => image(args, quiet),
     }

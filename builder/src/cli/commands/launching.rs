@@ -10,6 +10,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use coracle_api::Order;
 
+use super::create;
 use crate::{
     cli::report,
     launch::{Options, health, monitor, order, stub, window::Window},
@@ -31,6 +32,7 @@ pub(super) struct Run<'a> {
 
 impl Run<'_> {
     fn order(&self) -> anyhow::Result<Order> {
+        create::tree_of(self.store, self.settings)?;
         let mut order = order::of_container(self.store, self.container, self.settings, &self.options)?;
         order.verbose = self.verbose;
         Ok(order)
@@ -42,6 +44,7 @@ impl Run<'_> {
         let mut order = self.order()?;
         let lease = self.container.lease()?.inherit();
         order.lease = Some(lease.number());
+        self.how_to_own(&mut order, lease.number())?;
         let own = i32::try_from(std::process::id()).unwrap_or(0);
         self.container.forget_old_runs()?;
         let mut record = RunRecord::of(own, words(&order.argv)).context("cannot look at this process")?;
@@ -69,6 +72,7 @@ impl Run<'_> {
         let mut order = self.order()?;
         let lease = self.container.lease()?.inherit();
         order.lease = Some(lease.number());
+        self.how_to_own(&mut order, lease.number())?;
         self.container.forget_old_runs()?;
         let watch = monitor::Watch {
             store: self.store.root().canonicalize().unwrap_or_else(|_| self.store.root().to_owned()),
@@ -89,6 +93,14 @@ impl Run<'_> {
                 Ok(not_started.status)
             }
         }
+    }
+
+    /// Tells the launcher how the container gets a tree of its own, if the engine needs one.
+    fn how_to_own(&self, order: &mut Order, lease: i32) -> anyhow::Result<()> {
+        if let Some(own) = &mut order.own {
+            own.command = vec![coracle()?.into(), "own".into(), self.container.id().into(), lease.to_string().into()];
+        }
+        Ok(())
     }
 
     /// Docker's rule for `-it`: a terminal is passed on, so there has to be one.
@@ -141,7 +153,7 @@ pub(super) fn coracle() -> anyhow::Result<PathBuf> {
 }
 
 /// Where a file may be put to be executed, if memory may not be.
-fn places(store: &Store) -> Vec<PathBuf> {
+pub(super) fn places(store: &Store) -> Vec<PathBuf> {
     let mut places: Vec<PathBuf> = std::env::var_os("TMPDIR").map(PathBuf::from).into_iter().collect();
     places.push("/tmp".into());
     places.push(store.root().to_owned());

@@ -27,6 +27,7 @@ mod logs;
 mod man;
 mod monitor;
 mod names;
+mod own;
 mod protect;
 mod prune;
 mod ps;
@@ -109,6 +110,7 @@ pub(super) fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Top(args) => top::run(&args, quiet),
         Command::Monitor(args) => monitor::run(&args),
         Command::Sweep => foreign::swept(quiet),
+        Command::Own(args) => own::run(&args, quiet),
         Command::Version => version::run(),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),

@@ -42,6 +42,10 @@ pub(super) fn run(args: &PruneArgs, quiet: bool) -> anyhow::Result<()> {
             _ => print::line(&format!("removed the damaged record {}", path.display()))?,
         }
     }
+    let trees = store.collect_trees()?;
+    if trees > 0 {
+        print::line(&format!("removed {trees} trees of images that are gone"))?;
+    }
     let swept = store.containers().sweep().or_else(|error| foreign::sweep(error).map(|()| 1))?;
     let collected = store.collect(if args.partial { Duration::ZERO } else { IDLE })?;
     if collected.busy {

@@ -121,10 +121,15 @@ impl Line {
 
     /// What the tree takes by itself, and what it would take without what it shares.
     fn size(&self) -> String {
-        let (own, all) = disk_use(&self.container.root());
-        let note =
-            if self.settings.sharing == Sharing::Copy { String::new() } else { format!(" (virtual {})", size(all)) };
-        size(own) + &note
+        let (own, all) = match self.container.stands_on(&self.settings) {
+            Some(layers) if !self.container.root().is_dir() => {
+                let changed = disk_use(&layers.upper).1;
+                (changed, changed + disk_use(&layers.lower).1)
+            }
+            _ => disk_use(&self.container.root()),
+        };
+        let shares = self.container.sharing(&self.settings) != Sharing::Copy;
+        size(own) + &if shares { format!(" (virtual {})", size(all)) } else { String::new() }
     }
 }
 

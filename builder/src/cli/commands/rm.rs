@@ -31,6 +31,7 @@ pub(super) fn run(args: &RmArgs, quiet: bool) -> anyhow::Result<u8> {
 /// Removes a container; with `force`, kills what runs in it first.
 pub(super) fn remove(store: &Store, container: &Container, force: bool) -> Result<(), ContainerError> {
     let since = Instant::now();
+    let base = container.settings().ok().and_then(|settings| settings.base);
     loop {
         match store.containers().remove(container, force) {
             Err(ContainerError::Running { .. }) if force && since.elapsed() < PATIENCE => {
@@ -43,8 +44,16 @@ pub(super) fn remove(store: &Store, container: &Container, force: bool) -> Resul
                 }
                 std::thread::sleep(Duration::from_millis(20));
             }
-            done => return done.or_else(foreign::sweep),
+            done => {
+                done.or_else(foreign::sweep)?;
+                break;
+            }
         }
+    }
+    // The last one that stood on the tree of an image that is gone.
+    match base {
+        Some(base) => store.collect_tree(&base).map(drop),
+        None => Ok(()),
     }
 }
 

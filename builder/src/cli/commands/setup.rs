@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    os::unix::fs::{MetadataExt as _, PermissionsExt as _, lchown},
+    os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, lchown},
     path::Path,
 };
 
@@ -68,7 +68,11 @@ pub(super) fn run(args: &SetupArgs, quiet: bool) -> anyhow::Result<()> {
     }
     if args.fixperm {
         let _changing = container.lock()?;
-        let changed = open_up(&container.root())?;
+        // Of an image's tree below nothing is the container's to open, nor closed.
+        let settings = container.settings()?;
+        let upper = container.stands_on(&settings).map(|layers| layers.upper);
+        let root = upper.filter(|_| !container.root().is_dir()).unwrap_or_else(|| container.root());
+        let changed = if root.is_dir() { open_up(&root)? } else { 0 };
         if ids::inside() {
             // All of it is the caller's again.
             let _ = fs::remove_file(container.directory().join(SUBORDINATE));
@@ -95,6 +99,10 @@ pub(super) fn open_up(root: &Path) -> anyhow::Result<u64> {
         for entry in entries {
             let path = entry.with_context(|| format!("cannot read {}", directory.display()))?.path();
             let meta = fs::symlink_metadata(&path).with_context(|| format!("cannot look at {}", path.display()))?;
+            // An overlay's mark of what was removed is a device.
+            if meta.file_type().is_char_device() {
+                continue;
+            }
             let foreign = take && (meta.uid(), meta.gid()) != (0, 0);
             if foreign {
                 lchown(&path, Some(0), Some(0)).with_context(|| format!("cannot take {}", path.display()))?;

@@ -101,7 +101,7 @@ pub enum ContainerError {
 
 impl ContainerError {
     /// For `map_err`: what was tried on which file.
-    pub(super) fn file(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+    pub(in crate::store) fn file(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |cause| Self::File { action, path, cause }
     }

@@ -4,6 +4,7 @@
 //! names/NAME                   the id of the container that has the name
 //! containers/ID/container.json its settings, replaced whole under `lock`
 //! containers/ID/ROOT/          its tree: the user's own files, all writable and removable
+//! containers/ID/changes/       instead of it: what it has changed of the image's tree that it stands on; see [`base`]
 //! containers/ID/owners         owners and modes of the image that the tree on disk does not have, by path
 //! containers/ID/ledger         the same for root emulation, as it has changed since; its own form
 //! containers/ID/lease          held by whatever runs in it
@@ -16,6 +17,7 @@
 //! of locks: a container's, then the names'. Every wait has an end. A process that is killed leaves at most a directory
 //! that nobody looks at, which `prune` removes.
 
+pub mod base;
 mod error;
 pub mod names;
 mod remove;
@@ -253,7 +255,7 @@ impl Draft<'_> {
     /// # Errors
     /// [`ContainerError::Taken`] if another was faster; then nothing is left.
     pub fn finish(mut self, mut settings: Settings, name: Option<&str>) -> Result<Container, ContainerError> {
-        settings.version = SETTINGS_VERSION;
+        settings.version = settings.form();
         if settings.created == 0 {
             settings.created = super::now();
         }
@@ -309,10 +311,13 @@ impl Container {
         &self.directory
     }
 
-    /// Its tree.
+    /// The directory with its tree: its own, or its view of the image's. One that stands on an image's tree otherwise has
+    /// none ([`stands_on`](Self::stands_on)).
     #[must_use]
     pub fn root(&self) -> PathBuf {
-        self.directory.join(ROOT)
+        let own = self.directory.join(ROOT);
+        let view = self.view();
+        if view.is_dir() && !own.is_dir() { view } else { own }
     }
 
     /// Where root emulation keeps owners and modes, in its own form; may be absent.

@@ -19,7 +19,7 @@ use nix::{
 };
 
 use super::{Container, Containers, error::ContainerError};
-use crate::store::{lock, make_directory};
+use crate::store::{lock, make_directory, trees::image};
 
 /// Directories held open at once while removing; what is deeper is moved up first.
 const DEEPEST: usize = 100;
@@ -53,7 +53,7 @@ impl Containers<'_> {
     }
 
     /// Moves something into the trash; `NoSuch` if another was faster.
-    fn throw_away(self, path: &Path, id: &str) -> Result<PathBuf, ContainerError> {
+    pub(in crate::store) fn throw_away(self, path: &Path, id: &str) -> Result<PathBuf, ContainerError> {
         let trash = self.trash();
         make_directory(&trash).map_err(ContainerError::file("make", &trash))?;
         // A name of its own, even if an older one of this id could not be removed.
@@ -68,13 +68,15 @@ impl Containers<'_> {
         }
     }
 
-    /// Paths of what killed commands left: drafts that nobody makes any more, and trash.
+    /// Paths of what killed commands left: drafts of containers and image trees that nobody makes any more, and trash.
     ///
     /// # Errors
     /// [`ContainerError::File`].
     pub fn leftovers(self) -> Result<Vec<PathBuf>, ContainerError> {
         let mut left = Vec::new();
-        for (directory, prefix) in [(self.directory(), ".new-"), (self.trash(), "")] {
+        for (directory, prefix) in
+            [(self.directory(), ".new-"), (image::directory(self.store.root()), ".new-"), (self.trash(), "")]
+        {
             let entries = match fs::read_dir(&directory) {
                 Ok(entries) => entries,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,

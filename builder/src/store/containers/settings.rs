@@ -3,14 +3,14 @@
 use coracle_format::{ImageConfig, Provenance};
 use serde::{Deserialize, Serialize};
 
-/// Number of the form of `container.json` that this version reads and writes.
-pub const SETTINGS_VERSION: u32 = 1;
+/// Number of the newest form of `container.json` that this version reads. The second has [`base`](Settings::base).
+pub const SETTINGS_VERSION: u32 = 2;
 
 /// A container's settings.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Settings {
-    /// [`SETTINGS_VERSION`].
+    /// 1, or 2 for a container with a [`base`](Self::base), which older versions cannot read.
     pub version: u32,
     /// When it was made, in seconds since 1970.
     pub created: u64,
@@ -26,14 +26,17 @@ pub struct Settings {
     /// `rm` refuses.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub protected: bool,
-    /// How the tree's files came to be.
+    /// The image tree that it stands on (a name below the store's `trees/`); none is a tree of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub base: Option<String>,
+    /// How the files of a tree of its own came to be.
     pub sharing: Sharing,
     /// Options of `run` and `create` that `start` uses again; their form is that of the command line's plan for runs.
     #[serde(skip_serializing_if = "serde_json::Value::is_null")]
     pub options: serde_json::Value,
 }
 
-/// Whether a tree's files share their bytes with those of other containers of the image.
+/// Whether a tree's files share their bytes with those of the image's other containers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Sharing {
@@ -42,7 +45,18 @@ pub enum Sharing {
     Copy,
     /// Clones that share blocks until either side is written: any engine may write into the tree.
     Reflink,
+    /// Nothing but the image's tree so far: what comes of it depends on the engine of the first run.
+    Image,
+    /// Changes over the image's tree, put together by the kernel's overlayfs.
+    Overlay,
     /// Hard links to the image's tree: an engine must not write into a file that has other names outside the container,
     /// but replace it by a copy first.
     Hardlink,
+}
+
+impl Settings {
+    /// The number of the oldest form that holds them.
+    pub(super) fn form(&self) -> u32 {
+        if self.base.is_some() { 2 } else { 1 }
+    }
 }

@@ -4,6 +4,8 @@
 //! file is set-id, no device is made. What the image says otherwise is in [`Owners`], by path; root emulation starts from
 //! there, keeps its own ledger from then on, and an export reads that. When root makes a container, the tree has its true owners and modes at once.
 
+pub mod image;
+mod merge;
 mod owners;
 mod read;
 mod told;
@@ -12,6 +14,7 @@ mod unpack;
 #[cfg(test)]
 mod tests;
 
+pub use image::{ImageRecord, ImageTree, TreeDraft, TreeError};
 pub use owners::{Owner, Owners};
-pub use read::{ReadError, read, read_container};
-pub use unpack::{UnpackError, Unpacked, unpack};
+pub use read::{CopyError, ReadError, copy_out, read, read_container};
+pub use unpack::{UnpackError, Unpacked, Whose, unpack, unpack_as};

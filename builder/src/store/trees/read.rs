@@ -2,19 +2,23 @@
 
 use std::{
     io,
+    num::NonZero,
+    os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
 };
 
 use nix::{sys::stat::SFlag, unistd::Uid};
 
 use super::{
+    merge,
     owners::{Owner, Owners},
     told,
+    unpack::{UnpackError, unpack},
 };
 use crate::{
     flatten::{Data, Inode, InodeKind, Tree},
     source::{self, WalkError, WalkOptions, reason, walk},
-    store::containers::Container,
+    store::containers::{Container, ContainerError},
 };
 
 /// A container's tree cannot be read.
@@ -23,6 +27,9 @@ pub enum ReadError {
     /// The tree.
     #[error(transparent)]
     Walk(#[from] WalkError),
+    /// The settings.
+    #[error(transparent)]
+    Container(#[from] ContainerError),
     /// The ledger of root emulation.
     #[error("cannot read {path}: {}: without it (remove it) files have the owners that the image gave them", reason(.cause), path = .path.display())]
     Ledger {
@@ -46,17 +53,60 @@ pub enum ReadError {
 /// # Errors
 /// [`ReadError`].
 pub fn read_container(container: &Container) -> Result<Tree, ReadError> {
-    let mut tree = walked(&container.root())?;
-    let path = container.ledger();
-    match told::apply(&mut tree, &container.root(), &path) {
-        Ok(true) => return Ok(tree),
-        Ok(false) => {}
-        Err(cause) => return Err(ReadError::Ledger { path, cause }),
-    }
+    let mut tree = match container.stands_on(&container.settings()?) {
+        Some(layers) if !container.root().is_dir() => {
+            let lower = walked(&layers.lower)?;
+            if layers.upper.is_dir() { merge::over(lower, walked(&layers.upper)?) } else { lower }
+        }
+        _ => {
+            let mut tree = walked(&container.root())?;
+            let path = container.ledger();
+            match told::apply(&mut tree, &container.root(), &path) {
+                Ok(true) => return Ok(tree),
+                Ok(false) => {}
+                Err(cause) => return Err(ReadError::Ledger { path, cause }),
+            }
+            tree
+        }
+    };
     let path = container.owners();
     let owners = Owners::load(&path).map_err(|cause| ReadError::Owners { path, cause })?;
     own(&mut tree, &owners);
     Ok(tree)
+}
+
+/// Part of a container's tree cannot be copied.
+#[derive(Debug, thiserror::Error)]
+pub enum CopyError {
+    /// Reading it.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// Writing the copy.
+    #[error(transparent)]
+    Unpack(#[from] UnpackError),
+}
+
+/// Copies a directory of a container's tree into the empty directory `to`; one that is not there is empty.
+///
+/// # Errors
+/// [`CopyError`].
+pub fn copy_out(container: &Container, guest: &Path, to: &Path) -> Result<(), CopyError> {
+    let tree = read_container(container)?;
+    let path = guest.strip_prefix("/").unwrap_or(guest).as_os_str().as_bytes().to_vec();
+    let Some(InodeKind::Directory) = tree.get(&path).map(|inode| &inode.kind) else { return Ok(()) };
+    let Tree { paths, inodes, .. } = tree;
+    let below = |full: Vec<u8>| {
+        let rest = full.strip_prefix(path.as_slice())?;
+        match rest {
+            [] => Some(Vec::new()),
+            [b'/', rest @ ..] => Some(rest.to_vec()),
+            _ if path.is_empty() => Some(rest.to_vec()),
+            _ => None,
+        }
+    };
+    let paths = paths.into_iter().filter_map(|(full, id)| Some((below(full)?, id))).collect();
+    unpack(&Tree { paths, inodes, notes: Vec::new() }, to, NonZero::<usize>::MIN)?;
+    Ok(())
 }
 
 /// Reads the tree at `root`. What belongs to the tree's own user is root's, unless the list says otherwise.

@@ -25,7 +25,8 @@ pub(super) fn apply(tree: &mut Tree, root: &Path, ledger: &Path) -> io::Result<b
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(error),
     };
-    let words: Vec<AtomicU64> = bytes.as_chunks().0.iter().map(|word| AtomicU64::new(u64::from_ne_bytes(*word))).collect();
+    let words: Vec<AtomicU64> =
+        bytes.as_chunks().0.iter().map(|word| AtomicU64::new(u64::from_ne_bytes(*word))).collect();
     drop(bytes);
     let damaged = |_| io::Error::new(io::ErrorKind::InvalidData, "it is damaged, or of another version");
     let home = fs::metadata(root)?.dev();

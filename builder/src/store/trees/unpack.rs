@@ -31,7 +31,10 @@ use nix::{
     unistd::{Gid, Uid, fchownat, linkat, symlinkat},
 };
 
-use super::owners::{Owner, Owners};
+use super::{
+    merge::MARKS,
+    owners::{Owner, Owners},
+};
 use crate::{
     flatten::{Data, Inode, InodeId, InodeKind, Tree},
     source::reason,
@@ -51,6 +54,8 @@ pub struct Unpacked {
     pub bytes: u64,
     /// Owners and modes that the tree on disk does not have.
     pub owners: Owners,
+    /// Files share their blocks with those that they are copies of.
+    pub cloned: bool,
 }
 
 /// A tree that cannot be written.
@@ -71,10 +76,34 @@ pub struct UnpackError {
 /// # Errors
 /// [`UnpackError`] names the first file that cannot be written; what is written stays for the caller to remove.
 pub fn unpack(tree: &Tree, root: &Path, threads: NonZero<usize>) -> Result<Unpacked, UnpackError> {
+    unpack_as(tree, root, Whose::Theirs, threads)
+}
+
+/// Whose the files are to be, where this is root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose {
+    /// Those whom the tree names.
+    Theirs,
+    /// Root's, as they are an ordinary user's when that one makes the tree (root of a namespace is one, outside).
+    Callers,
+}
+
+/// The same for files of somebody in particular.
+///
+/// # Errors
+/// As [`unpack`].
+pub fn unpack_as(tree: &Tree, root: &Path, whose: Whose, threads: NonZero<usize>) -> Result<Unpacked, UnpackError> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let open = nix::fcntl::open(root, flags, Mode::empty());
     let fd = open.map_err(|errno| UnpackError { action: "open", path: root.to_owned(), cause: errno.into() })?;
-    let mut work = Work { tree, root, fd, true_owners: Uid::effective().is_root(), stop: AtomicBool::new(false) };
+    let mut work = Work {
+        tree,
+        root,
+        fd,
+        true_owners: whose == Whose::Theirs && Uid::effective().is_root(),
+        stop: AtomicBool::new(false),
+        cloned: AtomicBool::new(false),
+    };
     let mut files: Vec<(&[u8], InodeId)> = Vec::new();
     let mut later: Vec<(&[u8], InodeId)> = Vec::new();
     let mut directories: Vec<(&[u8], InodeId)> = Vec::new();
@@ -116,7 +145,7 @@ pub fn unpack(tree: &Tree, root: &Path, threads: NonZero<usize>) -> Result<Unpac
             owners.insert(path, owner);
         }
     }
-    Ok(Unpacked { bytes, owners })
+    Ok(Unpacked { bytes, owners, cloned: work.cloned.into_inner() })
 }
 
 /// The mode that a file gets on disk when its owner cannot be the true one.
@@ -151,6 +180,7 @@ struct Work<'tree> {
     /// This is root, and files get the owners that they should have.
     true_owners: bool,
     stop: AtomicBool,
+    cloned: AtomicBool,
 }
 
 impl Work<'_> {
@@ -242,7 +272,11 @@ impl Work<'_> {
         let mode = Mode::S_IRUSR | Mode::S_IWUSR;
         let file = File::from(self.at("create", path, |base, path| openat(base, path, flags, mode))?);
         let failed = |action| move |cause| self.failed(action, path, cause);
-        copy(data, *size, &file, buffer).map_err(failed("write"))?;
+        if clone_of(data, *size, &file) {
+            self.cloned.store(true, Ordering::Relaxed);
+        } else {
+            copy(data, *size, &file, buffer).map_err(failed("write"))?;
+        }
         self.finish_open(file.as_fd(), inode).map_err(|errno| self.failed("set the mode of", path, errno.into()))?;
         Ok(*size)
     }
@@ -363,6 +397,18 @@ impl Inode {
     }
 }
 
+/// Shares a file's blocks, where the file system can; false if its bytes must be copied.
+fn clone_of(data: &Data, size: u64, to: &File) -> bool {
+    let (Data::Host(path) | Data::Own(path)) = data else { return false };
+    let Ok(from) = File::open(path) else { return false };
+    // One that has become longer or shorter is for the copy to find out about.
+    if size == 0 || from.metadata().is_ok_and(|meta| meta.len() != size) {
+        return false;
+    }
+    // SAFETY: FICLONE takes a descriptor by value; both are open, and no memory is touched (ioctl_ficlone(2)).
+    unsafe { libc::ioctl(to.as_raw_fd(), libc::FICLONE as _, from.as_raw_fd()) == 0 }
+}
+
 /// Copies a file's bytes; blocks of zeros become holes.
 fn copy(data: &Data, size: u64, to: &File, buffer: &mut [u8]) -> io::Result<()> {
     use std::os::unix::fs::FileExt as _;
@@ -394,7 +440,9 @@ fn copy(data: &Data, size: u64, to: &File, buffer: &mut [u8]) -> io::Result<()> 
 /// Sets what an ordinary user may set; what the file system does not take is left.
 fn set_xattrs(file: BorrowedFd<'_>, xattrs: &[Xattr]) {
     let root = Uid::effective().is_root();
-    for xattr in xattrs.iter().filter(|xattr| root || xattr.name.starts_with(b"user.")) {
+    // Overlayfs would take its own marks in an image's tree for true.
+    let wanted = |name: &[u8]| (root || name.starts_with(b"user.")) && !name.starts_with(MARKS);
+    for xattr in xattrs.iter().filter(|xattr| wanted(&xattr.name)) {
         let Ok(name) = CString::new(xattr.name.clone()) else { continue };
         // SAFETY: the name is NUL-terminated, value and length describe one live slice (fsetxattr(2)).
         unsafe { libc::fsetxattr(file.as_raw_fd(), name.as_ptr(), xattr.value.as_ptr().cast(), xattr.value.len(), 0) };
