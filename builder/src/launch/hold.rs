@@ -1,17 +1,21 @@
 //! A container's tree put together for a command of ours: a process that does nothing has the overlay mounted, and its root
-//! directory (`/proc/PID/root`) is the tree, to read and to write.
+//! directory, which we open, is the tree, to read and to write.
 //!
 //! If something runs in the container, its overlay is the same one, so both see each other's changes.
 
 use std::{
     fs::File,
     io::{self, BufRead as _, BufReader},
-    os::{fd::AsRawFd as _, unix::process::CommandExt as _},
+    os::{
+        fd::{AsRawFd as _, OwnedFd},
+        unix::process::CommandExt as _,
+    },
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
 
 use coracle_api::{Access, HOLD, Order};
+use nix::{fcntl::OFlag, sys::stat::Mode};
 
 use super::{LaunchError, stub};
 use crate::store::containers::{Container, base::Layers};
@@ -21,6 +25,8 @@ use crate::store::containers::{Container, base::Layers};
 pub struct Held {
     child: Child,
     root: PathBuf,
+    /// What `root` leads to. Programs inherit it: the root of subordinate ids may not open `/proc/PID/root`.
+    _opened: OwnedFd,
 }
 
 impl Held {
@@ -69,16 +75,29 @@ pub fn hold(container: &Container, layers: &Layers, places: &[PathBuf]) -> Resul
         child
     })?;
     let failed = || LaunchError::step("put the container's tree together");
-    let output: Option<File> = child.stdout.take().map(|output| File::from(std::os::fd::OwnedFd::from(output)));
+    let output: Option<File> = child.stdout.take().map(|output| File::from(OwnedFd::from(output)));
     let mut line = String::new();
     BufReader::new(output.ok_or(io::ErrorKind::BrokenPipe).map_err(|error| failed()(error.into()))?)
         .read_line(&mut line)
         .map_err(failed())?;
-    let root = PathBuf::from(format!("/proc/{}/root", line.trim()));
-    let held = Held { child, root };
-    // Nothing was said if it could not be started.
-    let process = line.trim().parse::<i32>().map_err(|_| failed()(io::Error::other("its launcher has failed")))?;
-    debug_assert!(process > 0, "the launcher numbers processes as we do");
-    std::fs::metadata(held.root()).map_err(failed())?;
-    Ok(held)
+    let opened = line
+        .trim()
+        .parse::<u32>()
+        // Nothing was said if it could not be started.
+        .map_err(|_| io::Error::other("its launcher has failed"))
+        .and_then(|process| {
+            let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
+            Ok(nix::fcntl::open(format!("/proc/{process}/root").as_str(), flags, Mode::empty())?)
+        });
+    match opened {
+        Ok(opened) => {
+            let root = PathBuf::from(format!("/proc/self/fd/{}", opened.as_raw_fd()));
+            Ok(Held { child, root, _opened: opened })
+        }
+        Err(error) => {
+            drop(child.stdin.take());
+            let _ = child.wait();
+            Err(failed()(error))
+        }
+    }
 }
