@@ -322,12 +322,15 @@ fn with_own_tree(order: &Order) -> Result<Order, OrderError> {
     let failed = |why: String| OrderError::OwnTree(why);
     let Some(own) = &order.own else { return Err(failed("nobody said how".to_owned())) };
     let [program, args @ ..] = own.command.as_slice() else { return Err(failed("nobody said how".to_owned())) };
-    let ran = Command::new(program).args(args).stdin(Stdio::null()).stdout(Stdio::null()).status();
-    match ran {
-        Ok(status) if status.success() => {}
-        Ok(_) => return Err(failed("see above".to_owned())),
-        Err(error) => return Err(failed(format!("{}: {error}", program.display()))),
+    let ran = Command::new(program).args(args).stdin(Stdio::null()).stdout(Stdio::null()).output();
+    let ran = ran.map_err(|error| failed(format!("{}: {error}", program.display())))?;
+    if !ran.status.success() {
+        // A failure is one line, whoever has it.
+        let said = String::from_utf8_lossy(&ran.stderr);
+        let last = said.lines().last().unwrap_or("it was killed");
+        return Err(failed(last.strip_prefix("coracle: ").unwrap_or(last).to_owned()));
     }
+    let _ = io::stderr().write_all(&ran.stderr);
     Ok(Order { root: own.root.clone(), access: Access::Direct, truths: None, own: None, ..order.clone() })
 }
 

@@ -15,7 +15,7 @@ use std::{
         unix::process::CommandExt as _,
     },
     path::{Path, PathBuf},
-    process::{Command, ExitStatus, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     thread,
 };
 
@@ -101,9 +101,14 @@ impl Subordinate {
         args: impl IntoIterator<Item = OsString>,
         variable: Option<(&OsStr, &OsStr)>,
     ) -> io::Result<ExitStatus> {
-        let ((mut ready, tell_ready), (mapped, mut tell_mapped)) = (io::pipe()?, io::pipe()?);
         let mut command = Command::new(program);
         command.args(args).envs(variable);
+        self.start(command)?.wait()
+    }
+
+    /// Starts a command there.
+    fn start(&self, mut command: Command) -> io::Result<Child> {
+        let ((mut ready, tell_ready), (mapped, mut tell_mapped)) = (io::pipe()?, io::pipe()?);
         let (ours, theirs) = (tell_ready.as_raw_fd(), mapped.as_raw_fd());
         // SAFETY: between fork and exec these are plain system calls on integers and on bytes of this closure's own.
         unsafe {
@@ -139,12 +144,11 @@ impl Subordinate {
         // Now only the mapper could still hold an end, and it sees that nobody will write.
         drop((tell_ready, mapped));
         let done = mapper.join().unwrap_or_else(|_| Err(io::Error::other("it broke off")));
-        let mut child = match (spawned, done) {
-            (Ok(child), _) => child,
-            (Err(_), Err(why)) if why.kind() != io::ErrorKind::UnexpectedEof => return Err(why),
-            (Err(error), _) => return Err(error),
-        };
-        child.wait()
+        match (spawned, done) {
+            (Ok(child), _) => Ok(child),
+            (Err(_), Err(why)) if why.kind() != io::ErrorKind::UnexpectedEof => Err(why),
+            (Err(error), _) => Err(error),
+        }
     }
 }
 
@@ -152,7 +156,7 @@ impl Subordinate {
 /// where not they become the caller's, and what they were is on the list of owners.
 ///
 /// # Errors
-/// [`LaunchError::Own`], or what that other process said on standard error.
+/// [`LaunchError::Own`], or what that other process said.
 pub fn own(container: &Container, lease: Option<BorrowedFd<'_>>, keep: bool) -> Result<(), LaunchError> {
     let Some(ids) = marked(container.directory()).then(Subordinate::of_caller).flatten() else {
         let threads = thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN);
@@ -164,10 +168,15 @@ pub fn own(container: &Container, lease: Option<BorrowedFd<'_>>, keep: bool) -> 
     let mut args: Vec<OsString> = vec!["own".into(), container.id().into()];
     args.extend(lease.map(|lease| lease.as_raw_fd().to_string().into()));
     args.extend(keep.then(|| "--keep".into()));
-    match ids.run(&program, args, None).map_err(step())? {
-        status if status.success() => Ok(()),
-        _ => Err(step()(io::Error::other("see above"))),
+    let mut command = Command::new(program);
+    command.args(args).stdin(Stdio::null()).stderr(Stdio::piped());
+    let output = ids.start(command).and_then(Child::wait_with_output).map_err(step())?;
+    if output.status.success() {
+        return Ok(());
     }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let last = said.lines().last().unwrap_or("it was killed");
+    Err(step()(io::Error::other(last.strip_prefix("coracle: ").unwrap_or(last).to_owned())))
 }
 
 /// The largest range of a subuid(5) file that is this user's, by name or by number.
