@@ -9,7 +9,7 @@ enum { FILES = 60, CHANGERS = 3 };
 
 static const char *dir;
 static char target[256];
-static volatile int done, wrong;
+static volatile int done, wrong, creates;
 
 static void opened(const char *what, int fd) {
     if (fd < 0 && errno != ENOENT && errno != ELOOP) { printf("%s: %s\n", what, strerrorname_np(errno)); wrong = 1; }
@@ -19,7 +19,7 @@ static void opened(const char *what, int fd) {
 
 static void *change(void *which) {
     struct timespec two[2] = {{12345, 1}, {12345, 2}};
-    for (unsigned way = (unsigned)(size_t)which; !done; way++) switch (way % 9) {
+    for (unsigned way = (unsigned)(size_t)which; !done; way++) switch (creates ? 9 + way % 2 : way % 11) {
         case 0: utimensat(AT_FDCWD, target, two, 0); break;
         case 1: utimensat(AT_FDCWD, target, two, AT_SYMLINK_NOFOLLOW); break;
         case 2: setxattr(target, "user.swap", "x", 1, 0); break;
@@ -28,6 +28,8 @@ static void *change(void *which) {
         case 5: if (lchown(target, getuid(), getgid())) {} break;
         case 6: opened("open", open(target, O_WRONLY)); break;
         case 7: opened("open and truncate", open(target, O_RDWR | O_TRUNC | O_NOFOLLOW)); break;
+        case 9: opened("make", open(target, O_CREAT | O_WRONLY, 0600)); break;
+        case 10: opened("creat", creat(target, 0600)); break;
         case 8: if (truncate(target, 2) && errno != ENOENT) { printf("truncate: %s\n", strerrorname_np(errno)); wrong = 1; } break;
     }
     return NULL;
@@ -42,9 +44,10 @@ int main(int count, char **args) {
     for (int at = 0; at < FILES; at++) {
         char path[256];
         sprintf(path, "%s/%02d", dir, at);
-        if (at % 3 != 2) unlink(target);
+        creates = at >= FILES / 2;
+        if (at % 3 != 2 || creates) unlink(target);
         if (at % 3 == 1 && symlink("nowhere", target)) {}
-        usleep(200);
+        if (!creates) usleep(200);
         if (rename(path, target)) { printf("%s: %s\n", path, strerrorname_np(errno)); wrong = 1; }
         usleep(500);
     }
