@@ -13,14 +13,24 @@ use std::{
 use common::{extract, run, spec, volume};
 use coracle_api::Access;
 
-/// All that may not change of the files in a directory.
-fn look(dir: &Path) -> Vec<(String, u64, u32, (i64, i64), Vec<u8>)> {
+/// All of a file that may not change.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct File {
+    name: String,
+    inode: u64,
+    mode: u32,
+    mtime: (i64, i64),
+    content: Vec<u8>,
+}
+
+/// The files in a directory.
+fn look(dir: &Path) -> Vec<File> {
     let files = fs::read_dir(dir).expect("the directory").map(|entry| entry.expect("an entry").path());
     let mut seen: Vec<_> = files
         .map(|path| {
             let (data, content) = (path.symlink_metadata().expect("stat"), fs::read(&path).expect("its content"));
             let name = path.display().to_string();
-            (name, data.ino(), data.mode(), (data.mtime(), data.mtime_nsec()), content)
+            File { name, inode: data.ino(), mode: data.mode(), mtime: (data.mtime(), data.mtime_nsec()), content }
         })
         .collect();
     seen.sort();
