@@ -108,7 +108,16 @@ impl Edited {
 fn read(path: &Path) -> (Vec<String>, Vec<u8>) {
     let output = Command::new("readelf").args(["-hlSdnVW"]).arg(path).env("LC_ALL", "C").output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let meant = ["INTERP", "Requesting program interpreter", "(RPATH)", "(RUNPATH)", "(STRSZ)", ".interp", "(NEEDED)"];
+    let meant = [
+        "INTERP",
+        "Requesting program interpreter",
+        "(RPATH)",
+        "(RUNPATH)",
+        "(STRSZ)",
+        ".interp",
+        "(NEEDED)",
+        ".dynstr",
+    ];
     // The interpreter's segment holds no section any more.
     let lines = text.lines().filter(|line| !line.trim().bytes().all(|byte| byte.is_ascii_digit()));
     let lines = lines.filter(|line| !meant.iter().any(|word| line.contains(word)));
@@ -181,6 +190,32 @@ fn check(tar: &Path, mappers: &[(&str, &[&str])], least: usize) {
             assert!(!bytes.windows(name.len()).any(|window| window == name), "{}", String::from_utf8_lossy(name));
         }
     }
+}
+
+#[test]
+fn an_edited_library_can_be_linked_with() {
+    if skip::lacks(&["gcc"]) {
+        return;
+    }
+    let dir = tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o755)).tempdir().unwrap();
+    let run = |line: &str| {
+        let output = Command::new("sh").args(["-ec", line]).current_dir(dir.path()).output().unwrap();
+        assert!(output.status.success(), "{line}: {output:?}");
+    };
+    run("mkdir -p tree/lib64 tree/lib/x86_64-linux-gnu tree/usr/lib/private tree/bin
+         cp /lib64/ld-linux-x86-64.so.2 tree/lib64/
+         cp /lib/x86_64-linux-gnu/libc.so.6 tree/lib/x86_64-linux-gnu/
+         echo 'int x(void) { return 42; }' | gcc -shared -fPIC -x c - -o tree/usr/lib/private/libx.so \
+             -Wl,--enable-new-dtags,-rpath,/usr/lib/private/that/is/far/away
+         echo 'int x(void); int main(void) { return x(); }' > main.c
+         gcc main.c tree/usr/lib/private/libx.so -o tree/bin/main
+         tar cf tree.tar -C tree .");
+    let edited = edit(&dir.path().join("tree.tar"));
+    let library = Path::new("usr/lib/private/libx.so");
+    assert!(edited.paths().any(|(path, _)| path == library), "{:?}", edited.analysis.report);
+    let output = Command::new("gcc").arg("main.c").arg(edited.view.join(library)).current_dir(dir.path()).output();
+    let output = output.unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
 }
 
 const CAT: (&str, &[&str]) = ("bin/cat", &["/proc/self/maps"]);

@@ -11,7 +11,7 @@ use goblin::{
         dynamic::{DT_NULL, DT_STRSZ, DT_STRTAB},
         header::{EI_CLASS, EI_DATA, ELFCLASS64, ELFDATA2LSB, ELFMAG, ET_DYN, ET_EXEC, Header, SELFMAG},
         program_header::{PF_W, PT_DYNAMIC, PT_INTERP, PT_LOAD, ProgramHeader},
-        section_header::{SHT_NOBITS, SHT_NULL},
+        section_header::{SHT_NOBITS, SHT_NULL, SHT_STRTAB},
     },
 };
 
@@ -48,6 +48,8 @@ pub(super) struct Object {
     pub(super) segments: Vec<ProgramHeader>,
     /// The dynamic section, without its end; empty if there is none.
     pub(super) dynamic: Vec<Dynamic>,
+    /// Sections of strings that are loaded: their address, their offset, and where their header lies in the file.
+    strings: Vec<(u64, u64, u64)>,
     /// Runs of the file that sections and tables take: start and end.
     taken: Vec<(u64, u64)>,
     /// The first byte that neither a segment, a section nor a table takes.
@@ -109,7 +111,7 @@ impl Object {
         {
             return odd("a segment lies outside of it");
         }
-        let mut object = Self { header, segments, dynamic: Vec::new(), taken: Vec::new(), end: 0 };
+        let mut object = Self { header, segments, dynamic: Vec::new(), strings: Vec::new(), taken: Vec::new(), end: 0 };
         object.taken.extend([(0, HEADER), (table.0, table.0 + table.1)]);
         if let Err(why) = object.read_sections(file)? {
             return Ok(Read::Odd(why));
@@ -135,7 +137,7 @@ impl Object {
             return Ok(Err(Odd("its section headers lie outside of it")));
         };
         self.taken.push((at, at + len));
-        for section in table.chunks_exact(64) {
+        for (section, header) in table.chunks_exact(64).zip((at..).step_by(64)) {
             let field = |at, len| number(section, at, len).unwrap_or_default();
             let (kind, offset, len) = (field(4, 4), field(24, 8), field(32, 8));
             if kind == u64::from(SHT_NULL) || kind == u64::from(SHT_NOBITS) {
@@ -145,6 +147,9 @@ impl Object {
                 return Ok(Err(Odd("a section lies outside of it")));
             };
             self.taken.push((offset, end));
+            if kind == u64::from(SHT_STRTAB) && field(16, 8) > 0 {
+                self.strings.push((field(16, 8), offset, header));
+            }
         }
         Ok(Ok(()))
     }
@@ -243,6 +248,12 @@ impl Object {
             rooms.push(Room { segment: number, offset, address, len });
         }
         Ok(rooms)
+    }
+
+    /// Offset of the section that has the string table at `address`, and where its length is kept: linkers read the strings
+    /// by that, loaders do not look at it.
+    pub(super) fn string_section(&self, address: u64) -> Option<(u64, u64)> {
+        self.strings.iter().find(|section| section.0 == address).map(|section| (section.1, section.2 + 32))
     }
 
     /// Segments that are loaded and not written to, as runs of the file.

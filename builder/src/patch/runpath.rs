@@ -85,16 +85,12 @@ pub(super) fn places(
     if object.string(file, 0)?.is_none_or(|first| !first.is_empty()) {
         return Ok(Err(Odd("its string table makes no sense")));
     }
-    let mut editor = Editor {
-        around,
-        object,
-        file,
-        path,
-        rooms: object.rooms(file, table)?,
-        grown: BTreeMap::new(),
-        table_end: len,
-        places: Places::default(),
-    };
+    let mut rooms = object.rooms(file, table)?;
+    // Best where offsets in the file and addresses are as far apart as the table's, so that it is one run in both.
+    let apart = object.offset_of(table).map(|offset| table.wrapping_sub(offset));
+    rooms.sort_by_key(|room| Some(room.address.wrapping_sub(room.offset)) != apart);
+    let mut editor =
+        Editor { around, object, file, path, rooms, grown: BTreeMap::new(), table_end: len, places: Places::default() };
     let entries: Vec<Dynamic> = object.dynamic.iter().filter(named).copied().collect();
     for entry in entries {
         let Some(string) = object.string(file, entry.value)? else {
@@ -285,6 +281,13 @@ impl Editor<'_> {
             && self.table_end > entry.value
         {
             self.set(entry.at + 8, self.table_end);
+            // Who links with the object reads the table as a section, which has to reach as far.
+            let section = self.object.value(DT_STRTAB).and_then(|table| self.object.string_section(table));
+            if let Some((offset, len)) = section
+                && offset.saturating_add(self.table_end) <= self.file.size
+            {
+                self.set(len, self.table_end);
+            }
         }
         self.places
     }
