@@ -101,6 +101,7 @@ fn start<'a>(run: &Run<'a>, program: &'a Program, description: &'a CStr) -> Resu
         given: program.given.to_bytes(),
         search: &program.search,
         description,
+        person: b"",
     })
 }
 

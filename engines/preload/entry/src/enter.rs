@@ -121,6 +121,8 @@ pub struct Start<'a> {
     pub search: &'a [u8],
     /// Host path of the run's description.
     pub description: &'a CStr,
+    /// Whom the process takes itself for, in the shim's own words, if that is not whom the run began as; or empty.
+    pub person: &'a [u8],
 }
 
 /// Pointers that [`command`] adds to those of the guest's arguments and environment, at most.
@@ -185,6 +187,9 @@ fn fill<'a, 's>(
         }
     }
     carry(space, Carried::Description, &[start.description.to_bytes()])?;
+    if !start.person.is_empty() {
+        carry(space, Carried::Person, &[start.person])?;
+    }
     carry(space, Carried::Exe, &[start.exe])?;
     carry(space, Carried::Given, &[start.given])?;
     let shim = |line: &mut Line<'_, '_>, places: &mut _| {
@@ -419,6 +424,8 @@ pub enum Carried {
     Given,
     /// Its first argument, where the loader could not be told.
     Argv0,
+    /// [`Start::person`].
+    Person,
     /// A variable of the guest's own that loaders must not see: what follows is the whole of it, `KEY=value`, which takes
     /// this one's place.
     Restored,
@@ -427,16 +434,17 @@ pub enum Carried {
 }
 
 /// Names that are carried, in front of a value.
-const CARRIED: [(&[u8], Carried); 5] = [
+const CARRIED: [(&[u8], Carried); 6] = [
     (b"CORACLE_RUN_EXE=", Carried::Exe),
     (b"CORACLE_RUN_GIVEN=", Carried::Given),
     (b"CORACLE_RUN_ARGV0=", Carried::Argv0),
     (b"CORACLE_RUN_OWN=", Carried::Restored),
+    (b"CORACLE_RUN_PERSON=", Carried::Person),
     (b"CORACLE_RUN=", Carried::Description),
 ];
 
 fn carried(pair: &[u8]) -> Option<(Carried, &[u8])> {
-    debug_assert!(RUN.len() + 1 == CARRIED[4].0.len());
+    debug_assert!(RUN.len() + 1 == CARRIED[5].0.len());
     CARRIED.iter().find_map(|(name, what)| pair.strip_prefix(*name).map(|value| (*what, value)))
 }
 

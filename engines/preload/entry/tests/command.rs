@@ -68,6 +68,7 @@ fn run(way: Way<'_>, search: &[u8], argv: &[&str], envp: &[&str]) -> (Vec<String
         given: b"./tool",
         search,
         description: c"/d/run",
+        person: b"",
     };
     let mut pointers = vec![std::ptr::null(); argv.len() + envp.len() + EXTRA];
     let mut text = vec![0; 4096];
@@ -176,8 +177,15 @@ fn ways() {
 fn too_little_room_is_an_error() {
     let bytes = description(false);
     let run = Run::new(&bytes).expect("whole");
-    let start =
-        Start { way: Way::Direct(GLIBC), program: c"/p", exe: b"/p", given: b"p", search: b"", description: c"/d/run" };
+    let start = Start {
+        way: Way::Direct(GLIBC),
+        program: c"/p",
+        exe: b"/p",
+        given: b"p",
+        search: b"",
+        description: c"/d/run",
+        person: b"",
+    };
     for (pointers, text) in [(0, 4096), (6, 4096), (30, 10), (30, 113)] {
         let mut pointers = vec![std::ptr::null(); pointers];
         let mut text = vec![0; text];

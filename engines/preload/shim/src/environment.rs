@@ -17,6 +17,7 @@ static DESCRIPTION: Word = Word::new();
 static EXE: Word = Word::new();
 static GIVEN: Word = Word::new();
 static ARGV0: Word = Word::new();
+static PERSON: Word = Word::new();
 
 struct Word(AtomicPtr<c_char>);
 
@@ -106,6 +107,7 @@ pub(crate) fn clean(run: &Run<'_>) {
                         Carried::Exe => EXE.set(value),
                         Carried::Given => GIVEN.set(value),
                         Carried::Argv0 => ARGV0.set(value),
+                        Carried::Person => PERSON.set(value),
                         Carried::Restored | Carried::Ours => {}
                     }
                     if what == Carried::Restored { value } else { core::ptr::null_mut() }
@@ -154,6 +156,11 @@ pub(crate) fn given() -> Option<&'static CStr> {
 /// The first argument, where the loader could not be told.
 pub(crate) fn argv0() -> Option<&'static CStr> {
     ARGV0.get()
+}
+
+/// Whom the process that executed this one took itself for.
+pub(crate) fn person() -> Option<&'static CStr> {
+    PERSON.get()
 }
 
 /// The arguments that lie on the stack before the environment.

@@ -14,7 +14,7 @@ use coracle_entry::{
     EXTRA, Linkage, Loader, Places, Scripts, Source, Space, Start, WAY_OUT, Way, Why, command, linkage, way,
 };
 use coracle_intercept::{
-    Errno, Scratch,
+    Errno, Scratch, after_exec,
     errno::{EFAULT, ELIBBAD, ENOEXEC, ENOMEM},
     program::{HEAD, Kind, MAX_SCRIPTS, judge},
 };
@@ -28,6 +28,7 @@ use crate::{
     call::raw,
     environment, files,
     guest::Process,
+    person,
     pool::{self, Block},
     state::State,
 };
@@ -59,6 +60,8 @@ struct Work {
     host: [u8; PATH],
     guest: [u8; PATH],
     given: [u8; PATH],
+    /// Whom the process becomes.
+    person: [u8; person::TEXT],
     /// Those of a loader that came later.
     loader: [[u8; PATH]; 2],
 }
@@ -87,13 +90,13 @@ pub(crate) fn start(state: &State, process: &Process, mut scratch: Block, lists:
         Err(errno) => return answer(errno),
     };
     let Some(description) = environment::description() else { return answer(EFAULT) };
-    let Found { way, host, exe, given, search, scripts } = found;
+    let Found { way, host, exe, given, search, scripts, person } = found;
     if let Way::Not(why) = way
         && !state.run.hands_over()
     {
         return say(given, why);
     }
-    let start = Start { way, program: host, exe, given, search, description };
+    let start = Start { way, program: host, exe, given, search, description, person };
     // SAFETY: the guest's own lists.
     let (argc, envc) = unsafe { (count(lists.argv), count(lists.envp)) };
     let pointers = argc + envc + EXTRA + scripts.arguments().count() + 4;
@@ -187,10 +190,11 @@ struct Found<'w> {
     given: &'w [u8],
     search: &'w [u8],
     scripts: &'w Scripts,
+    person: &'w [u8],
 }
 
 fn find<'w>(state: &State, process: &Process, scratch: &mut Scratch, work: &'w mut Work) -> Result<Found<'w>, Errno> {
-    let Work { scripts, head, wishes, host, guest, given, loader } = work;
+    let Work { scripts, head, wishes, host, guest, given, person, loader } = work;
     *scripts = Scripts::new();
     let given = keep(scratch.given(), given)?;
     for turn in 0..=MAX_SCRIPTS {
@@ -211,7 +215,15 @@ fn find<'w>(state: &State, process: &Process, scratch: &mut Scratch, work: &'w m
                 let Linkage { interpreter, search } = linkage(&elf, &file, wishes)?;
                 let wishes = Linkage { interpreter, search };
                 let way = choose(state, process, scratch, (host, &elf, &wishes), loader)?;
-                return Ok(Found { way, host, exe, given, search, scripts });
+                let person = match state.rules.identity.pretends() {
+                    true => {
+                        let (next, _) = after_exec(&state.rules, process, &files::stat(host, true)?);
+                        let len = person::write(&state.run, &next, person);
+                        &person[..len]
+                    }
+                    false => b"",
+                };
+                return Ok(Found { way, host, exe, given, search, scripts, person });
             }
         }
     }

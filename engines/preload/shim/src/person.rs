@@ -10,7 +10,9 @@ use core::{
 };
 
 use coracle_entry::Run;
-use coracle_intercept::{Credentials, MAX_GROUPS};
+use coracle_intercept::{Caps, Credentials, Ids, MAX_GROUPS};
+
+use crate::environment;
 
 #[derive(Clone, Copy)]
 struct Person {
@@ -52,7 +54,7 @@ fn look<T>(look: impl FnOnce(&Person) -> T) -> T {
     look(unsafe { &*COPIES.0[current].get() })
 }
 
-/// As the run's first process has it.
+/// As the process that executed this one had it, or as the run's first process has it.
 pub(crate) fn start(run: &Run<'_>) {
     let (uid, gid) = run.ids();
     change(|person| {
@@ -61,7 +63,74 @@ pub(crate) fn start(run: &Run<'_>) {
             person.groups[person.count] = group;
             person.count += 1;
         }
+        if let Some(text) = environment::person() {
+            // A damaged text changes nothing.
+            let _ = read(text.to_bytes(), person);
+        }
     });
+}
+
+/// Numbers of credentials, in the order in which they are written.
+const NUMBERS: usize = 15;
+
+/// The bytes that [`write`] needs at most.
+pub(crate) const TEXT: usize = 17 * NUMBERS + 9 * MAX_GROUPS;
+
+/// Writes whom a process is that this one executes with these credentials, in hexadecimal; its length, 0 if that is whom the
+/// run began as.
+pub(crate) fn write(run: &Run<'_>, next: &Credentials, text: &mut [u8]) -> usize {
+    let (uid, gid) = run.ids();
+    look(|person| {
+        let groups = person.groups.get(..person.count).unwrap_or_default();
+        if *next == Credentials::first(uid, gid) && run.groups().eq(groups.iter().copied()) {
+            return 0;
+        }
+        let Credentials { user, group, caps, secure_bits, no_new_privileges } = *next;
+        let ids = [user, group].into_iter().flat_map(|ids| [ids.real, ids.effective, ids.saved, ids.files]);
+        let caps = [caps.permitted, caps.effective, caps.inheritable, caps.bounding, caps.ambient];
+        let rest = [u64::from(secure_bits), u64::from(no_new_privileges)];
+        let numbers = ids.map(u64::from).chain(caps).chain(rest).chain(groups.iter().map(|group| u64::from(*group)));
+        let mut len = 0;
+        for number in numbers {
+            let digits = (64 - number.leading_zeros()).div_ceil(4).max(1);
+            for digit in (0..digits).rev() {
+                put(text, &mut len, b"0123456789abcdef"[usize::try_from(number >> (4 * digit) & 15).unwrap_or(0)]);
+            }
+            put(text, &mut len, b',');
+        }
+        len
+    })
+}
+
+fn put(text: &mut [u8], len: &mut usize, byte: u8) {
+    if let Some(room) = text.get_mut(*len) {
+        *room = byte;
+        *len += 1;
+    }
+}
+
+/// Reads what [`write`] wrote.
+fn read(text: &[u8], person: &mut Person) -> Option<()> {
+    let mut numbers = text
+        .split(|byte| *byte == b',')
+        .filter(|digits| !digits.is_empty())
+        .map(|digits| core::str::from_utf8(digits).ok().and_then(|digits| u64::from_str_radix(digits, 16).ok()));
+    let mut next = || numbers.next().flatten();
+    let mut id = || next().and_then(|number| u32::try_from(number).ok());
+    let user = Ids { real: id()?, effective: id()?, saved: id()?, files: id()? };
+    let group = Ids { real: id()?, effective: id()?, saved: id()?, files: id()? };
+    let caps =
+        Caps { permitted: next()?, effective: next()?, inheritable: next()?, bounding: next()?, ambient: next()? };
+    let (secure_bits, no_new_privileges) = (u32::try_from(next()?).ok()?, next()? != 0);
+    let mut groups = [0; MAX_GROUPS];
+    let mut count = 0;
+    for number in numbers {
+        *groups.get_mut(count)? = u32::try_from(number?).ok()?;
+        count += 1;
+    }
+    *person =
+        Person { credentials: Some(Credentials { user, group, caps, secure_bits, no_new_privileges }), groups, count };
+    Some(())
 }
 
 /// The credentials of this process.

@@ -78,8 +78,8 @@ fn try_start() -> Result<State, Failure> {
         unlisted: run.unlisted(),
         marks,
     };
-    person::start(&run);
     environment::clean(&run);
+    person::start(&run);
     Ok(State { run, rules, plain: has_table && run.root_read_only() && !rules.shows_files() })
 }
 
