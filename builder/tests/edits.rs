@@ -29,17 +29,21 @@ struct Edited {
     analysis: Analysis,
 }
 
-fn edit(tar: &Path) -> Edited {
+fn unpack(tar: &Path, to: &Path) {
+    let mut unpack = Command::new("tar");
+    user::ordinary().apply(unpack.args(["--exclude=./dev", "-xf"]).arg(tar).arg("-C").arg(to));
+    let output = unpack.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+}
+
+fn edit(fill: &dyn Fn(&Path)) -> Edited {
     let dir = tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o755)).tempdir().unwrap();
     let pristine = dir.path().join("pristine");
     let view = dir.path().join(["deep-directory"; 20].join("/")).join("x".repeat(200)).join("view");
     for to in [&pristine, &view] {
         fs::create_dir_all(to).unwrap();
         std::os::unix::fs::chown(to, Some(user::ordinary().uid), Some(user::ordinary().gid)).unwrap();
-        let mut unpack = Command::new("tar");
-        user::ordinary().apply(unpack.args(["--exclude=./dev", "-xf"]).arg(tar).arg("-C").arg(to));
-        let output = unpack.output().unwrap();
-        assert!(output.status.success(), "{output:?}");
+        fill(to);
     }
     let tree = tree_of(&pristine);
     let config = ImageConfig { architecture: "amd64".into(), ..ImageConfig::default() };
@@ -133,7 +137,7 @@ fn check(tar: &Path, mappers: &[(&str, &[&str])], least: usize) {
     if skip::lacks(&["readelf"]) {
         return;
     }
-    let edited = edit(tar);
+    let edited = edit(&|to| unpack(tar, to));
     let loader = edited.analysis.facts.loaders.first().expect("a loader").clone();
     let mut programs = 0;
     for (path, edits) in edited.paths() {
@@ -261,4 +265,105 @@ fn debian_trixie() {
 #[test]
 fn debian_sid() {
     debian("sid");
+}
+
+/// Links a program or library of a tree that is to be.
+fn link(root: &Path, to: &str, code: &str, args: &[&str]) {
+    let to = root.join(to);
+    fs::create_dir_all(to.parent().unwrap()).unwrap();
+    let source = root.join("source.c");
+    fs::write(&source, code).unwrap();
+    let output = Command::new("gcc").arg("-o").arg(&to).arg(&source).args(args).current_dir(root).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    fs::remove_file(source).unwrap();
+}
+
+/// A small tree with this node's C library, and libraries in all the places that programs may name.
+fn places(root: &Path) {
+    for file in ["lib64/ld-linux-x86-64.so.2", "lib/x86_64-linux-gnu/libc.so.6"] {
+        fs::create_dir_all(root.join(file).parent().unwrap()).unwrap();
+        fs::copy(Path::new("/").join(file), root.join(file)).unwrap();
+    }
+    fs::create_dir_all(root.join("etc")).unwrap();
+    fs::create_dir_all(root.join("mnt")).unwrap();
+    let library = |to: &str, name: &str, value: u32| {
+        let (soname, function) = (format!("-Wl,-soname,{to}"), format!("int {name}(void) {{ return {value}; }}"));
+        let soname = if name == "by_path" { soname } else { format!("-Wl,-soname,lib{name}.so") };
+        fs::write(root.join("versions"), format!("V1 {{ {name}; }};")).unwrap();
+        link(
+            root,
+            to.trim_start_matches('/'),
+            &function,
+            &["-shared", "-fPIC", &soname, "-Wl,--version-script=versions"],
+        );
+    };
+    library("opt/app/lib/libone.so", "one", 1);
+    // The same name where the loader looks by itself.
+    library("lib/x86_64-linux-gnu/libone.so", "one", 2);
+    library("/opt/other/libby_path.so", "by_path", 3);
+    link(
+        root,
+        "opt/plain/libplain.so",
+        "int plain(void) { return 6; }",
+        &["-shared", "-fPIC", "-Wl,-soname,/opt/plain/libplain.so"],
+    );
+    library("opt/more/libmore.so", "more", 4);
+    // As Debian's alternatives: absolute links, one after the other.
+    std::os::unix::fs::symlink("/etc/libchosen", root.join("lib/x86_64-linux-gnu/libchosen.so")).unwrap();
+    std::os::unix::fs::symlink("/opt/more/libreal.so", root.join("etc/libchosen")).unwrap();
+    library("opt/more/libreal.so", "chosen", 5);
+    fs::remove_file(root.join("versions")).unwrap();
+    let main = "int one(void), by_path(void), more(void), chosen(void), plain(void), printf(const char *, ...);
+        int main(void) { printf(\"%d %d %d %d %d\\n\", one(), by_path(), more(), chosen(), plain()); return 0; }";
+    let libraries = [
+        "opt/app/lib/libone.so",
+        "opt/other/libby_path.so",
+        "opt/more/libmore.so",
+        "opt/more/libreal.so",
+        "opt/plain/libplain.so",
+    ];
+    let paths = "-Wl,-rpath,/opt/app/lib:/opt/more:/mnt/lib";
+    // More than a page has room for.
+    let endless = format!("{paths}:/opt/{}", "x".repeat(4096));
+    for (to, paths, tags) in [
+        ("opt/app/bin/run", paths, "-Wl,--enable-new-dtags"),
+        ("opt/app/bin/rpath", paths, "-Wl,--disable-new-dtags"),
+        ("opt/app/bin/cramped", &endless, "-Wl,--disable-new-dtags"),
+    ] {
+        link(root, to, main, &[&libraries[..], &[paths, tags, "-Wl,-z,separate-code"]].concat());
+    }
+}
+
+#[test]
+fn places_of_libraries_are_found_in_the_view() {
+    if skip::lacks(&["gcc", "readelf"]) || !Path::new("/lib/x86_64-linux-gnu/libc.so.6").exists() {
+        return;
+    }
+    let edited = edit(&places);
+    let report = &edited.analysis.report;
+    for (program, one) in [("run", 1), ("rpath", 1)] {
+        let path = Path::new("opt/app/bin").join(program);
+        let output = edited.run(&path, &[], &[]);
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(text, format!("{one} 3 4 5 6\n"), "{program}: {output:?} {report:#?}");
+        let listed = edited.run(&path, &[], &[("LD_TRACE_LOADED_OBJECTS", "1")]);
+        let listed = String::from_utf8(listed.stdout).unwrap();
+        assert_eq!(listed.matches(edited.view.to_str().unwrap()).count(), 6, "{listed}");
+    }
+    // Emptied, so that its directories are the loader's, whose own come first.
+    let output = edited.run(Path::new("opt/app/bin/cramped"), &[], &[]);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "2 3 4 5 6\n", "{output:?} {report:#?}");
+    let text = |name: &str| &report.edited.iter().find(|line| line.path.ends_with(name)).unwrap().text;
+    assert!(text("/cramped").contains("emptied"), "{report:#?}");
+    assert!(text("/run").contains("RUNPATH to RPATH"), "{report:#?}");
+    // What is shown at /mnt comes from the host, and stays.
+    assert!(text("/rpath").contains(":/mnt/lib"), "{report:#?}");
+    assert!(text("/libchosen.so").contains("relative"), "{report:#?}");
+    for (path, _) in edited.paths() {
+        let new = edited.view.join(path);
+        if !fs::symlink_metadata(&new).unwrap().is_symlink() {
+            let (old, new) = (read(&edited.pristine.join(path)), read(&new));
+            assert_eq!(old.1, new.1, "{path:?}: readelf complains");
+        }
+    }
 }

@@ -213,7 +213,10 @@ impl Editor<'_> {
         }
         let text = String::from_utf8_lossy(string).into_owned();
         let new = [b"$ORIGIN/", &relative(parent(self.path), &resolved.path)[..]].concat();
-        let stored = if self.around.libc == Libc::Glibc { self.store(&new) } else { None };
+        // glibc looks for the library whose versions are needed by that name, which it does not expand.
+        let versions = self.versions(entry.value)?;
+        let expands = self.around.libc == Libc::Glibc && versions.is_empty();
+        let stored = if expands { self.store(&new) } else { None };
         let value = if let Some(value) = stored {
             self.places.how.push(format!("needs {text} as {}", String::from_utf8_lossy(&new)));
             value
@@ -224,30 +227,32 @@ impl Editor<'_> {
             entry.value + (string.len() - name(string).len()) as u64
         };
         self.set(entry.at + 8, value);
-        self.versions(entry.value, value)
+        let Ok(short) = u32::try_from(value) else { return Ok(()) };
+        let renamed = versions.into_iter().map(|at| (at, Edit::Bytes(short.to_le_bytes().to_vec())));
+        self.places.edits.extend(renamed);
+        Ok(())
     }
 
-    /// Versions needed of a library name it by the same string.
-    fn versions(&mut self, old: u64, new: u64) -> io::Result<()> {
+    /// Where versions that are needed of a library name it, by the same string as `DT_NEEDED`.
+    fn versions(&self, string: u64) -> io::Result<Vec<u64>> {
+        let mut found = Vec::new();
         let (Some(start), Some(count)) = (self.object.value(DT_VERNEED), self.object.value(DT_VERNEEDNUM)) else {
-            return Ok(());
+            return Ok(found);
         };
-        let Some(mut at) = self.object.offset_of(start) else { return Ok(()) };
+        let Some(mut at) = self.object.offset_of(start) else { return Ok(found) };
         for _ in 0..count.min(MOST_VERSIONS) {
             // Elf64_Verneed: version, count (2 bytes each), file, first, next (4 bytes each).
-            let Some(record) = self.file.get(at, 16)? else { return Ok(()) };
+            let Some(record) = self.file.get(at, 16)? else { break };
             let field = |at| number(&record, at, 4).unwrap_or_default();
-            if field(4) == old
-                && let Ok(new) = u32::try_from(new)
-            {
-                self.places.edits.push((at + 4, Edit::Bytes(new.to_le_bytes().to_vec())));
+            if field(4) == string && at < self.file.size && !found.contains(&(at + 4)) {
+                found.push(at + 4);
             }
             match field(12) {
                 0 => break,
                 next => at = at.saturating_add(next),
             }
         }
-        Ok(())
+        Ok(found)
     }
 
     /// Puts a string into a room, and gives its offset in the string table.
