@@ -4,6 +4,7 @@ pub mod actions;
 pub mod cache;
 pub mod config;
 pub mod drivers;
+pub mod export;
 pub mod handover;
 pub mod inside;
 pub mod launch;

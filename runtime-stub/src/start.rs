@@ -1,6 +1,6 @@
 //! One start of the stub, from its arguments to an exit status: read the layers of options, then do what they ask.
 
-use std::{ffi::OsString, path::Path, time::Instant};
+use std::{ffi::OsString, io::IsTerminal as _, path::Path, time::Instant};
 
 use coracle_api::{Access, Ended, Engine, Host, ImageFacts, LaunchSpec, RunError, signals};
 use coracle_format::{Defaults, Manifest};
@@ -9,6 +9,7 @@ use crate::{
     actions::{self, ActionError},
     cache::{self, CacheError, CacheOptions, Cached, ViewError},
     config::{self, Config},
+    export::{self, Form},
     handover, inside,
     launch::{
         self, Caller, Inputs, LaunchError, Memory, Plan,
@@ -129,6 +130,7 @@ fn run(caller: &Caller) -> Result<u8, StartError> {
             print(&format!("{}\n{}", actions::verify(&bundle)?, signed.unwrap_or_default()))
         }
         Action::Extract(dir) => start.extract(dir.as_deref()),
+        Action::Export(form) => start.export(*form),
         Action::Tar(file) => Ok(actions::tar(&bundle, file.as_deref()).map(|()| 0)?),
         Action::Cleanup => {
             let lines = actions::cleanup(&launch::places(&options, caller), options.cache_limit);
@@ -197,6 +199,21 @@ impl Start<'_> {
 
     fn tell(&self, event: &cache::Event) {
         if event.is_notable() { self.voice.warn(&event.to_string()) } else { self.voice.note(&event.to_string()) }
+    }
+
+    fn export(&self, form: Form) -> Result<u8, StartError> {
+        if let Writable::Kept(dir) = &self.options.writable {
+            let dir = dir.display();
+            return Err(StartError::Action(format!(
+                "{dir}: changes of a run cannot be exported: leave --coracle-writable out"
+            )));
+        }
+        if std::io::stdout().is_terminal() {
+            return Err(StartError::Action(
+                "standard output is a terminal: nothing was written: send it to a file or a pipe".to_owned(),
+            ));
+        }
+        Ok(export::export(self.bundle, form).map(|()| 0)?)
     }
 
     fn acquire(&self) -> Result<Cached, StartError> {

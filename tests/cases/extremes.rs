@@ -12,10 +12,10 @@ use std::{
 
 use harness::{Output, Sandbox, bundles, skip, user};
 
-const ENGINES: [&str; 2] = ["--coracle-engine=namespaces", "--coracle-engine=ptrace"];
+pub(crate) const ENGINES: [&str; 2] = ["--coracle-engine=namespaces", "--coracle-engine=ptrace"];
 
 /// Runs the bundle after `prepare`, which happens in the child: only async-signal-safe calls.
-fn prepared<A: Into<OsString>>(
+pub(crate) fn prepared<A: Into<OsString>>(
     sandbox: &Sandbox,
     bundle: &Path,
     args: impl IntoIterator<Item = A>,
@@ -33,7 +33,7 @@ fn prepared<A: Into<OsString>>(
     Output::of(command)
 }
 
-fn limit(resource: libc::__rlimit_resource_t, value: u64) {
+pub(crate) fn limit(resource: libc::__rlimit_resource_t, value: u64) {
     let limit = libc::rlimit { rlim_cur: value, rlim_max: value };
     // SAFETY: setrlimit reads the structure.
     unsafe { libc::setrlimit(resource, &raw const limit) };
@@ -47,7 +47,7 @@ fn half_made(sandbox: &Sandbox) -> Vec<String> {
     entries.filter_map(|entry| entry.file_name().into_string().ok()).filter(|name| name.starts_with('.')).collect()
 }
 
-fn clean(sandbox: &Sandbox, bundle: &Path) {
+pub(crate) fn clean(sandbox: &Sandbox, bundle: &Path) {
     sandbox.run(bundle, ["--coracle-cleanup"]).ok();
 }
 

@@ -128,7 +128,6 @@ fn the_exit_status_is_the_applications() {
     sandbox.run(&app, ["--coracle-nonsense"]).fails_with(&["--coracle-nonsense", "no such option"]);
     sandbox.run(&app, ["--coracle-engine=R9"]).fails_with(&["R9", "namespaces (R1)"]);
     sandbox.run(&app, ["--coracle-engine=trap"]).fails_with(&["engine trap: not in this version", "`auto`"]);
-    sandbox.run(&app, ["--coracle-key=k", "true"]).fails_with(&["not in this version"]);
 }
 
 #[test]

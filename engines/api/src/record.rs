@@ -117,6 +117,8 @@ pub struct Unpacked {
     pub bytes: u64,
     /// Files, directories and links.
     pub files: u64,
+    /// Threads that did it: as many as the job may use processors.
+    pub threads: usize,
 }
 
 /// A time as people and programs read it, in UTC: `2026-11-21T05:00:00Z` (RFC 3339).

@@ -17,6 +17,8 @@ use coracle_api::PortMap;
 pub use error::{OptionError, Origin};
 pub use parse::{Given, command_line, environment, yes_or_no};
 use table::{Id, Kind, Takes};
+
+use crate::export::Form;
 pub use volume::Volume;
 
 /// What this start is to do.
@@ -42,6 +44,8 @@ pub enum Action {
     Extract(Option<PathBuf>),
     /// Write the image's files as a tar, to standard output if no file is given.
     Tar(Option<PathBuf>),
+    /// Write the image with its config as an archive, to standard output.
+    Export(Form),
     /// Print the payload's offset.
     Offset,
     /// Empty the cache of what nobody uses.
@@ -262,7 +266,10 @@ impl Options {
             Id::CacheLimit => self.cache_limit = size(needed(given)?).map_err(|(why, hint)| given.wrong(why, hint))?,
             Id::Key => self.key = Some(needed(given)?.into()),
             Id::Export => {
-                return Err(OptionError::Later { name: given.name() });
+                let form = Form::named(&text(given)?).ok_or_else(|| {
+                    given.wrong("no such archive", "it is docker or oci, and goes to standard output")
+                })?;
+                self.action = Action::Export(form);
             }
         }
         Ok(())

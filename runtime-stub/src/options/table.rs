@@ -92,6 +92,13 @@ pub const ROWS: [Row; 32] = [
     row(Id::Verify, "verify", Takes::Switch, Kind::Action, "check every byte of this file against its digests"),
     row(Id::Extract, "extract", Takes::Optional("DIR"), Kind::Action, "unpack the image's files into DIR"),
     row(Id::Tar, "tar", Takes::Optional("FILE"), Kind::Action, "write the image's files as a tar to FILE or stdout"),
+    row(
+        Id::Export,
+        "export",
+        Takes::Value("docker|oci"),
+        Kind::Action,
+        "write the image with its config to stdout, as an archive that other tools load",
+    ),
     row(Id::Offset, "offset", Takes::Switch, Kind::Action, "print where the payload, a zstd-compressed tar, starts"),
     row(Id::Cleanup, "cleanup", Takes::Switch, Kind::Action, "remove what this and other bundles left in the cache"),
     row(Id::Verbose, "verbose", Takes::Switch, Kind::Node, "say on stderr what is done"),
@@ -182,7 +189,6 @@ pub const ROWS: [Row; 32] = [
         Kind::Node,
         "look first whether the owner of this public key signed this file; see also `coracle run --require-key`",
     ),
-    row(Id::Export, "export", Takes::Optional("FILE"), Kind::Later, ""),
 ];
 
 impl Row {

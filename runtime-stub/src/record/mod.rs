@@ -61,8 +61,12 @@ impl Keeper {
         let ready = self.began.elapsed().as_secs_f64();
         self.record.ready_s = ready;
         self.record.cache_hit = cached.hit;
-        self.record.unpack =
-            cached.stats.map(|stats| Unpacked { seconds: ready, bytes: stats.bytes, files: stats.inodes });
+        self.record.unpack = cached.stats.map(|stats| Unpacked {
+            seconds: ready,
+            bytes: stats.bytes,
+            files: stats.inodes,
+            threads: stats.threads,
+        });
         self.record.user = launch::login_name(caller, &cached.dir);
     }
 
