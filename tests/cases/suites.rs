@@ -31,8 +31,12 @@ fn same_as_in_a_chroot(tar: &Path) {
     let (source, bundle) = (format!("rootfs:{}", tar.display()), sandbox.work("suite.run"));
     sandbox.run(coracle(), ["build", &source, "--cmd", r#"["/bin/sh"]"#, "-o", bundle.to_str().unwrap()]).ok();
     let explained = sandbox.run(&bundle, ["--coracle-explain"]).stdout;
-    for engine in ["namespaces", "P1", "P2"] {
-        let name = if engine == "namespaces" { engine } else { "ptrace" };
+    for engine in ["namespaces", "P1", "P2", "F1", "F3"] {
+        let name = match engine {
+            "P1" | "P2" => "ptrace",
+            "F1" | "F3" => "preload",
+            engine => engine,
+        };
         if !explained.contains(&format!("{name}: accepted")) {
             skip::because(&format!("this node refuses {name}"));
             continue;

@@ -248,7 +248,7 @@ fn fill<'a, 's>(
         if loader.family == Family::Musl && own.to_bytes().ends_with(b"ldd") {
             space.point(c"--list")?;
         }
-        themselves(run, start, argv, places, space)?;
+        themselves(run, &loader, start, argv, places, space)?;
     } else {
         if loader.argv0 {
             space.point(c"--argv0")?;
@@ -267,6 +267,7 @@ fn fill<'a, 's>(
 /// They come behind ours, and of options that are given twice loaders take the last.
 fn themselves<'a>(
     run: &Run<'a>,
+    loader: &Loader<'a>,
     start: &Start<'a>,
     argv: impl Iterator<Item = &'a CStr>,
     places: &mut impl Places,
@@ -282,7 +283,7 @@ fn themselves<'a>(
         b"--glibc-hwcaps-prepend",
         b"--glibc-hwcaps-mask",
     ];
-    let (mut named, mut valued) = (false, None);
+    let (mut named, mut told, mut valued) = (false, false, None);
     for argument in argv {
         let bytes = argument.to_bytes();
         if named {
@@ -301,10 +302,16 @@ fn themselves<'a>(
                 space.point(argument)?;
             }
         } else if bytes.starts_with(b"--") {
+            told |= bytes == b"--argv0";
             valued = VALUED.iter().find(|option| **option == bytes).copied();
             space.point(argument)?;
         } else {
             named = true;
+            if loader.argv0 && !told {
+                // It would be the host path.
+                space.point(c"--argv0")?;
+                space.point(argument)?;
+            }
             let mut host = [0; PATH];
             match places.host(bytes, &mut host) {
                 Some(len) => {
