@@ -28,10 +28,10 @@ use crate::front::set_mask;
 const ENOUGH: u32 = 4;
 
 /// How often it is looked whether the thread still makes calls, in microseconds.
-const TICK: libc::suseconds_t = 4_000;
+const TICK: libc::suseconds_t = 2_000;
 
 /// So many ticks at most until it may move again.
-const LONGEST: u32 = 10;
+const LONGEST: u32 = 20;
 
 /// Processors that a mask has room for: as many as any kernel can be built for.
 const WORDS: usize = 8192 / 64;
