@@ -1,12 +1,105 @@
-//! Files of `/proc` whose text names host places, as the guest is to read them.
+//! Files of `/proc` whose text names host places or ids, as the guest is to read them: what is mapped, and who a process is.
+//!
+//! A guest that opens one gets a file in memory instead, written line by line when it is opened. Tables of mounts stay the
+//! host's.
 
-use core::ffi::CStr;
+use core::{ffi::CStr, slice};
 
-use coracle_paths::View;
+use coracle_intercept::Scratch;
+use coracle_paths::{PATH_MAX, View};
+use coracle_sys::{
+    self as sys, Fd,
+    kernel::{__NR_fchmod, __NR_memfd_create, O_CLOEXEC, O_RDONLY},
+};
 
-use crate::files::Held;
+use crate::{
+    files::{Held, Short},
+    person, pool,
+};
 
 /// A file that shows what `/proc` file `host` says to a guest with this view; `None`: it stays the host's.
-pub(crate) fn make(_: &View<'_>, _: u32, _: &CStr) -> Option<Held> {
-    None
+pub(crate) fn make(view: &View<'_>, process: u32, host: &CStr) -> Option<Held> {
+    let name = host.to_bytes().rsplit(|byte| *byte == b'/').next()?;
+    match name {
+        b"maps" | b"smaps" => rewrite(host, |line, out| mapping(view, line, out)),
+        b"status" if process == sys::getpid() => rewrite(host, status),
+        _ => None,
+    }
+}
+
+/// Room for a line and for what becomes of it.
+const LINE: usize = 2 * PATH_MAX;
+
+/// Copies a file into memory, line by line; what `change` does not write stays.
+fn rewrite(host: &CStr, mut change: impl FnMut(&[u8], &mut [u8]) -> Option<usize>) -> Option<Held> {
+    const CLOEXEC: usize = 1;
+    let source = Held(sys::open(Fd::CWD, host, O_RDONLY | O_CLOEXEC, 0).ok()?);
+    // SAFETY: a NUL-terminated name.
+    let made = unsafe { sys::syscall2(__NR_memfd_create, c"coracle-shown".as_ptr().expose_provenance(), CLOEXEC) };
+    let shown = Held(Fd(i32::try_from(sys::check(made).ok()?).ok()?));
+    let mut block = pool::take()?;
+    // SAFETY: the block is ours alone, and a Scratch is made of integers, so any of its bytes may be written.
+    let memory = unsafe {
+        slice::from_raw_parts_mut(core::ptr::from_mut::<Scratch>(&mut block).cast::<u8>(), size_of::<Scratch>())
+    };
+    let (line, rest) = memory.split_at_mut_checked(LINE)?;
+    let out = rest.get_mut(..LINE)?;
+    let mut have = 0;
+    loop {
+        let more = sys::read(source.0, &mut line[have..]).ok()?;
+        have += more;
+        let mut start = 0;
+        while let Some(len) = line[start..have].iter().position(|byte| *byte == b'\n') {
+            let text = &line[start..=start + len];
+            match change(text, out).and_then(|len| out.get(..len)) {
+                Some(text) => put(shown.0, text)?,
+                None => put(shown.0, text)?,
+            }
+            start += len + 1;
+        }
+        line.copy_within(start..have, 0);
+        have -= start;
+        if more == 0 || have == line.len() {
+            put(shown.0, &line[..have])?;
+            break;
+        }
+    }
+    // SAFETY: takes numbers alone.
+    unsafe { sys::syscall2(__NR_fchmod, shown.0.arg(), 0o444) };
+    Some(shown)
+}
+
+fn put(file: Fd, mut text: &[u8]) -> Option<()> {
+    while !text.is_empty() {
+        text = text.get(sys::write(file, text).ok()?..)?;
+    }
+    Some(())
+}
+
+/// A line of maps: the path is what begins with a slash behind the columns.
+fn mapping(view: &View<'_>, line: &[u8], out: &mut [u8]) -> Option<usize> {
+    let at = line.iter().position(|byte| *byte == b'/')?;
+    let path = &line[at..line.len() - 1];
+    out.get_mut(..at)?.copy_from_slice(&line[..at]);
+    let found = view.to_guest(path, out.get_mut(at..)?)?;
+    *out.get_mut(at + found.len)? = b'\n';
+    Some(at + found.len + 1)
+}
+
+/// A line of status: ids are those that this process believes to have.
+fn status(line: &[u8], out: &mut [u8]) -> Option<usize> {
+    let who = person::credentials();
+    let ids = match line {
+        [b'U', b'i', b'd', b':', ..] => (&b"Uid:"[..], who.user),
+        [b'G', b'i', b'd', b':', ..] => (&b"Gid:"[..], who.group),
+        _ => return None,
+    };
+    let mut text = Short::<64>::new().put(ids.0);
+    for id in [ids.1.real, ids.1.effective, ids.1.saved, ids.1.files] {
+        text = text.put(b"\t").number(id);
+    }
+    let text = text.put(b"\n");
+    let text = text.as_bytes();
+    out.get_mut(..text.len())?.copy_from_slice(text);
+    Some(text.len())
 }
