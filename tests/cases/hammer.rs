@@ -4,14 +4,14 @@
 use std::{
     fs,
     os::unix::process::ExitStatusExt as _,
-    process::{Child, Stdio},
+    process::{Child, Command as Process, Stdio},
     sync::atomic::{AtomicUsize, Ordering},
     thread,
     time::{Duration, Instant},
 };
 
 use harness::{
-    Sandbox, coracle,
+    Sandbox, coracle, images,
     oci::{Layer, OciImage},
     skip,
 };
@@ -32,15 +32,21 @@ impl Dice {
     }
 }
 
-fn images(sandbox: &Sandbox) {
+fn images(sandbox: &Sandbox) -> Option<()> {
+    let tar = images::find(images::BUSYBOX_MUSL)?;
+    let unpacked = tempfile::tempdir().unwrap();
+    let status = Process::new("tar").arg("-C").arg(unpacked.path()).arg("-xzf").arg(tar).status();
+    assert!(status.unwrap().success());
+    let busybox = fs::read(unpacked.path().join("bin/busybox")).unwrap();
     for number in 0..3_u8 {
-        let shared = Layer::new().file("bin/shared", 0o755, &[b's'; 300_000]).dir("closed/", 0o000);
+        let shared = Layer::new().file("bin/busybox", 0o755, &busybox).dir("closed/", 0o000);
         let own = Layer::new().file(&format!("etc/own{number}"), 0o600, &[number; 100_000]);
         let layout = sandbox.work(&format!("image{number}"));
         OciImage::new(json!({"Cmd": ["/x"]})).layer(shared).layer(own).write(&layout).unwrap();
         let file = format!("image{number}.tar");
         sandbox.run("tar", ["-C", &format!("image{number}"), "-cf", &file, "."]).ok();
     }
+    Some(())
 }
 
 /// Some command on the things that all know.
@@ -50,7 +56,8 @@ fn command(dice: &mut Dice) -> Vec<String> {
     let image = dice.roll(3);
     let tag = format!("my/image{image}:{}", dice.roll(2));
     let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
-    match dice.roll(18) {
+    const BUSYBOX: &str = "/bin/busybox";
+    match dice.roll(28) {
         0..=2 => words(&["create", "--pull=never", "--name", &name, &tag]),
         3 | 4 => words(&["load", "-q", "-i", &format!("image{image}.tar"), &tag]),
         5 | 6 => words(&["rm", "-f", &name]),
@@ -62,8 +69,18 @@ fn command(dice: &mut Dice) -> Vec<String> {
         12 => words(&["tag", &tag, &format!("my/image{image}:0")]),
         13 => words(&["setup", "--execmode=P2", &name]),
         // A tree of its own, in place of what it shares.
-        15 => words(&["inspect", "-p", &name]),
-        16 => words(&["prune", "-q", "-f", "--images"]),
+        25 => words(&["inspect", "-p", &name]),
+        26 => words(&["prune", "-q", "-f", "--images"]),
+        15 => words(&["run", "--pull=never", &name, BUSYBOX, "touch", "/ran"]),
+        16 => words(&["run", "--pull=never", "--rm", &tag, BUSYBOX, "true"]),
+        17 => words(&["run", "--pull=never", "-d", "--name", &name, &tag, BUSYBOX, "sleep", "0.3"]),
+        18 => words(&["start", &name]),
+        19 => words(&["exec", &name, BUSYBOX, "true"]),
+        20 => words(&["stop", "-t0", &name]),
+        21 => words(&["restart", "-t0", &name]),
+        22 => words(&["kill", &name]),
+        23 => words(&["export", "-o", &format!("export{name}.tar"), &name]),
+        24 => words(&["logs", &name]),
         14 => words(&["save", "-o", &format!("save{name}.tar"), &tag]),
         _ => words(&["create", "--name", &name, &format!("oci:image{image}:latest")]),
     }
@@ -87,7 +104,9 @@ fn end(mut child: Child, kill_after: Option<Duration>) -> (Option<i32>, String) 
 
 fn hammer(seconds: u64) {
     let sandbox = Sandbox::new();
-    images(&sandbox);
+    if images(&sandbox).is_none() {
+        return;
+    }
     let (done, killed) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let until = Instant::now() + Duration::from_secs(seconds);
     thread::scope(|scope| {
@@ -114,6 +133,11 @@ fn hammer(seconds: u64) {
     });
     println!("{} commands, {} killed", done.load(Ordering::Relaxed), killed.load(Ordering::Relaxed));
     assert!(done.load(Ordering::Relaxed) > 20 && killed.load(Ordering::Relaxed) > 5);
+    // What runs in the background has ended, or is ended now.
+    for container in sandbox.coracle(["ps", "-q", "-r"]).ok().lines() {
+        sandbox.coracle(["stop", "-t0", container]).ok();
+    }
+    assert_eq!(sandbox.coracle(["ps", "-q", "-r"]).ok(), "");
     let verified = sandbox.coracle(["verify"]);
     assert!(verified.ok().ends_with("all whole"), "{verified}");
     // Everything that is listed is whole, and all can be removed, so that nothing is left.

@@ -103,3 +103,51 @@ fn udockers_tutorial_runs_from_the_first_line_to_the_last() {
     assert_eq!(coracle(&["ps", "--format", "{{.Names}}"]).ok(), "");
     coracle(&["verify"]).ok();
 }
+
+/// A package whose installation makes a user and gives him a directory.
+const PACKAGE: &str = r#"
+    set -e; mkdir -p repo pkg/DEBIAN pkg/usr/bin
+    printf 'Package: ahoy\nVersion: 1.0\nArchitecture: all\nMaintainer: x <x@example.org>\nDescription: a boat\n' > pkg/DEBIAN/control
+    printf '#!/bin/sh\nset -e\nuseradd -r boat\ninstall -d -o boat -g boat -m 750 /var/lib/boat\n' > pkg/DEBIAN/postinst
+    printf '#!/bin/sh\necho ahoy\n' > pkg/usr/bin/ahoy
+    chmod 755 pkg pkg/DEBIAN pkg/DEBIAN/postinst pkg/usr/bin/ahoy
+    dpkg-deb --root-owner-group -b pkg repo/ahoy.deb >/dev/null; cd repo; dpkg-scanpackages . > Packages 2>/dev/null
+"#;
+
+/// What the tutorial does with it.
+const INSTALL: &str = r#"
+    rm -f /etc/apt/sources.list.d/*; echo 'deb [trusted=yes] file:/repo ./' > /etc/apt/sources.list
+    apt-get update -qq && apt-get install -y -qq ahoy >/dev/null 2>&1 && ahoy
+    stat -c '%U:%G %a' /var/lib/boat; dpkg-query -W ahoy; apt-get remove -y -qq ahoy >/dev/null 2>&1; command -v ahoy || echo removed
+"#;
+
+#[test]
+fn root_who_is_none_installs_packages_from_a_repository() {
+    if skip::unless_slow() || skip::unless_root() || skip::lacks(&["mmdebstrap", "dpkg-deb", "dpkg-scanpackages"]) {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let tar = sandbox.work("debian.tar");
+    let made = std::process::Command::new("mmdebstrap")
+        .args(["--quiet", "--variant=apt", "--include=passwd", "bookworm"])
+        .arg(&tar)
+        .status();
+    if !made.is_ok_and(|status| status.success()) {
+        return skip::because("mmdebstrap makes no Debian tree here (no network?)");
+    }
+    sandbox.run("bash", ["-c", PACKAGE]).ok();
+    let repository = format!("--volume={}:/repo:ro", sandbox.work("repo").display());
+    sandbox.coracle(["create", "--name=debian", &format!("rootfs:{}", tar.display())]).ok();
+    for mode in ["P1", "P2", "R1"] {
+        sandbox.coracle(["clone", "--name", mode, "debian"]).ok();
+        let mode_option = format!("--execmode={mode}");
+        // A script on standard input, as the tutorial has it.
+        let said = sandbox.run_with_input(
+            harness::coracle(),
+            ["run", &mode_option, &repository, mode, "/bin/bash", "-e"],
+            INSTALL.as_bytes(),
+        );
+        assert_eq!(said.ok(), "ahoy\nboat:boat 750\nahoy\t1.0\nremoved", "{mode}");
+        sandbox.coracle(["rm", mode]).ok();
+    }
+}

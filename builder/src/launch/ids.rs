@@ -110,9 +110,14 @@ impl Subordinate {
     fn start(&self, mut command: Command) -> io::Result<Child> {
         let ((mut ready, tell_ready), (mapped, mut tell_mapped)) = (io::pipe()?, io::pipe()?);
         let (ours, theirs) = (tell_ready.as_raw_fd(), mapped.as_raw_fd());
+        let other_ends = [ready.as_raw_fd(), tell_mapped.as_raw_fd()];
         // SAFETY: between fork and exec these are plain system calls on integers and on bytes of this closure's own.
         unsafe {
             command.pre_exec(move || {
+                // With them open, it would wait for ever for the word of a parent that was killed.
+                other_ends.iter().for_each(|end| {
+                    libc::close(*end);
+                });
                 unshare(CloneFlags::CLONE_NEWUSER)?;
                 let id = libc::getpid().to_ne_bytes();
                 let mut answer = [0_u8; 1];
@@ -127,6 +132,8 @@ impl Subordinate {
                 if libc::setresgid(0, 0, 0) != 0 || libc::setresuid(0, 0, 0) != 0 {
                     return Err(io::Error::last_os_error());
                 }
+                // Last: a change of ids takes it back. Whoever is killed with this command takes it along.
+                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0);
                 Ok(())
             });
         }
