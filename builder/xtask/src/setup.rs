@@ -42,6 +42,8 @@ const SLOW: &[Need] = &[
     need("mksquashfs", "squashfs-tools"),
     need("mmdebstrap", "mmdebstrap"),
     need("buildah", "buildah"),
+    need("crun", "crun"),
+    need("pip3", "python3-pip"),
     need("gdb", "gdb"),
     need("proot", "proot"),
     need("fakechroot", "fakechroot"),

@@ -9,6 +9,7 @@ mod pack;
 mod peers;
 mod start;
 mod stats;
+mod store;
 mod tree;
 mod unpack;
 
@@ -36,6 +37,8 @@ enum What {
     Pack,
     /// Unpacking a tree against tar and unsquashfs.
     Unpack,
+    /// Making containers and running programs in new ones, against udocker, podman and crun.
+    Store,
     /// Single system calls, native and under every engine and peer.
     Syscalls,
     /// A C build, native and under every engine and peer.
@@ -53,6 +56,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
             What::Start => start::run(options.rounds)?,
             What::Pack => pack::run(options.rounds / 3)?,
             What::Unpack => unpack::run(options.rounds / 3)?,
+            What::Store => store::run(options.rounds / 3)?,
             What::Syscalls => calls::syscalls(options.rounds)?,
             What::Compile => calls::compile(options.rounds / 3)?,
         }
