@@ -136,6 +136,8 @@ fn compilers_of(root: &Path, source: &Path) -> Vec<(String, Command)> {
         (name, gcc)
     };
     match kind {
+        // A static C library would have no part in it.
+        Some("c") if name == "library" => vec![dynamic()],
         Some("c") if has_other_word() => vec![gcc("probes", "-m64"), gcc("probes32", "-m32"), dynamic()],
         Some("c") => vec![gcc("probes", "-m64"), dynamic()],
         Some("rs") => {
