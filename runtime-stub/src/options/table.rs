@@ -187,7 +187,7 @@ pub const ROWS: [Row; 32] = [
         "key",
         Takes::Value("FILE"),
         Kind::Node,
-        "look first whether the owner of this public key signed this file; see also `coracle run --require-key`",
+        "look first whether the owner of this public key signed this file",
     ),
 ];
 
