@@ -118,7 +118,7 @@ const PACKAGE: &str = r#"
 const INSTALL: &str = r#"
     rm -f /etc/apt/sources.list.d/*; echo 'deb [trusted=yes] file:/repo ./' > /etc/apt/sources.list
     apt-get update -qq && apt-get install -y -qq ahoy >/dev/null 2>&1 && ahoy
-    stat -c '%U:%G %a' /var/lib/boat; dpkg-query -W ahoy; apt-get remove -y -qq ahoy >/dev/null 2>&1; command -v ahoy || echo removed
+    stat -c '%U:%G %a' /var/lib/boat; dpkg-query -W ahoy; apt-get remove -y -qq ahoy >/dev/null 2>&1; test -e /usr/bin/ahoy || echo removed
 "#;
 
 #[test]
