@@ -115,8 +115,11 @@ fn execute(
 ) -> RunError {
     /// Lists of libraries, and what is carried.
     const TEXT: usize = 256 << 10;
-    let own = if program.scripts.is_empty() { 0 } else { 1 };
-    let arguments = || program.scripts.arguments().chain(prepared.arguments()[own..].iter().map(CString::as_c_str));
+    // Who takes a program over finds the interpreters of a script for himself.
+    let scripts = !program.scripts.is_empty() && !(matches!(start.way, Way::Not(_)) && start.is_named());
+    let own = usize::from(scripts);
+    let interpreters = || program.scripts.arguments().filter(move |_| scripts);
+    let arguments = || interpreters().chain(prepared.arguments()[own..].iter().map(CString::as_c_str));
     let environment = prepared.environment();
     let mut pointers = vec![std::ptr::null(); arguments().count() + environment.len() + EXTRA];
     let mut text = vec![0; TEXT];

@@ -125,6 +125,14 @@ pub struct Start<'a> {
     pub person: &'a [u8],
 }
 
+impl Start<'_> {
+    /// Whether others find it by the name that the guest gave, and not only by a descriptor, which may close.
+    #[must_use]
+    pub fn is_named(&self) -> bool {
+        !self.given.starts_with(b"/dev/fd/")
+    }
+}
+
 /// Pointers that [`command`] adds to those of the guest's arguments and environment, at most.
 pub const EXTRA: usize = 24;
 
@@ -326,7 +334,8 @@ fn themselves<'a>(
     Ok(())
 }
 
-/// Another program runs it: told the run's description, the program's guest path, and its arguments.
+/// Another program runs it: told the run's description, the name that the guest gave, and the guest's arguments (of a
+/// script, those that the script has: no interpreters in front).
 fn hand_over<'a, 's>(
     run: &Run<'a>,
     start: &Start<'a>,
@@ -344,7 +353,8 @@ fn hand_over<'a, 's>(
     }
     space.point(start.description)?;
     let mut line = space.line();
-    line.put(start.exe)?;
+    // By the name that the guest gave it, which it is told; so of a script the script, with the guest's own arguments.
+    line.put(if start.is_named() { start.given } else { start.exe })?;
     line.end()?;
     for argument in argv {
         space.point(argument)?;

@@ -110,12 +110,14 @@ pub(crate) fn start(state: &State, process: &Process, mut scratch: Block, lists:
             slice::from_raw_parts_mut(core::ptr::from_mut::<Scratch>(&mut text).cast::<u8>(), size_of::<Scratch>())
         };
         let mut space = Space::new(pointers, strings);
-        let own = usize::from(!scripts.is_empty());
+        // Who takes a program over finds the interpreters of a script for himself.
+        let scripted = !scripts.is_empty() && !(matches!(way, Way::Not(_)) && start.is_named());
+        let own = usize::from(scripted);
         // SAFETY: the guest's own lists, whose ends were just found.
         let (arguments, variables) =
             unsafe { (strings_of(lists.argv, own.min(argc), argc), strings_of(lists.envp, 0, envc)) };
         let mut places = Guest { state, process, scratch: &mut scratch };
-        let arguments = scripts.arguments().chain(arguments);
+        let arguments = scripts.arguments().filter(|_| scripted).chain(arguments);
         let made = match command(&state.run, &start, arguments, variables, &mut places, &mut space) {
             Ok(made) => made,
             Err(errno) => return answer(errno),
