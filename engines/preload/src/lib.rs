@@ -116,7 +116,7 @@ fn execute(
     /// Lists of libraries, and what is carried.
     const TEXT: usize = 256 << 10;
     // Who takes a program over finds the interpreters of a script for himself.
-    let scripts = !program.scripts.is_empty() && !(matches!(start.way, Way::Not(_)) && start.is_named());
+    let scripts = !(program.scripts.is_empty() || matches!(start.way, Way::Not(_)) && start.is_named());
     let own = usize::from(scripts);
     let interpreters = || program.scripts.arguments().filter(move |_| scripts);
     let arguments = || interpreters().chain(prepared.arguments()[own..].iter().map(CString::as_c_str));
