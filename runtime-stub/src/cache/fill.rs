@@ -218,8 +218,7 @@ impl Filler<'_> {
 
     fn check(&self, base: &Base) -> Result<(), NoFill> {
         if let Some(view) = &self.view {
-            let index = self.bundle.index().map_err(|error| NoFill::Fatal(error.into()))?;
-            let (bytes, inodes) = view.needs(&index);
+            let (bytes, inodes) = view.needs();
             return base.check_room(bytes, inodes).map_err(NoFill::Place);
         }
         let payload = &self.bundle.manifest().payload;

@@ -168,7 +168,11 @@ impl Event {
     /// Whether it is to be shown without being asked for.
     #[must_use]
     pub fn is_notable(&self) -> bool {
-        !matches!(self, Self::Unpacking { .. } | Self::Evicted { .. } | Self::OverLimit { .. })
+        let quiet = matches!(
+            self,
+            Self::Unpacking { .. } | Self::Editing { .. } | Self::Evicted { .. } | Self::OverLimit { .. }
+        );
+        !quiet
     }
 }
 

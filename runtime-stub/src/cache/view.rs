@@ -34,7 +34,7 @@ use super::{
     limit, trust,
 };
 use crate::{
-    open::{Bundle, OpenError},
+    open::Bundle,
     unpack::{self, UnpackError, ViewOf, edited_len},
 };
 
@@ -83,6 +83,8 @@ pub enum ViewError {
 pub(super) struct ViewFiller<'a> {
     pub(super) tree: &'a Cached,
     pub(super) engine: &'a str,
+    /// The bundle's index, once a view has to be made.
+    pub(super) index: Option<&'a Index>,
 }
 
 /// Finds the view of a cached tree for an engine, or makes it. The tree's own lease must be kept as well.
@@ -104,11 +106,13 @@ pub fn view(
     let name = format!("{prefix}{}", &place[..12]);
     // Beside a private tree it is as private, and goes with it.
     let options = CacheOptions { private: false, limit: None, ..options.clone() };
-    let filler =
-        Filler { bundle, options: &options, boot: &boot, name: &name, view: Some(ViewFiller { tree, engine }) };
+    let filler = |index| {
+        let view = Some(ViewFiller { tree, engine, index });
+        Filler { bundle, options: &options, boot: &boot, name: &name, view }
+    };
     let failed = |why: String| ViewError::Place { dir: tree.dir.clone(), engine: engine.to_owned(), why };
     let base = Base::at(&tree.dir).map_err(|errno| failed(errno.desc().to_owned()))?;
-    if let Found::Whole(cached) = filler.find(&base) {
+    if let Found::Whole(cached) = filler(None).find(&base) {
         return Ok(cached);
     }
     let index = bundle.index().map_err(CacheError::from)?;
@@ -119,7 +123,7 @@ pub fn view(
         return Err(ViewError::TooLong { path, len, most, engine: engine.to_owned() });
     }
     remove_others(&base, &prefix, &name);
-    filler.fill(&base, report).map_err(|no| match no {
+    filler(Some(&index)).fill(&base, report).map_err(|no| match no {
         NoFill::Place(why) => failed(why),
         NoFill::Fatal(error) => ViewError::Cache(error),
     })
@@ -152,7 +156,8 @@ fn remove_others(base: &Base, prefix: &str, name: &str) {
 
 impl ViewFiller<'_> {
     /// Bytes and inodes that the view takes.
-    pub(super) fn needs(&self, index: &Index) -> (u64, u64) {
+    pub(super) fn needs(&self) -> (u64, u64) {
+        let Some(index) = self.index else { return (0, 0) };
         let Some(set) = fixups(index, self.engine) else { return (0, 0) };
         let edited = set.files().filter_map(|(number, fixups)| match &index.entries.get(number as usize)?.kind {
             kind @ coracle_format::Kind::File { size, .. } => Some(edited_len(*size, kind, fixups)),
@@ -165,16 +170,14 @@ impl ViewFiller<'_> {
 
     /// Everything inside the temporary directory but canary and lease.
     pub(super) fn write(&self, filler: &Filler<'_>, dir: &OwnedFd, temporary: &Path) -> Result<(), NoFill> {
-        let fatal = |error: OpenError| NoFill::Fatal(error.into());
-        let index = filler.bundle.index().map_err(fatal)?;
-        let Some(fixups) = fixups(&index, self.engine) else {
+        let Some((index, fixups)) = self.index.and_then(|index| Some((index, fixups(index, self.engine)?))) else {
             return Err(NoFill::Place("the bundle has no edits for it".to_owned()));
         };
         mkdirat(dir, trust::ROOT, Mode::S_IRWXU)?;
         let path = self.tree.dir.join(filler.name).join(trust::ROOT);
         let of = ViewOf {
             bundle: filler.bundle,
-            index: &index,
+            index,
             fixups,
             tree: &self.tree.root,
             path: &path,
@@ -198,9 +201,9 @@ impl ViewFiller<'_> {
         }
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let root = openat(dir, trust::ROOT, flags, Mode::empty())?;
-        let (bytes, inodes) = self.needs(&index);
+        let (bytes, inodes) = self.needs();
         let weight = limit::estimate(bytes, inodes);
-        Ok(trust::write_trust(dir.as_fd(), root.as_fd(), &index, filler.boot, weight)?)
+        Ok(trust::write_trust(dir.as_fd(), root.as_fd(), index, filler.boot, weight)?)
     }
 }
 
@@ -260,7 +263,7 @@ mod tests {
         let tree = cache.tree();
         let (view, events) = cache.view(&tree);
         let view = view.unwrap();
-        assert!(matches!(&events[..], [Event::Editing { .. }]), "{events:?}");
+        assert!(matches!(&events[..], [Event::Editing { .. }]) && !events[0].is_notable(), "{events:?}");
         let index = cache.bundle.index().unwrap();
         for entry in &index.entries {
             let path = Path::new(std::ffi::OsStr::from_bytes(&entry.path));
