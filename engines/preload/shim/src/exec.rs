@@ -111,7 +111,7 @@ pub(crate) fn start(state: &State, process: &Process, mut scratch: Block, lists:
         };
         let mut space = Space::new(pointers, strings);
         // Who takes a program over finds the interpreters of a script for himself.
-        let scripted = !scripts.is_empty() && !(matches!(way, Way::Not(_)) && start.is_named());
+        let scripted = !(scripts.is_empty() || matches!(way, Way::Not(_)) && start.is_named());
         let own = usize::from(scripted);
         // SAFETY: the guest's own lists, whose ends were just found.
         let (arguments, variables) =
