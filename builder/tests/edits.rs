@@ -214,7 +214,7 @@ fn an_edited_library_can_be_linked_with() {
          echo 'int x(void); int main(void) { return x(); }' > main.c
          gcc main.c tree/usr/lib/private/libx.so -o tree/bin/main
          tar cf tree.tar -C tree .");
-    let edited = edit(&dir.path().join("tree.tar"));
+    let edited = edit(&|to| unpack(&dir.path().join("tree.tar"), to));
     let library = Path::new("usr/lib/private/libx.so");
     assert!(edited.paths().any(|(path, _)| path == library), "{:?}", edited.analysis.report);
     let output = Command::new("gcc").arg("main.c").arg(edited.view.join(library)).current_dir(dir.path()).output();
