@@ -100,6 +100,7 @@ fn build(workspace: &Path, out: &Path, target: &str) -> Result<PathBuf, Box<dyn 
     cargo
         .current_dir(workspace)
         .args(["rustc", "--quiet", "--package", "coracle-shim", "--lib", "--crate-type", "cdylib", "--profile", "shim"])
+        .args(["--features", "injected"])
         .args(["--target", target, "--target-dir"])
         .arg(out);
     if workspace.join("Cargo.lock").exists() {

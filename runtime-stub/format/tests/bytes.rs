@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use coracle_format::{
-    Content, Defaults, Edit, Entry, Fixup, FixupSet, FormatError, Frame, ImageConfig, Index, IndexInfo, Kind,
+    Content, Defaults, Edit, Entry, Fixup, FixupSet, FormatError, Frame, Health, ImageConfig, Index, IndexInfo, Kind,
     MOST_GROWTH, MOST_SLOT, Manifest, PayloadInfo, Provenance, Region, SKIPPABLE_HEADER_LEN, SLOT_LEN, Slot, StubInfo,
     TRAILER_LEN, Time, Trailer, Xattr, hex, parse_hex, sha256,
 };
@@ -146,6 +146,7 @@ fn manifest() -> Manifest {
             exposed_ports: vec!["80/tcp".into()],
             labels: BTreeMap::from([("key".into(), "værdi".into())]),
             stop_signal: Some("SIGINT".into()),
+            health: Some(Health { test: vec!["CMD".into(), "true".into()], interval: 30, ..Health::default() }),
         },
         facts: serde_json::json!({ "architecture": "arm64", "interpreters": ["/lib/ld.so"] }),
         defaults: Defaults { isolated: true, engine: Some("ptrace".into()), volumes: vec!["/data:/d:ro".into()] },
@@ -154,6 +155,7 @@ fn manifest() -> Manifest {
             manifest: Some("sha256:00".into()),
             config: Some("sha256:01".into()),
             layers: vec!["sha256:02".into()],
+            licences: vec!["MIT".into()],
             options: vec!["--isolated".into()],
         },
         stub: StubInfo { target: "x86_64-unknown-linux-musl".into(), len: 5, slot: 1, sha256: hex(&sha256(b"stub")) },

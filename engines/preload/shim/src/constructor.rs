@@ -1,9 +1,6 @@
 //! What happens when the library is loaded, and when it fails.
 
-use core::{
-    ffi::{CStr, c_char, c_int},
-    panic::PanicInfo,
-};
+use core::ffi::{CStr, c_char, c_int};
 
 use coracle_sys::kernel::__NR_prctl;
 
@@ -59,11 +56,3 @@ fn after_slash(name: &CStr) -> &CStr {
 #[used]
 #[unsafe(link_section = ".init_array")]
 static CONSTRUCTOR: unsafe extern "C" fn(c_int, *mut *mut c_char, *mut *mut c_char) = constructor;
-
-/// A fault of ours: the process ends as by abort(3).
-#[panic_handler]
-fn panic(_: &PanicInfo<'_>) -> ! {
-    let _ = coracle_sys::write(coracle_sys::Fd(2), b"coracle: preload: internal error\n");
-    // SAFETY: an instruction that the processor refuses: SIGILL.
-    unsafe { core::arch::asm!("ud2", options(noreturn)) }
-}

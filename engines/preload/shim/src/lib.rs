@@ -25,6 +25,8 @@ mod deep;
 mod environment;
 mod exec;
 mod fast;
+#[cfg(feature = "injected")]
+mod fault;
 mod files;
 mod guest;
 mod instructions;
