@@ -31,8 +31,8 @@ pub use slot::{SLOT_LEN, Slot};
 pub use statement::statement;
 pub use trailer::{Region, SKIPPABLE_HEADER_LEN, TRAILER_LEN, Trailer};
 
-/// Version of the whole layout; a reader refuses any other.
-pub const FORMAT_VERSION: u32 = 1;
+/// Version of the whole layout; a reader refuses any other. 2: signatures behind the index, and their digest in the trailer.
+pub const FORMAT_VERSION: u32 = 2;
 
 /// A SHA-256 digest.
 pub type Digest = [u8; 32];

@@ -10,6 +10,9 @@ pub const SLOT_LEN: usize = 64;
 /// Marks the slot.
 const MAGIC: [u8; 16] = *b"\x7fCORACLE-SLOT\x00\xff\n";
 
+/// No layout will have a higher version; a mark with more behind it is none.
+const VERSIONS_MOST: u32 = 1000;
+
 /// What the slot says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Slot {
@@ -76,14 +79,23 @@ impl Slot {
     /// The slot in the head of a file, bare or filled in: for telling what became of a bundle that lost its end.
     ///
     /// # Errors
-    /// [`FormatError::Missing`] if there is none.
+    /// [`FormatError::Missing`] if there is none, [`FormatError::Version`] if there is only one of another layout.
     pub fn locate(head: &[u8]) -> Result<Self, FormatError> {
+        let mut error = FormatError::Missing { part: "slot" };
         // A mark with anything else behind it is a constant of some program's, not a slot.
-        head.windows(SLOT_LEN)
-            .filter(|window| window[..MAGIC.len()] == MAGIC)
-            .filter_map(|window| Self::decode(window.try_into().ok()?).ok())
-            .find(|slot| *slot == Self { payload: 0, total: 0 } || (slot.payload > 0 && slot.payload < slot.total))
-            .ok_or(FormatError::Missing { part: "slot" })
+        for window in head.windows(SLOT_LEN).filter(|window| window[..MAGIC.len()] == MAGIC) {
+            let Ok(window) = window.try_into() else { continue };
+            match Self::decode(window) {
+                Ok(slot)
+                    if slot == Self { payload: 0, total: 0 } || (slot.payload > 0 && slot.payload < slot.total) =>
+                {
+                    return Ok(slot);
+                }
+                Err(other @ FormatError::Version { found, .. }) if found < VERSIONS_MOST => error = other,
+                _ => {}
+            }
+        }
+        Err(error)
     }
 }
 
@@ -120,6 +132,10 @@ mod tests {
         head.extend_from_slice(&filled.encode());
         assert_eq!(Slot::locate(&head), Ok(filled));
         assert_eq!(Slot::locate(&Slot::BARE), Ok(Slot { payload: 0, total: 0 }));
+        let mut older = filled.encode();
+        older[16] -= 1;
+        let version = FormatError::Version { found: FORMAT_VERSION - 1, expected: FORMAT_VERSION };
+        assert_eq!(Slot::locate(&older), Err(version));
     }
 
     #[test]

@@ -22,7 +22,10 @@ pub(super) fn find_slot(file: &File, path: &Path) -> Result<Slot, OpenError> {
     if !head.starts_with(b"\x7fELF") {
         return Err(not_a_bundle());
     }
-    Slot::locate(&head).map_err(|_| not_a_bundle())
+    Slot::locate(&head).map_err(|error| match error {
+        FormatError::Version { .. } => OpenError::format(path, error),
+        _ => not_a_bundle(),
+    })
 }
 
 /// Names the reason why a file of `len` bytes does not have the length that its slot gives.
