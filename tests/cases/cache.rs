@@ -191,10 +191,12 @@ fn the_least_recently_used_tree_makes_room_and_one_in_use_stays() {
         .map(|at| {
             let mut command = sandbox.command(&bundles[at]);
             command.args(["sh", "-c", &format!("touch began{at}; exec sleep 1000")]).stderr(Stdio::null());
-            command.stdout(Stdio::null()).spawn().unwrap()
+            let job = command.stdout(Stdio::null()).spawn().unwrap();
+            // One after the other, so that it is known which is used last.
+            eventually("it runs", 20, || sandbox.work(&format!("began{at}")).exists());
+            job
         })
         .collect();
-    eventually("both run", 20, || sandbox.work("began0").exists() && sandbox.work("began2").exists());
     let over = sandbox.run(&bundles[1], ["--coracle-verbose", "echo", "ran"]);
     assert_eq!(over.ok(), "ran");
     assert!(over.stderr.contains("the trees in use take "), "{over}");
