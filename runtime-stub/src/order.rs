@@ -206,7 +206,9 @@ impl Run<'_> {
             ));
         }
         self.mark_subordinate(&plan, engine, voice);
-        name_engine(&mut plan.spec, engine);
+        if order.recording.is_none() {
+            name_engine(&mut plan.spec, engine);
+        }
         plan.spec.started = self.started.0;
         let duties = Duties {
             meanwhile: || self.started.close(),

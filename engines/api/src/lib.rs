@@ -18,6 +18,7 @@ mod inside;
 mod order;
 mod ports;
 mod record;
+pub mod recording;
 mod refusal;
 pub mod signals;
 mod spec;

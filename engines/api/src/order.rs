@@ -106,6 +106,11 @@ pub struct Order {
     pub finally: Vec<OsString>,
     /// Say on standard error what is done.
     pub verbose: bool,
+    /// Run on the host itself, as the caller would ([`root`](Self::root) is `/`), and write down there what is used
+    /// ([`crate::recording`]). Of the requests only [`argv`](Self::argv), [`made`](Self::made) and
+    /// [`engine`](Self::engine) count then.
+    #[serde(default)]
+    pub recording: Option<PathBuf>,
 }
 
 /// A tree of a container's own, which is not there yet.
@@ -179,6 +184,7 @@ impl Order {
             started: None,
             finally: Vec::new(),
             verbose: false,
+            recording: None,
         }
     }
 }

@@ -89,6 +89,10 @@ pub struct LaunchSpec {
     /// program lets go of it then ([`let_go`](Self::let_go)), in all of its processes.
     #[serde(default)]
     pub started: Option<i32>,
+    /// Write down there what the run uses ([`crate::recording`]); the directory exists and is empty. Only the engine that
+    /// stops every such call can: others ignore it, so whoever wants a recording names that one.
+    #[serde(default)]
+    pub recording: Option<PathBuf>,
 }
 
 impl LaunchSpec {
@@ -123,6 +127,7 @@ impl LaunchSpec {
             host_path: None,
             variant: None,
             started: None,
+            recording: None,
         }
     }
 

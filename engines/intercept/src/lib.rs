@@ -10,6 +10,7 @@
 
 #![no_std]
 
+mod act;
 mod birth;
 mod cow;
 mod credentials;
@@ -33,6 +34,7 @@ mod sockets;
 pub mod table;
 mod translate;
 
+pub use act::{Act, Reach, acts, reach};
 pub use coracle_ledger as ledger;
 pub use coracle_paths::Errno;
 pub use coracle_view::{FileId, Mark, Marks};

@@ -1,6 +1,6 @@
 //! Runs a program in a tree under the ptrace engine alone, without a bundle: for looking at the engine itself.
 //!
-//! `enter [P1|P2] [rw] [root|user=ID] [ledger=FILE] [names] [port=HOST:GUEST[/udp]]… [HOST:GUEST[:ro]]… -- ROOT PROGRAM [ARG]…`
+//! `enter [P1|P2] [rw] [root|user=ID] [ledger=FILE] [record=DIR] [names] [port=HOST:GUEST[/udp]]… [HOST:GUEST[:ro]]… -- ROOT PROGRAM [ARG]…`
 
 use std::{
     env, io,
@@ -34,6 +34,7 @@ fn main() -> ExitCode {
             Some(option) if option.starts_with("cow=") => {
                 spec.access = Access::CopyOnWrite { changes: option[4..].into() };
             }
+            Some(option) if option.starts_with("record=") => spec.recording = Some(option[7..].into()),
             Some("rw") => spec.access = Access::Direct,
             Some(option) if option.starts_with("ledger=") => spec.ledger = Some(option[7..].into()),
             Some(option) if option.starts_with("user=") => {

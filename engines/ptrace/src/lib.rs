@@ -26,6 +26,7 @@ mod probe;
 mod process;
 mod procfs;
 mod program;
+mod recorder;
 mod registers;
 mod request;
 mod script;
@@ -41,6 +42,7 @@ mod watch;
 mod window;
 
 use std::{
+    cell::RefCell,
     ffi::CString,
     fs, io,
     os::unix::{
@@ -58,7 +60,7 @@ use coracle_intercept::{Identity, Kind, Port, Rules};
 use coracle_layout::{Layout, Mapped, Names};
 use coracle_view::{Asked, View};
 
-use crate::{person::Person, start::Child, tracer::Tracer};
+use crate::{person::Person, recorder::Recorder, start::Child, tracer::Tracer};
 
 /// The engine.
 #[derive(Debug, Clone, Copy)]
@@ -153,6 +155,8 @@ impl Engine for Ptrace {
             let front::Tracing { line, tell, mask } = tracing;
             let mut tracer = Tracer::new(rules, view.as_ref(), (every, old_order), mark, person, line)
                 .map_err(step("make the memory shared with guests"))?;
+            let recorder = spec.recording.as_deref().map(Recorder::new).transpose();
+            tracer.recorder = recorder.map_err(step("begin the recording"))?.map(RefCell::new);
             let child = Child::fork(&prepared, &cwd, filter.as_deref(), tell, mask)?;
             front::stand_aside();
             child.seize(!every).map_err(step("trace the guest's first process"))?;

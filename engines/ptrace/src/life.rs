@@ -77,11 +77,15 @@ impl Tracer<'_> {
         }
         self.main = 0;
         self.watch.ends();
-        Some(if libc::WIFEXITED(status) {
+        let ended = if libc::WIFEXITED(status) {
             Ended::Exited(u8::try_from(libc::WEXITSTATUS(status)).unwrap_or(u8::MAX))
         } else {
             Ended::Signaled(libc::WTERMSIG(status))
-        })
+        };
+        if let Some(recorder) = &self.recorder {
+            recorder.borrow_mut().ended(ended);
+        }
+        Some(ended)
     }
 
     pub(crate) fn forget(&mut self, tracee: Tracee) {

@@ -24,6 +24,7 @@ use crate::{
     memory::Memory,
     person::Person,
     process::{Process, Shared},
+    recorder::Recorder,
     shown,
     sockets::{self, Sockets},
     tracee::{Tracee, Tracees},
@@ -44,6 +45,9 @@ pub(crate) struct Held {
 /// it up.
 const MAX_ALIASES: usize = 64;
 
+/// What the tracer has for all of them.
+type Common<'t> = (&'t Aliases, &'t RefCell<Sockets>, &'t RefCell<Follow>, Option<&'t RefCell<Recorder>>);
+
 /// One stopped tracee.
 pub(crate) struct Peer<'t> {
     pub(crate) thread: i32,
@@ -58,6 +62,7 @@ pub(crate) struct Peer<'t> {
     pub(crate) aliases: &'t Aliases,
     pub(crate) sockets: &'t RefCell<Sockets>,
     follow: &'t RefCell<Follow>,
+    recorder: Option<&'t RefCell<Recorder>>,
 }
 
 impl<'t> Peer<'t> {
@@ -66,16 +71,23 @@ impl<'t> Peer<'t> {
         process: &Shared,
         pretends: bool,
         tracees: &'t Tracees,
-        (aliases, sockets, follow): (&'t Aliases, &'t RefCell<Sockets>, &'t RefCell<Follow>),
+        (aliases, sockets, follow, recorder): Common<'t>,
         cow: &'t CopyOnWrite<'t>,
     ) -> Self {
         let Process { id, root, .. } = &*process.borrow();
         let (record, process, root, memory) = (Rc::clone(process), *id, Rc::clone(root), Memory { pid: thread });
-        Self { thread, process, record, root, pretends, memory, tracees, aliases, sockets, follow, cow }
+        Self { thread, process, record, root, pretends, memory, tracees, aliases, sockets, follow, recorder, cow }
     }
 }
 
 impl Peer<'_> {
+    /// A file is about to be executed, or mapped as an interpreter.
+    pub(crate) fn executes(&self, host: &CStr) {
+        if let Some(recorder) = self.recorder {
+            recorder.borrow_mut().executes(host);
+        }
+    }
+
     fn person<T>(&self, look: impl FnOnce(&mut Person) -> T) -> Option<T> {
         self.tracees.get(&self.thread).map(|tracee| look(&mut tracee.person.borrow_mut()))
     }
@@ -166,11 +178,15 @@ fn copy(text: &[u8], into: &mut [u8]) -> Option<usize> {
 
 impl Host for Peer<'_> {
     fn readlink(&self, path: &CStr, target: &mut [u8]) -> Result<usize, Errno> {
-        deep::with_short(path, |path| {
+        let len = deep::with_short(path, |path| {
             // SAFETY: a NUL-terminated path, and a buffer that is writable for the length given.
             let len = unsafe { libc::readlink(path.as_ptr(), target.as_mut_ptr().cast(), target.len()) };
             usize::try_from(len).map_err(|_| last_errno())
-        })
+        })?;
+        if let Some(recorder) = self.recorder {
+            recorder.borrow_mut().crosses(path);
+        }
+        Ok(len)
     }
 
     fn ancestor(&self, link: &CStr, text: &mut [u8]) -> Result<Ancestor, Errno> {

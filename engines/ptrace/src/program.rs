@@ -125,6 +125,7 @@ fn open(rules: &Rules<'_>, peer: &Peer<'_>, host: &mut Vec<u8>, head: &mut [u8])
     } else {
         may_execute(path, name)?;
     }
+    peer.executes(path);
     // It was a regular file a moment ago; a pipe that took its name since must not hold the tracer up.
     let file = match OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(name) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {

@@ -30,6 +30,7 @@ use crate::{
     person::Person,
     process::Process,
     program::{self, Named},
+    recorder::Recorder,
     registers::Registers,
     request::{Gone, Resume, event_message, registers, resume, set_registers, set_signal_mask, signal_mask},
     script::Runners,
@@ -56,6 +57,8 @@ pub(crate) struct Tracer<'r> {
     aliases: Aliases,
     pub(crate) sockets: RefCell<Sockets>,
     cow: CopyOnWrite<'r>,
+    /// What the run uses is written down.
+    pub(crate) recorder: Option<RefCell<Recorder>>,
     pub(crate) window: Window,
     runners: Runners,
     mark: u64,
@@ -106,6 +109,7 @@ impl<'r> Tracer<'r> {
             aliases: Aliases::default(),
             sockets: RefCell::default(),
             cow: CopyOnWrite::new(view),
+            recorder: None,
             window: Window::new()?,
             runners: Runners::default(),
             mark,
@@ -239,9 +243,12 @@ impl<'r> Tracer<'r> {
         let Some(tracee) = self.tracees.get(&thread) else { return Ok(()) };
         let (before, seen_at) = (call, tracee.process.borrow().window);
         let pretends = self.rules.identity.pretends();
-        let shared = (&self.aliases, &self.sockets, &self.follow);
+        let shared = (&self.aliases, &self.sockets, &self.follow, self.recorder.as_ref());
         let peer = Peer::new(thread, &tracee.process, pretends, &self.tracees, shared, &self.cow);
         let verdict = enter(&self.rules, &peer, &mut call, &mut self.scratch);
+        if let Some(recorder) = &self.recorder {
+            recorder.borrow_mut().entered(&peer, &before, verdict, &self.scratch);
+        }
         let pin = self.cow.take_pin().or_else(|| self.aliases.borrow_mut().shown.take());
         match verdict {
             Verdict::Pass => self.go_on(thread, 0),
@@ -365,7 +372,7 @@ impl<'r> Tracer<'r> {
             Then::Leave(after, turns) => {
                 self.cow.look_back(*turns);
                 let pretends = self.rules.identity.pretends();
-                let shared = (&self.aliases, &self.sockets, &self.follow);
+                let shared = (&self.aliases, &self.sockets, &self.follow, self.recorder.as_ref());
                 let peer = Peer::new(thread, &process, pretends, &self.tracees, shared, &self.cow);
                 let result = self.sockets.borrow_mut().ended(thread, now.result());
                 let made = Call { args: now.args(), ..held.call };

@@ -31,6 +31,9 @@ const MEMORY: &str = "/dev/shm";
 /// # Errors
 /// [`LaunchError`] for what was asked and cannot be.
 pub fn plan(order: &Order, caller: &Caller) -> Result<Plan, LaunchError> {
+    if order.recording.is_some() {
+        return Ok(super::captured::plan(order, caller));
+    }
     let (root, upper) = places_of_tree(order);
     let tree = match &upper {
         Some(upper) => Tree::with_changes(&root, upper),
@@ -127,6 +130,7 @@ pub fn plan(order: &Order, caller: &Caller) -> Result<Plan, LaunchError> {
         host_path: caller.var("PATH").map(OsStr::to_owned),
         variant: order.engine.clone(),
         started: None,
+        recording: None,
     };
     Ok(Plan { spec, request, own, near: None, notes })
 }

@@ -8,6 +8,7 @@ pub mod accounts;
 mod begins;
 mod binds;
 mod caller;
+mod captured;
 mod command;
 pub mod container;
 mod devices;
@@ -197,6 +198,7 @@ pub fn plan(inputs: &Inputs) -> Result<Plan, LaunchError> {
         host_path: caller.var("PATH").map(OsStr::to_owned),
         variant: options.engine.as_ref().map(|(name, _)| name.clone()),
         started: None,
+        recording: None,
     };
     Ok(Plan { spec, request, own, near: None, notes })
 }
