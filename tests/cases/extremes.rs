@@ -102,7 +102,9 @@ fn small_limits_are_met_or_named() {
     }
     // What is enough for a native program is, but for little, enough here.
     for engine in ENGINES {
-        for (name, value) in [("AS", 256 << 20), ("NOFILE", 32), ("STACK", 1 << 20), ("MEMLOCK", 0), ("CPU", 60)] {
+        for (name, value) in
+            [("AS", 256 << 20), ("NOFILE", 32), ("FSIZE", 100_000), ("STACK", 1 << 20), ("MEMLOCK", 0), ("CPU", 60)]
+        {
             assert!(ran.contains(&(engine, name, value, false)), "{engine} {name} {value} in {ran:?}");
         }
         assert!(ran.contains(&(engine, "AS", 1 << 30, true)), "{engine} in {ran:?}");

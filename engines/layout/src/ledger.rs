@@ -22,8 +22,6 @@ use std::{
 use coracle_ledger::{CAPACITY_DEFAULT, Inode, Ledger, Unusable, bytes_for};
 use nix::fcntl::{Flock, FlockArg};
 
-use crate::memory_file;
-
 /// A mapped ledger.
 #[derive(Debug)]
 pub struct Mapped {
@@ -37,10 +35,16 @@ pub struct Mapped {
 impl Mapped {
     /// A ledger for one run of a tree on device `home`.
     pub fn nameless(home: u64) -> io::Result<Self> {
-        let file = memory_file(c"coracle-ledger")?;
         let len = bytes_for(CAPACITY_DEFAULT).unwrap_or(0);
-        nix::unistd::ftruncate(&file, i64::try_from(len).unwrap_or(i64::MAX))?;
-        let mapped = Self::map(&file, len, home)?;
+        let access = libc::PROT_READ | libc::PROT_WRITE;
+        // Of no file, whose size would be limited; those who use it are our own children.
+        let shared = libc::MAP_SHARED | libc::MAP_ANONYMOUS;
+        // SAFETY: a new mapping at a place of the kernel's choice.
+        let memory = unsafe { libc::mmap(std::ptr::null_mut(), len, access, shared, -1, 0) };
+        if memory == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let mapped = Self { memory: memory.cast(), len, home, lock: None };
         Ledger::format(mapped.words(), home).map_err(unusable)?;
         Ok(mapped)
     }

@@ -167,7 +167,8 @@ pub(crate) fn set_mask(mask: u64) -> u64 {
 /// What the tracer does once it has forked the guest.
 pub(crate) fn stand_aside() {
     let_go();
-    raise_limit();
+    raise(libc::RLIMIT_NOFILE);
+    raise(libc::RLIMIT_FSIZE);
     // SAFETY: setpgid takes integers, chdir a NUL-terminated path. Where they fail, nothing of ours depends on it.
     unsafe {
         libc::setpgid(0, 0);
@@ -175,18 +176,25 @@ pub(crate) fn stand_aside() {
     }
 }
 
-/// Lets the tracer have as many descriptors as it may: it holds one for each call of a guest that waits at a long path, and
-/// whoever started it may have thought of no more than a shell needs.
-fn raise_limit() {
+/// Lets the tracer have as much as it may: it holds a descriptor for each call of a guest that waits at a long path, and
+/// whoever started it may have thought of no more than a shell needs; what it copies for a guest is not what that writes.
+fn raise(resource: Resource) {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: both calls take one struct rlimit, which the first fills.
     unsafe {
-        if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 {
+        if libc::getrlimit(resource, &raw mut limit) == 0 {
             limit.rlim_cur = limit.rlim_max;
-            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
+            libc::setrlimit(resource, &raw const limit);
         }
     }
 }
+
+/// A limit's number, as each C library's functions take it.
+#[cfg(not(target_env = "musl"))]
+type Resource = libc::__rlimit_resource_t;
+/// A limit's number, as each C library's functions take it.
+#[cfg(target_env = "musl")]
+type Resource = libc::c_int;
 
 struct Front<'a> {
     spec: &'a LaunchSpec,

@@ -15,7 +15,7 @@ use crate::{
     memory::Memory,
     script::{Image, MemoryMap, ROOM, RowNumber, Script, StackKind, page_down, page_up, room},
     stack::Stack,
-    window::{self, Window},
+    window::Window,
 };
 
 const PAGE: u64 = 4096;
@@ -103,7 +103,7 @@ impl Loading {
         let mut stack = Stack::read(memory, self.abi, pointer)?;
         self.correct(memory, &mut stack)?;
         self.script.set_name(&self.name);
-        let window = self.script.map_shared(&window.path, window::SIZE, window.is_executable());
+        let window = self.script.map_window(window);
         let hint = self.hint(random, stack.is_at_top());
         let map = self.script.memory_map(&Self::believed(&self.program, &stack));
         let program = self.script.load(&self.program, hint);

@@ -12,7 +12,7 @@ use coracle_intercept::{Abi, Errno, errno::ENOMEM};
 use coracle_layout::memory_file;
 use coracle_sys::script::{self, row};
 
-use crate::window::path_of;
+use crate::window::{self, Way, Window, path_of};
 
 const PAGE: u64 = 4096;
 
@@ -25,10 +25,13 @@ struct Numbers {
     map_unit: u64,
     prctl: u64,
     brk: u64,
+    /// shmat(2), which 32-bit programs have since Linux 5.1.
+    attach: u64,
 }
 
-const NUMBERS_64: Numbers = Numbers { openat: 257, close: 3, map: 9, map_unit: 1, prctl: 157, brk: 12 };
-const NUMBERS_32: Numbers = Numbers { openat: 295, close: 6, map: 192, map_unit: PAGE, prctl: 172, brk: 45 };
+const NUMBERS_64: Numbers = Numbers { openat: 257, close: 3, map: 9, map_unit: 1, prctl: 157, brk: 12, attach: 30 };
+const NUMBERS_32: Numbers =
+    Numbers { openat: 295, close: 6, map: 192, map_unit: PAGE, prctl: 172, brk: 45, attach: 397 };
 
 /// An argument of a row.
 #[derive(Debug, Clone, Copy)]
@@ -230,14 +233,24 @@ impl Script {
         self.push(row::CALL | extra, numbers.map, args, less)
     }
 
-    /// Maps a whole file, shared and not to be written, wherever there is room.
-    pub(crate) fn map_shared(&mut self, path: &CStr, size: usize, executable: bool) -> RowNumber {
-        self.open(path.to_bytes_with_nul());
-        let flags = number(libc::MAP_SHARED);
-        let protection = number(libc::PROT_READ) | if executable { number(libc::PROT_EXEC) } else { 0 };
-        let at = self.map(row::USE_FD_FIFTH, [0, size as u64, protection, flags, 0], 0);
-        self.close();
-        at
+    /// Maps the window, not to be written, wherever there is room.
+    pub(crate) fn map_window(&mut self, window: &Window) -> RowNumber {
+        let executable = window.is_executable();
+        match &window.way {
+            Way::File(path, _) => {
+                self.open(path.to_bytes_with_nul());
+                let flags = number(libc::MAP_SHARED);
+                let protection = number(libc::PROT_READ) | if executable { number(libc::PROT_EXEC) } else { 0 };
+                let at = self.map(row::USE_FD_FIFTH, [0, window::SIZE as u64, protection, flags, 0], 0);
+                self.close();
+                at
+            }
+            Way::Segment(id) => {
+                let flags = number(libc::SHM_RDONLY) | if executable { number(libc::SHM_EXEC) } else { 0 };
+                let attach = self.numbers().attach;
+                self.push(row::CALL, attach, [number(*id), 0, flags, 0, 0, 0], 0)
+            }
+        }
     }
 
     /// Maps a program as the kernel would; the row tells its base, if it has one.

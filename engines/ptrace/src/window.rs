@@ -4,12 +4,15 @@
 //! of its stack (which a Go program has too little of, and whose contents another thread may read) the tracer writes to a
 //! memory file that each guest process maps when it executes, and that its children inherit. No write can fail there, and
 //! none costs a system call. Slots are taken for the time of one call.
+//!
+//! Where no file may be so large (RLIMIT_FSIZE) it is a System V segment, whose size no limit of a process's bounds. That is
+//! marked for removal as soon as it is mapped, and Linux lets others attach such a one as long as anybody has it.
 
 use std::{
     ffi::CString,
     io,
     os::fd::{AsRawFd, OwnedFd},
-    process,
+    process, ptr,
 };
 
 use coracle_intercept::{
@@ -53,12 +56,19 @@ impl Slot {
     }
 }
 
+/// How guests come to the window.
+#[derive(Debug)]
+pub(crate) enum Way {
+    /// They open the path of our descriptor, and map it.
+    File(CString, OwnedFd),
+    /// They attach this segment.
+    Segment(i32),
+}
+
 /// The tracer's side of the window.
 #[derive(Debug)]
 pub(crate) struct Window {
-    _file: OwnedFd,
-    /// Path by which a guest process opens it.
-    pub(crate) path: CString,
+    pub(crate) way: Way,
     memory: *mut u8,
     free: Vec<Slot>,
     large_is_free: bool,
@@ -69,30 +79,20 @@ pub(crate) struct Window {
 }
 
 impl Window {
-    /// Makes the memory file and maps it.
+    /// Makes the memory and maps it.
     pub(crate) fn new() -> io::Result<Self> {
-        let file = memory_file(c"coracle-window")?;
-        nix::unistd::ftruncate(&file, i64::try_from(SIZE).unwrap_or(i64::MAX))?;
-        // SAFETY: a new shared mapping of `SIZE` bytes of our own file, at a place of the kernel's choice.
-        let memory = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                SIZE,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_SHARED,
-                file.as_raw_fd(),
-                0,
-            )
+        let (way, memory) = match of_file() {
+            Err(error) if error.raw_os_error() == Some(libc::EFBIG) => of_segment()?,
+            made => made?,
         };
-        if memory == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        let path = path_of(&file)?;
-        let executable = is_executable(&file);
+        let executable = match &way {
+            Way::File(_, file) => is_executable(file),
+            Way::Segment(_) => true,
+        };
         let made = vec![false; usize::from(SLOTS)];
         // The last slots first, so that the first are taken first.
         let free = (0..SLOTS).rev().map(Slot).collect();
-        Ok(Self { _file: file, path, memory: memory.cast(), free, large_is_free: true, executable, made })
+        Ok(Self { way, memory, free, large_is_free: true, executable, made })
     }
 
     /// Where the window lies in the tracer, and in a child of its that has not executed yet.
@@ -169,19 +169,50 @@ impl Window {
     }
 }
 
+/// A window that is a file in memory.
+fn of_file() -> io::Result<(Way, *mut u8)> {
+    let file = memory_file(c"coracle-window")?;
+    nix::unistd::ftruncate(&file, i64::try_from(SIZE).unwrap_or(i64::MAX))?;
+    let access = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: a new shared mapping of `SIZE` bytes of our own file, at a place of the kernel's choice.
+    let memory = unsafe { libc::mmap(ptr::null_mut(), SIZE, access, libc::MAP_SHARED, file.as_raw_fd(), 0) };
+    if memory == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    Ok((Way::File(path_of(&file)?, file), memory.cast()))
+}
+
+/// A window that is a segment.
+fn of_segment() -> io::Result<(Way, *mut u8)> {
+    // Whoever is to execute what is in it needs that right, too.
+    let mode = libc::IPC_CREAT | 0o700;
+    // SAFETY: shmget takes numbers, shmat attaches a whole segment at a place of the kernel's choice, and IPC_RMID reads
+    // nothing from its pointer.
+    unsafe {
+        let id = libc::shmget(libc::IPC_PRIVATE, SIZE, mode);
+        if id < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let memory = libc::shmat(id, ptr::null(), 0);
+        let error = io::Error::last_os_error();
+        libc::shmctl(id, libc::IPC_RMID, ptr::null_mut());
+        if memory.addr() == usize::MAX { Err(error) } else { Ok((Way::Segment(id), memory.cast())) }
+    }
+}
+
 /// Whether it may be mapped to be executed: security modules have their opinions.
 fn is_executable(file: &OwnedFd) -> bool {
     // SAFETY: a new mapping of one page of our own file, at a place of the kernel's choice, which nobody uses.
     unsafe {
         let protection = libc::PROT_READ | libc::PROT_EXEC;
-        let page = libc::mmap(std::ptr::null_mut(), 4096, protection, libc::MAP_SHARED, file.as_raw_fd(), 0);
+        let page = libc::mmap(ptr::null_mut(), 4096, protection, libc::MAP_SHARED, file.as_raw_fd(), 0);
         page != libc::MAP_FAILED && libc::munmap(page, 4096) == 0
     }
 }
 
 impl Drop for Window {
     fn drop(&mut self) {
-        // SAFETY: unmaps exactly what `new` mapped; nothing refers to it any more.
+        // SAFETY: unmaps exactly what `new` mapped, of whichever kind; nothing refers to it any more.
         unsafe { libc::munmap(self.memory.cast(), SIZE) };
     }
 }
