@@ -25,6 +25,7 @@ int main(void) {
     struct clone_args how = {.exit_signal = SIGCHLD}; born("clone3", syscall(SYS_clone3, &how, sizeof how)); how.flags = CLONE_UNTRACED; born("clone3, untraced", syscall(SYS_clone3, &how, sizeof how));
     int pidfd = -1; how.flags = CLONE_PIDFD; how.pidfd = (uint64_t)(uintptr_t)&pidfd; born("clone3, pidfd", syscall(SYS_clone3, &how, sizeof how)); printf("pidfd %d\n", pidfd >= 0);
     T(syscall(SYS_clone3, (void *)8, sizeof how)); T(syscall(SYS_clone3, &how, 8)); how.flags = 1ULL << 60; T(syscall(SYS_clone3, &how, sizeof how)); how.flags = CLONE_SIGHAND; T(syscall(SYS_clone3, &how, sizeof how)); T(syscall(SYS_clone, CLONE_THREAD, 0, 0, 0, 0));
+    int dir = open("/dir", O_PATH | O_DIRECTORY); how = (struct clone_args){.exit_signal = SIGCHLD, .flags = CLONE_INTO_CGROUP, .cgroup = (unsigned)dir}; born("clone3, no group", syscall(SYS_clone3, &how, sizeof how)); how.cgroup = 999; born("clone3, no descriptor", syscall(SYS_clone3, &how, sizeof how)); how.cgroup = (uint64_t)-1; born("clone3, no number", syscall(SYS_clone3, &how, sizeof how)); how.cgroup = (unsigned)dir; born("clone3, too small", syscall(SYS_clone3, &how, 64)); close(dir);
     pid_t child = vfork(); if (child == 0) _exit(access("/dir/file", R_OK) ? 9 : 4); int status; T(waitpid(child, &status, 0) == child); printf("vfork %d\n", WEXITSTATUS(status));
     char *words[] = {"none", NULL}; T(posix_spawn(&child, "/none", NULL, NULL, words, environ));
     /* Calls that a stop interrupts go on for the rest of their time; a poll, a sleep and an open that waits. */

@@ -39,6 +39,9 @@ static int pair_of(int type, struct sockaddr_un *at, const char *path) {
     return fd;
 }
 
+static volatile int alarms;
+static void on_alarm(int signal) { alarms++; }
+
 static void received(const char *what, int fd) {
     char text[64], control[64];
     struct sockaddr_un from;
@@ -130,12 +133,7 @@ int main(void) {
         name(&to[at], "/work/c");
         many[at].msg_hdr = (struct msghdr){.msg_name = &to[at], .msg_namelen = sizeof to[at], .msg_iov = &piece[at], .msg_iovlen = 1};
     }
-    int sent = 0;
-    while (sent < 3) {
-        int more = sendmmsg(a, many + sent, 3 - sent, 0);
-        if (more <= 0) { printf("sendmmsg: %s\n", strerrorname_np(errno)); break; }
-        sent += more;
-    }
+    int sent = sendmmsg(a, many, 3, 0);
     printf("sent %d: %u %u %u\n", sent, many[0].msg_len, many[1].msg_len, many[2].msg_len);
     printf("names kept: %d %u\n", many[0].msg_hdr.msg_name == &to[0], many[0].msg_hdr.msg_namelen);
     T(sendto(b, "fourth", 6, 0, (struct sockaddr *)&at, name(&at, "link/../c")));
@@ -154,6 +152,23 @@ int main(void) {
         told("  from", &names[at], got[at].msg_hdr.msg_namelen, sizeof names[at]);
     }
     name(&to[0], "/work/none"); T(sendmmsg(a, many, 3, 0));
+
+    /* Many at once: some without names, one that is nowhere, more than a queue takes, and a signal while they wait. */
+    struct mmsghdr mixed[40];
+    int e = socket(AF_UNIX, SOCK_DGRAM, 0), f = pair_of(SOCK_DGRAM, &at, "/work/f"); T(connect(e, (struct sockaddr *)&at, name(&at, "/work/link/../f")));
+    memset(mixed, 0, sizeof mixed);
+    name(&to[0], "/work/link/../c"); name(&to[1], "/work/none");
+    for (int at = 0; at < 40; at++) mixed[at].msg_hdr = (struct msghdr){.msg_name = at % 3 == 1 ? (void *)&to[0] : NULL, .msg_namelen = at % 3 == 1 ? sizeof to[0] : 0, .msg_iov = &piece[at % 3], .msg_iovlen = 1};
+    for (int at = 0; at < 8; at++) { T(sendmmsg(e, mixed + at % 3, at, MSG_DONTWAIT)); for (int drained = 0; drained < 2; drained++) while (recv(drained ? c : f, text, 16, MSG_DONTWAIT) > 0) printf("%s%.1s", drained ? "c" : "f", text); puts(""); }
+    mixed[4].msg_hdr.msg_name = &to[1]; T(sendmmsg(e, mixed, 9, MSG_DONTWAIT)); mixed[4].msg_hdr.msg_name = &to[0]; T(sendmmsg(e, mixed + 4, 2, MSG_DONTWAIT));
+    mixed[2].msg_hdr.msg_iov = (void *)8; T(sendmmsg(e, mixed, 9, MSG_DONTWAIT)); mixed[2].msg_hdr.msg_iov = &piece[2];
+    while (recv(c, text, 16, MSG_DONTWAIT) > 0 || recv(f, text, 16, MSG_DONTWAIT) > 0);
+    int whole = 0; for (int at = 0; at < 40; at += 40) { T(sendmmsg(e, mixed, 40, MSG_DONTWAIT)); while (recv(c, text, 16, MSG_DONTWAIT) > 0 || recv(f, text, 16, MSG_DONTWAIT) > 0) whole++; } printf("%d\n", whole);
+    for (int at = 0; at < 40; at++) mixed[at].msg_hdr = (struct msghdr){.msg_name = &to[0], .msg_namelen = sizeof to[0], .msg_iov = &piece[at % 3], .msg_iovlen = 1};
+    struct sigaction caught = {.sa_handler = on_alarm, .sa_flags = SA_RESTART}; sigaction(SIGALRM, &caught, 0);
+    ualarm(200000, 0); int before = sendmmsg(e, mixed, 40, 0); for (whole = 0; recv(c, text, 16, MSG_DONTWAIT) > 0; whole++); printf("as many as came: %d alarms %d\n", before == whole && before > 0 && before < 40, alarms);
+    if (fork() == 0) { usleep(200000); for (int at = 0; at < 40; at++) recv(c, text, 16, 0); _exit(0); }
+    T(sendmmsg(e, mixed, 40, 0)); wait(0); printf("%u %u\n", mixed[0].msg_len, mixed[39].msg_len); signal(SIGALRM, SIG_DFL); close(e); close(f); unlink("f");
     T(sendto(c, "reply", 5, 0, (struct sockaddr *)&names[0], got[0].msg_hdr.msg_namelen)); received("reply", a);
     T(sendto(c, "reply", 5, 0, (struct sockaddr *)&names[3], got[3].msg_hdr.msg_namelen)); received("reply", b);
 

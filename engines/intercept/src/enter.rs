@@ -114,7 +114,7 @@ fn enter_paths<G: Guest>(
     let mut outside = row.outside;
     let mut after = After::Nothing;
     for (at, arg) in args.iter().enumerate() {
-        let Scratch { buffers, path, base, text, lent } = &mut *scratch;
+        let Scratch { buffers, path, base, text, lent, .. } = &mut *scratch;
         if call.arg(arg.arg) == 0 && may_be_null(row) {
             // The descriptor itself is meant.
             return descriptor_itself(rules, guest, call, row, arg, scratch);
@@ -353,7 +353,7 @@ fn enter_fanotify<G: Guest>(
     if call.arg(arg.arg) == 0 {
         return Ok(Verdict::Pass);
     }
-    let Scratch { buffers, path, base, text, lent } = &mut *scratch;
+    let Scratch { buffers, path, base, text, lent, .. } = &mut *scratch;
     let len = guest.read_string(call.arg(arg.arg), path)?;
     if let Some(place) = translate(rules, guest, call, &arg, &path[..len], (buffers, base, text))? {
         lent[0].set_place(guest, arg.arg, &place)?;

@@ -24,7 +24,7 @@ pub(crate) fn execute<G: Guest>(
     arg: u8,
     scratch: &mut Scratch,
 ) -> Result<Verdict, Errno> {
-    let Scratch { buffers, path, base, text, lent } = &mut *scratch;
+    let Scratch { buffers, path, base, text, lent, .. } = &mut *scratch;
     let by_descriptor = arg > 0;
     let flags = if by_descriptor { call.arg(4) & 0xffff_ffff } else { 0 };
     if flags & !(AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW | AT_EXECVE_CHECK) != 0 {

@@ -13,7 +13,7 @@ use crate::{
     owners,
     pretend::descriptor_path,
     rights::{directory_of, unlock},
-    sockets::{self, Whose},
+    sockets::{self, Whose, message::Sent},
     table::row_of,
 };
 
@@ -51,11 +51,8 @@ pub enum After {
         /// How much of the address fits; 0: none is wanted.
         room: u32,
     },
-    /// One message was sent in the place of several: its length goes here.
-    SentOne {
-        /// `msg_len` of its `struct mmsghdr`.
-        result_at: u64,
-    },
+    /// Some of several messages were sent.
+    Sent(Sent),
     /// A `struct ucred` tells who a socket's peer is.
     PeerCredentials {
         /// Where it is.
@@ -142,6 +139,10 @@ pub fn leave<G: Guest>(
     result: i64,
     scratch: &mut Scratch,
 ) -> Left {
+    if result < 0 && scratch.sent > 0 {
+        // As the kernel does: what is wrong with the next message is told when it is sent again.
+        return Left::Result(scratch.sent.into());
+    }
     if result < 0 {
         return failed(rules, guest, (call, made), after, result, scratch);
     }
@@ -161,11 +162,7 @@ pub fn leave<G: Guest>(
             // As for addresses.
             let _ = sockets::show_credentials(rules, guest, at, length_at);
         }
-        After::SentOne { result_at } => {
-            let sent = u32::try_from(result).unwrap_or(u32::MAX);
-            let written = guest.write(result_at, &sent.to_ne_bytes());
-            return Left::Result(written.map_or_else(|errno| -i64::from(errno.0), |()| 1));
-        }
+        After::Sent(sent) => return sockets::message::sent(guest, sent, result, scratch),
         After::Listing { descriptor, at, room, shape } => {
             let more = listing::leave(rules, guest, (descriptor, at, room, shape), result, scratch);
             return Left::Result(result + more);

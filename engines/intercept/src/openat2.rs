@@ -66,7 +66,7 @@ pub(crate) fn enter<G: Guest>(
     let word = |at: usize| u64::from_ne_bytes(how[at..at + 8].try_into().unwrap_or([0; 8]));
     let (flags, mode, ways) = (word(0), word(8), word(16));
     check_flags(flags, mode, ways)?;
-    let Scratch { buffers, path, base, text, lent } = &mut *scratch;
+    let Scratch { buffers, path, base, text, lent, .. } = &mut *scratch;
     let len = guest.read_string(call.arg(1), path)?;
     let mut from = *call;
     from.args[2] = flags;

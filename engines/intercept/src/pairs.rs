@@ -102,7 +102,7 @@ fn find<G: Guest>(
     (at, arg): (usize, &PathArg),
     scratch: &mut Scratch,
 ) -> Result<Option<Seen>, Errno> {
-    let Scratch { buffers, path, base, text, lent } = &mut *scratch;
+    let Scratch { buffers, path, base, text, lent, .. } = &mut *scratch;
     let len = guest.read_string(call.arg(arg.arg), path)?;
     if len == 0 && row.name == "linkat" && at == 0 && call.arg(4) & AT_EMPTY_PATH != 0 {
         return Ok(descriptor(rules, guest, call, arg, text, base));

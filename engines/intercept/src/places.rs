@@ -59,7 +59,7 @@ pub(crate) fn readlink<G: Guest>(
     arg: u8,
     scratch: &mut Scratch,
 ) -> Result<Verdict, Errno> {
-    let Scratch { buffers, path, base, text, lent } = scratch;
+    let Scratch { buffers, path, base, text, lent, .. } = scratch;
     let room = usize::try_from(call.int(arg + 2)).ok().filter(|room| *room > 0).ok_or(Errno::EINVAL)?;
     let dir = if arg == 0 { Dir::Cwd } else { Dir::Fd(0) };
     let words = PathArg { dir, arg, last: Last::NoFollow, intent: Intent::Read };

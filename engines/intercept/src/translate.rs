@@ -154,6 +154,10 @@ pub struct Scratch {
     pub(crate) text: [u8; 2 * PATH_MAX],
     /// What is lent to the guest.
     pub(crate) lent: [Lent; 2],
+    /// How many messages of the sendmmsg(2) at hand have been sent: it is made piece by piece, by
+    /// [`Left::Again`](crate::Left::Again). A transport begins each call with 0; if it looks at others between the pieces, it
+    /// keeps the number for the call's next entry.
+    pub sent: u32,
 }
 
 impl Scratch {
@@ -166,6 +170,7 @@ impl Scratch {
             base: [0; PATH_MAX],
             text: [0; 2 * PATH_MAX],
             lent: [Lent::new(), Lent::new()],
+            sent: 0,
         }
     }
 

@@ -122,7 +122,7 @@ impl Tracer<'_> {
             // Its parent's event is still to come.
             let (process, person) = (Process::new(thread, 0), RefCell::new(self.person.clone()));
             let (doing, side) = (Doing::WaitingForParent, Side::default());
-            place.insert(Tracee { process, person, doing, sprung: None, inside: false, side });
+            place.insert(Tracee { process, person, doing, sprung: None, sent: 0, inside: false, side });
             self.newborns += 1;
             return Ok(());
         }
@@ -151,7 +151,7 @@ impl Tracer<'_> {
             let side = Side::of(parent, self.inherited(parent, child, event));
             let person = known.person.clone();
             self.follow.get_mut().bore(parent, child);
-            let newborn = Tracee { process, person, doing: Doing::Nothing, sprung: None, inside: false, side };
+            let newborn = Tracee { process, person, doing: Doing::Nothing, sprung: None, sent: 0, inside: false, side };
             if let Some(waited) = self.tracees.insert(child, newborn) {
                 self.forget(waited);
                 // It may have been killed while it waited.

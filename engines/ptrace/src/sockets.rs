@@ -8,6 +8,7 @@
 use std::{
     collections::{HashMap, VecDeque},
     ffi::{CStr, CString},
+    mem,
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
 };
 
@@ -16,7 +17,11 @@ use coracle_intercept::{
     errno::{EADDRINUSE, EEXIST},
 };
 
-use crate::peer::last_errno;
+use crate::{
+    peer::last_errno,
+    request::{Gone, registers, set_registers},
+    tracer::Tracer,
+};
 
 /// As many bound names are remembered; the oldest go first. Then a guest sees the name as the view translates it.
 const REMEMBERED: usize = 4096;
@@ -199,5 +204,21 @@ pub(crate) fn kind(process: i32, descriptor: i32) -> Option<Kind> {
         libc::SOCK_STREAM => Some(Kind::Stream),
         libc::SOCK_DGRAM => Some(Kind::Datagram),
         _ => None,
+    }
+}
+
+impl Tracer<'_> {
+    /// A thread has stopped before it could enter again the sendmmsg(2) of which some messages have been sent: these are its
+    /// result. What stopped it, a signal's handler perhaps, is to meet no call half made.
+    pub(crate) fn end_sending(&mut self, thread: i32) -> Result<(), Gone> {
+        let Some(tracee) = self.tracees.get_mut(&thread) else { return Ok(()) };
+        let sent = mem::take(&mut tracee.sent);
+        if sent == 0 {
+            return Ok(());
+        }
+        let mut now = registers(thread)?;
+        now.set_instruction(now.instruction().wrapping_add(2));
+        now.set_result(sent.into());
+        set_registers(thread, &now)
     }
 }

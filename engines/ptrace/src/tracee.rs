@@ -25,6 +25,8 @@ pub(crate) struct Tracee {
     pub(crate) doing: Doing,
     /// How its last call returns, if that is by a spring and it has not stopped since.
     pub(crate) sprung: Option<Box<Sprung>>,
+    /// How many messages of its sendmmsg(2) have been sent, if it is about to enter that again.
+    pub(crate) sent: u32,
     /// Where calls stop: whether the next such stop is a call's end.
     pub(crate) inside: bool,
     /// What it is to guests that debug.

@@ -7,7 +7,7 @@
 //! - A request that fails means that the tracee was killed meanwhile ([`Gone`]): the next wait tells.
 //! - Registers that were changed are kept in [`Held`] and come back at the call's end.
 
-use std::{cell::RefCell, io, rc::Rc, sync::Arc};
+use std::{cell::RefCell, io, mem, rc::Rc, sync::Arc};
 
 use coracle_intercept::{
     Abi, Call, Left, Outside, Rules, Scratch, Verdict, enter,
@@ -132,8 +132,15 @@ impl<'r> Tracer<'r> {
         self.watch.start(main)?;
         let window = self.window.address();
         let (process, person) = (Process::new(main, window), RefCell::new(self.person.clone()));
-        let first =
-            Tracee { process, person, doing: Doing::Nothing, sprung: None, inside: false, side: Side::default() };
+        let first = Tracee {
+            process,
+            person,
+            doing: Doing::Nothing,
+            sprung: None,
+            sent: 0,
+            inside: false,
+            side: Side::default(),
+        };
         self.tracees.insert(main, first);
         if self.every {
             // It runs since it was seized: have it stop at calls from now on, before it makes any of the guest's.
@@ -157,6 +164,9 @@ impl<'r> Tracer<'r> {
             watched = tracee.process.borrow().watched;
         }
         self.settle(thread)?;
+        if event != libc::PTRACE_EVENT_SECCOMP && signal != libc::SIGTRAP | 0x80 {
+            self.end_sending(thread)?;
+        }
         // After an execve(2) it may be known by another id: see there.
         if event != libc::PTRACE_EVENT_EXEC {
             self.follow.get_mut().stopped(thread, watched);
@@ -240,11 +250,13 @@ impl<'r> Tracer<'r> {
         if self.debugging_call(thread, now, &call, place)? {
             return Ok(());
         }
+        let sent = self.tracees.get_mut(&thread).map_or(0, |tracee| mem::take(&mut tracee.sent));
         let Some(tracee) = self.tracees.get(&thread) else { return Ok(()) };
         let (before, seen_at) = (call, tracee.process.borrow().window);
         let pretends = self.rules.identity.pretends();
         let shared = (&self.aliases, &self.sockets, &self.follow, self.recorder.as_ref());
         let peer = Peer::new(thread, &tracee.process, pretends, &self.tracees, shared, &self.cow);
+        self.scratch.sent = sent;
         let verdict = enter(&self.rules, &peer, &mut call, &mut self.scratch);
         if let Some(recorder) = &self.recorder {
             recorder.borrow_mut().entered(&peer, &before, verdict, &self.scratch);
@@ -269,6 +281,9 @@ impl<'r> Tracer<'r> {
                 }
                 Ok(slot) => {
                     let then = Then::Leave(after, self.cow.turns());
+                    if let Some(tracee) = self.tracees.get_mut(&thread) {
+                        tracee.sent = sent;
+                    }
                     self.hold(thread, now, call, Held { registers: now, call: before, then, slot, _pin: pin })
                 }
                 Err(errno) => self.answer(thread, now, before, -i64::from(errno.0), place),
@@ -288,7 +303,7 @@ impl<'r> Tracer<'r> {
                         let then = Then::Leave(coracle_intercept::After::Nothing, 0);
                         self.hold(thread, now, call, Held { registers: now, call: before, then, slot, _pin: pin })?;
                         if let Some(tracee) = self.tracees.get_mut(&thread)
-                            && let Doing::Call(held) = std::mem::replace(&mut tracee.doing, Doing::Nothing)
+                            && let Doing::Call(held) = mem::replace(&mut tracee.doing, Doing::Nothing)
                         {
                             tracee.doing = Doing::Executing(held, Box::new(loading));
                         }
@@ -354,7 +369,8 @@ impl<'r> Tracer<'r> {
     fn left(&mut self, thread: i32) -> Result<(), Gone> {
         let Some(tracee) = self.tracees.get_mut(&thread) else { return resume(thread, Resume::Run, 0) };
         let process = Rc::clone(&tracee.process);
-        let held = match std::mem::replace(&mut tracee.doing, Doing::Nothing) {
+        self.scratch.sent = mem::take(&mut tracee.sent);
+        let held = match mem::replace(&mut tracee.doing, Doing::Nothing) {
             // execve(2) ends here only if it failed.
             Doing::Call(held) | Doing::Executing(held, _) => held,
             other => {
@@ -382,7 +398,12 @@ impl<'r> Tracer<'r> {
         let mut restored = held.registers;
         match left {
             Left::Result(result) => restored.set_result(result),
-            Left::Again => restored.call_again(),
+            Left::Again => {
+                restored.call_again();
+                if let Some(tracee) = self.tracees.get_mut(&thread) {
+                    tracee.sent = self.scratch.sent;
+                }
+            }
         }
         set_registers(thread, &restored)?;
         self.call_ended(thread)
@@ -401,7 +422,7 @@ impl<'r> Tracer<'r> {
             self.renamed(former, process);
         }
         let Some(tracee) = self.tracees.get_mut(&process) else { return self.go_on(process, 0) };
-        let Doing::Executing(held, mut loading) = std::mem::replace(&mut tracee.doing, Doing::Nothing) else {
+        let Doing::Executing(held, mut loading) = mem::replace(&mut tracee.doing, Doing::Nothing) else {
             return self.go_on(process, 0);
         };
         {
@@ -441,7 +462,7 @@ impl<'r> Tracer<'r> {
     fn loaded(&mut self, process: i32) -> Result<(), Gone> {
         let mut now = registers(process)?;
         let Some(tracee) = self.tracees.get_mut(&process) else { return self.go_on(process, 0) };
-        let Doing::Loading(mut loading) = std::mem::replace(&mut tracee.doing, Doing::Nothing) else {
+        let Doing::Loading(mut loading) = mem::replace(&mut tracee.doing, Doing::Nothing) else {
             return self.go_on(process, 0);
         };
         if now.result() != 0 {

@@ -7,7 +7,12 @@
 use coracle_paths::PATH_MAX;
 
 use super::{Gives, Whose, control, host_address, show_address};
-use crate::{Abi, Call, Errno, Guest, Rules, Scratch, enter::Verdict, leave::After, meaning::Outside};
+use crate::{
+    Abi, Call, Errno, Guest, Rules, Scratch,
+    enter::Verdict,
+    leave::{After, Left},
+    meaning::Outside,
+};
 
 /// `struct msghdr` and `struct mmsghdr` of one interface.
 #[derive(Debug, Clone, Copy)]
@@ -137,7 +142,17 @@ fn credentials<G: Guest>(
     Ok(control::to_host(rules, guest, messages, control::word(abi))?.then_some(end))
 }
 
-/// sendmmsg(2): argument 1 is the array, argument 2 how many.
+/// What was made in the place of a sendmmsg(2), after as many messages as [`Scratch::sent`] says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sent {
+    /// Where the length of the one message goes that sendmsg(2) has sent; `None`: so many were to be sent by a sendmmsg(2).
+    one: Result<u64, u32>,
+    /// How many follow.
+    left: u32,
+}
+
+/// sendmmsg(2): argument 1 is the array, argument 2 how many. Messages whose names are translated go one by one, those between
+/// them together.
 pub(crate) fn send_many<G: Guest>(
     rules: &Rules<'_>,
     guest: &G,
@@ -146,28 +161,56 @@ pub(crate) fn send_many<G: Guest>(
 ) -> Result<Verdict, Errno> {
     let shape = Shape::of(call.abi);
     let count = usize::try_from(call.arg(2) & 0xffff_ffff).unwrap_or(MANY).min(MANY);
-    for at in 0..count {
+    let first = usize::try_from(scratch.sent).unwrap_or(MANY).min(count);
+    let make = |one, left| {
+        let left = u32::try_from(left).unwrap_or(0);
+        Ok(Verdict::Make { after: After::Sent(Sent { one, left }), outside: Outside::No })
+    };
+    for at in first..count {
         let (header, result_at) = shape.element(call.arg(1), at);
         match lend(rules, guest, call, header, scratch) {
             Ok(false) => {}
-            Ok(true) if at == 0 => {
+            Ok(true) if at == first => {
                 // The header is lent; what follows are sendmsg's flags.
                 call.number = shape.sendmsg;
                 call.args[2] = call.args[3];
-                return Ok(Verdict::Make { after: After::SentOne { result_at }, outside: Outside::No });
+                return make(Ok(result_at), count - at - 1);
             }
-            Err(errno) if at == 0 => return Err(errno),
+            // The kernel tells of none that it has sent when it tells of an error.
+            Err(_) if at == first && at > 0 => return Ok(Verdict::Answer(scratch.sent.into())),
+            Err(errno) if at == first => return Err(errno),
             // Those before it first; it comes again.
             Ok(true) | Err(_) => {
                 for lent in &mut scratch.lent {
                     lent.clear();
                 }
-                call.args[2] = at as u64;
-                return Ok(Verdict::Make { after: After::Nothing, outside: Outside::No });
+                call.args[1] = shape.element(call.arg(1), first).0;
+                call.args[2] = (at - first) as u64;
+                return make(Err(u32::try_from(at - first).unwrap_or(0)), count - at);
             }
         }
     }
-    Ok(Verdict::Pass)
+    if first == 0 {
+        return Ok(Verdict::Pass);
+    }
+    call.args[1] = shape.element(call.arg(1), first).0;
+    call.args[2] = (count - first) as u64;
+    make(Err(u32::try_from(count - first).unwrap_or(0)), 0)
+}
+
+/// A piece of a sendmmsg(2) was made.
+pub(crate) fn sent<G: Guest>(guest: &G, piece: Sent, result: i64, scratch: &mut Scratch) -> Left {
+    let made = u32::try_from(result).unwrap_or(u32::MAX);
+    let (now, whole) = match piece.one {
+        Ok(result_at) => match guest.write(result_at, &made.to_ne_bytes()) {
+            Ok(()) => (1, true),
+            Err(errno) if scratch.sent == 0 => return Left::Result(-i64::from(errno.0)),
+            Err(_) => (0, false),
+        },
+        Err(asked) => (made, made == asked),
+    };
+    scratch.sent += now;
+    if whole && piece.left > 0 { Left::Again } else { Left::Result(scratch.sent.into()) }
 }
 
 /// recvmsg(2): the header is argument 1.

@@ -42,6 +42,7 @@ fn through_table(state: &state::State, number: u32, args: [usize; 6], by: Option
         return make_by(by, number, args);
     }
     let Some(mut scratch) = pool::take() else { return -isize::try_from(ENOMEM.0).unwrap_or(12) };
+    scratch.sent = 0;
     let given = Call { abi: Abi::X86_64, number: number.into(), args: args.map(|arg| arg as u64) };
     loop {
         let process = Process::default();
