@@ -14,3 +14,8 @@ tail -c +$(($(./app.run --coracle-offset) + 1)) app.run | zstd -d | tar x -O etc
 
 echo "binary data through the application:"
 head -c 1000000 app.run | ./app.run cat | cmp - app.run 2>&1 | sed 's/^.*EOF.*$/the same up to the end/'
+
+echo "a run's changes, shipped as a new bundle:"
+./app.run --coracle-writable=kept sh -c 'echo changed > /etc/motd'
+./app.run --coracle-writable=kept --coracle-export=bundle |
+    sh -c 'cat > changed.run && chmod +x changed.run && ./changed.run cat /etc/motd'

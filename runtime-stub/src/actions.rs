@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Write},
+    io,
     num::NonZeroUsize,
     path::{Path, PathBuf},
     thread,
@@ -10,7 +10,8 @@ use std::{
 
 use crate::{
     cache::{self, Settings},
-    open::{Bundle, FrameReader, OpenError, PublicKey, SignatureError, VerifyError, verify_open},
+    export::{self, Tree},
+    open::{Bundle, OpenError, PublicKey, SignatureError, VerifyError, verify_open},
     unpack::{self, Modes, Stats, UnpackError},
 };
 
@@ -40,6 +41,23 @@ pub enum ActionError {
         /// Why not.
         source: io::Error,
     },
+    /// What a run has changed cannot be read.
+    #[error("{}: {why}: end the run that writes there, and look who may read it", path.display())]
+    Changes {
+        /// The file or directory.
+        path: PathBuf,
+        /// Why not.
+        why: String,
+    },
+    /// Files were changed between two looks at them.
+    #[error("a run's changes: they changed while they were exported: end the run first")]
+    Moving,
+    /// No scratch directory.
+    #[error("{0}")]
+    Scratch(String),
+    /// Packing a bundle.
+    #[error("a bundle cannot be made: {0}")]
+    Pack(&'static str),
     /// A frame of the payload cannot be had.
     #[error("{}: frame {frame} of the payload {why}: the file is damaged: copy or build it again", path.display())]
     Frame {
@@ -101,37 +119,24 @@ fn empty(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// `tar`: the payload decompressed, to `file` (written beside and renamed) or to standard output.
+/// `tar`: the tree as a tar, to `file` (written beside and renamed) or to standard output.
 ///
 /// # Errors
 /// [`ActionError`]. Standard output may have got a part of it by then.
-pub fn tar(bundle: &Bundle, file: Option<&Path>) -> Result<(), ActionError> {
+pub fn tar(bundle: &Bundle, tree: &Tree, file: Option<&Path>) -> Result<(), ActionError> {
     let Some(path) = file else {
-        return stream(bundle, &mut io::stdout().lock(), Path::new("standard output"));
+        return export::tar(bundle, tree, &mut io::stdout().lock(), Path::new("standard output"));
     };
     let write = |source| ActionError::Write { path: path.to_owned(), source };
     let mut beside = path.as_os_str().to_owned();
     beside.push(format!(".{}.part", std::process::id()));
     let beside = PathBuf::from(beside);
     let mut out = File::create_new(&beside).map_err(write)?;
-    let done = stream(bundle, &mut out, path).and_then(|()| fs::rename(&beside, path).map_err(write));
+    let done = export::tar(bundle, tree, &mut out, path).and_then(|()| fs::rename(&beside, path).map_err(write));
     if done.is_err() {
         let _ = fs::remove_file(&beside);
     }
     done
-}
-
-fn stream(bundle: &Bundle, out: &mut dyn Write, path: &Path) -> Result<(), ActionError> {
-    let mut reader = FrameReader::new(bundle.file(), bundle.payload_offset());
-    for (number, frame) in bundle.index()?.frames.iter().enumerate() {
-        let plain = reader.plain(frame).map_err(|error| ActionError::Frame {
-            path: bundle.path().to_owned(),
-            frame: number,
-            why: error.to_string(),
-        })?;
-        out.write_all(plain).map_err(|source| ActionError::Write { path: path.to_owned(), source })?;
-    }
-    out.flush().map_err(|source| ActionError::Write { path: path.to_owned(), source })
 }
 
 /// `verify`: every byte. Returns what was found whole, in words.

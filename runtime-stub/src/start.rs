@@ -131,7 +131,7 @@ fn run(caller: &Caller) -> Result<u8, StartError> {
         }
         Action::Extract(dir) => start.extract(dir.as_deref()),
         Action::Export(form) => start.export(*form),
-        Action::Tar(file) => Ok(actions::tar(&bundle, file.as_deref()).map(|()| 0)?),
+        Action::Tar(file) => start.with_tree(|tree| actions::tar(&bundle, tree, file.as_deref())),
         Action::Cleanup => {
             let lines = actions::cleanup(&launch::places(&options, caller), options.cache_limit);
             print(&lines.iter().map(|line| format!("{line}\n")).collect::<String>())
@@ -202,18 +202,22 @@ impl Start<'_> {
     }
 
     fn export(&self, form: Form) -> Result<u8, StartError> {
-        if let Writable::Kept(dir) = &self.options.writable {
-            let dir = dir.display();
-            return Err(StartError::Action(format!(
-                "{dir}: changes of a run cannot be exported: leave --coracle-writable out"
-            )));
-        }
         if std::io::stdout().is_terminal() {
             return Err(StartError::Action(
                 "standard output is a terminal: nothing was written: send it to a file or a pipe".to_owned(),
             ));
         }
-        Ok(export::export(self.bundle, form).map(|()| 0)?)
+        let settings = launch::places(self.options, self.caller);
+        self.with_tree(|tree| export::export(self.bundle, tree, form, &settings))
+    }
+
+    /// Does something with the tree: the bundle's, or with the changes that a run has kept.
+    fn with_tree(&self, work: impl Fn(&export::Tree) -> Result<(), ActionError>) -> Result<u8, StartError> {
+        let changes = match &self.options.writable {
+            Writable::Kept(dir) => Some(self.caller.absolute(dir)),
+            _ => None,
+        };
+        Ok(export::with_tree(self.bundle, changes.as_deref(), &launch::root_of(self.caller), self.voice, work)?)
     }
 
     fn acquire(&self) -> Result<Cached, StartError> {

@@ -82,8 +82,8 @@ fn an_export_is_loaded_by_other_tools_with_its_config() {
         let (theirs, ours) = (format!("u-{form}/rootfs"), format!("e-{form}"));
         sandbox.run("diff", ["-r", "--no-dereference", &theirs, &ours]).ok();
     }
-    sandbox.run(&bundle, ["--coracle-export=zip"]).fails_with(&["\"zip\": no such archive", "docker or oci"]);
-    sandbox.run(&bundle, ["--coracle-export=oci", "--coracle-writable=x"]).fails_with(&["cannot be exported"]);
+    sandbox.run(&bundle, ["--coracle-export=zip"]).fails_with(&["\"zip\": no such archive", "docker, oci or bundle"]);
+    sandbox.run(&bundle, ["--coracle-export=oci", "--coracle-writable=x"]).fails_with(&["x: No such file"]);
 }
 
 #[test]

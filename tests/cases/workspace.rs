@@ -64,6 +64,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "coracle-trap",
             "coracle-preload",
             "coracle-apptainer",
+            "coracle-ledger",
             "coracle-view",
         ],
     ),

@@ -55,6 +55,7 @@ pub(super) fn image(
     let entry = choose(files, &entries, wanted)?;
     let Parts { config, config_digest: actual, layers, .. } = parts(files, entry, platform, &source)?;
     let provenance = Provenance {
+        changed: None,
         source,
         manifest: None,
         config: Some(actual),

@@ -52,6 +52,7 @@ pub(super) fn image(
         .map(|(layer, diff_id)| files.layer(&blob_name(layer.digest()), Some(layer.digest()), Some(diff_id)))
         .collect::<Result<_, _>>()?;
     let provenance = Provenance {
+        changed: None,
         source,
         manifest: Some(manifest_digest),
         config: Some(manifest.config().digest().to_string()),

@@ -24,7 +24,7 @@ mod sys;
 mod underlay;
 mod user;
 
-pub use remove::remove_all;
+pub use remove::{as_root_of, remove_all};
 
 use coracle_api::{Access, Ended, Engine, Host, ImageFacts, LaunchSpec, Refusal, Request, RunError, exec::Prepared};
 

@@ -130,6 +130,9 @@ pub struct Provenance {
     /// Digest of the image config.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub config: Option<String>,
+    /// Digest of the manifest of the bundle whose run has changed the tree since.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub changed: Option<String>,
     /// Digests of the layers as stored, lowest first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub layers: Vec<String>,

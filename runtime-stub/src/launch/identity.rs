@@ -185,6 +185,12 @@ impl Person {
     }
 }
 
+/// Root, with the subordinate ids that a guest's root would have.
+pub(crate) fn root_of(caller: &Caller) -> Identity {
+    let (host_uid, host_gid) = (caller.uid, caller.gid);
+    Identity { uid: 0, gid: 0, groups: Vec::new(), host_uid, host_gid, subordinate: subordinate(caller) }
+}
+
 fn nobody(name: &str, uid: u32) -> Account {
     Account { name: name.into(), uid, gid: 0, gecos: String::new(), home: "/".into(), shell: "/bin/sh".into() }
 }

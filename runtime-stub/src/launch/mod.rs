@@ -34,6 +34,7 @@ use coracle_format::Manifest;
 pub use caller::Caller;
 pub use error::LaunchError;
 pub(crate) use files::write_beside;
+pub(crate) use identity::root_of;
 pub use remember::Memory;
 pub use scratch::{Own, shared};
 pub use tree::Tree;

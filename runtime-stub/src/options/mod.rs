@@ -267,7 +267,7 @@ impl Options {
             Id::Key => self.key = Some(needed(given)?.into()),
             Id::Export => {
                 let form = Form::named(&text(given)?).ok_or_else(|| {
-                    given.wrong("no such archive", "it is docker or oci, and goes to standard output")
+                    given.wrong("no such archive", "it is docker, oci or bundle, and goes to standard output")
                 })?;
                 self.action = Action::Export(form);
             }

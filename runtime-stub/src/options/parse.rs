@@ -147,7 +147,7 @@ mod tests {
                 "--coracle-voluem: no such option: did you mean --coracle-volume? --coracle-help lists the options",
             ),
             ("--coracle-volume", "--coracle-volume: it needs a value: write --coracle-volume=HOST[:GUEST][:ro|rw]"),
-            ("--coracle-export", "--coracle-export: it needs a value: write --coracle-export=docker|oci"),
+            ("--coracle-export", "--coracle-export: it needs a value: write --coracle-export=docker|oci|bundle"),
             ("--coracle-", "--coracle-: no such option: --coracle-help lists the options"),
         ] {
             let error = command_line(&os(&[arg])).err().map(|error| error.to_string());

@@ -95,9 +95,9 @@ pub const ROWS: [Row; 32] = [
     row(
         Id::Export,
         "export",
-        Takes::Value("docker|oci"),
+        Takes::Value("docker|oci|bundle"),
         Kind::Action,
-        "write the image with its config to stdout, as an archive that other tools load",
+        "write the image to stdout, as an archive that other tools load or a bundle; with a run's changes",
     ),
     row(Id::Offset, "offset", Takes::Switch, Kind::Action, "print where the payload, a zstd-compressed tar, starts"),
     row(Id::Cleanup, "cleanup", Takes::Switch, Kind::Action, "remove what this and other bundles left in the cache"),

@@ -330,6 +330,7 @@ impl<'session> Session<'session> {
         let record = Pulled { manifest: found.digest.to_string(), target: found.target.to_string(), size, pulled };
         self.store.record(&name, &platform.to_string(), record)?;
         let provenance = Provenance {
+            changed: None,
             source: format!("docker://{name}"),
             manifest: Some(found.digest.to_string()),
             config: Some(manifest.config().digest().to_string()),

@@ -1,50 +1,26 @@
-//! `export`: the image as an archive that other tools load, with its config.
+//! An archive that Docker, podman and skopeo load, with the image's config.
 //!
-//! The payload is one layer, as a plain tar: what every reader of such archives takes, whatever its age. Nothing is written
-//! to disk, so the payload is read twice: a layer's digest and length come before its bytes.
+//! The tree is one layer, as a plain tar: what every reader of such archives takes, whatever its age. Nothing is written
+//! to disk, so the tree is read twice: a layer's digest and length come before its bytes.
 
 use std::{
     io::{self, Write},
     path::Path,
 };
 
-use coracle_format::{Content, Entry, Frame, Index, Kind, Manifest, Time, hex, sha256, tar};
+use coracle_format::{Content, Entry, Kind, Manifest, Time, hex, sha256, tar};
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
-use crate::{
-    actions::ActionError,
-    open::{Bundle, FrameReader},
-};
-
-/// The kinds of archives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
-    /// What `docker save` writes and `docker load` reads.
-    Docker,
-    /// An OCI image layout in a tar.
-    Oci,
-}
-
-impl Form {
-    /// By the name that a user types.
-    #[must_use]
-    pub fn named(name: &str) -> Option<Self> {
-        match name {
-            "docker" | "docker-archive" => Some(Self::Docker),
-            "oci" | "oci-archive" => Some(Self::Oci),
-            _ => None,
-        }
-    }
-}
+use super::{Form, Tree, stream};
+use crate::{actions::ActionError, open::Bundle};
 
 /// Writes the archive to standard output.
 ///
 /// # Errors
 /// [`ActionError`]. Standard output may have got a part of it by then.
-pub fn export(bundle: &Bundle, form: Form) -> Result<(), ActionError> {
-    let index = bundle.index()?;
-    let layer = measure(bundle, &index)?;
+pub(super) fn write(bundle: &Bundle, tree: &Tree, form: Form) -> Result<(), ActionError> {
+    let layer = measure(bundle, tree)?;
     let config = config(bundle.manifest(), &layer.digest).to_string().into_bytes();
     let config_digest = hex(&sha256(&config));
     let tag = tag(bundle.path());
@@ -58,11 +34,11 @@ pub fn export(bundle: &Bundle, form: Form) -> Result<(), ActionError> {
             archive
                 .file(&config_name, &config)
                 .and_then(|()| archive.head(&layer_name, layer.len))
-                .map_err(write)
-                .and_then(|()| archive.layer(bundle, &index))
-                .and_then(|()| archive.file("manifest.json", list.to_string().as_bytes()).map_err(write))
+                .map_err(unwritten)
+                .and_then(|()| archive.layer(bundle, tree, &layer))
+                .and_then(|()| archive.file("manifest.json", list.to_string().as_bytes()).map_err(unwritten))
         }
-        Form::Oci => {
+        Form::Oci | Form::Bundle => {
             let manifest = manifest(&config, &config_digest, &layer).to_string().into_bytes();
             let manifest_digest = hex(&sha256(&manifest));
             let list = list(&manifest, &manifest_digest, &tag);
@@ -73,15 +49,15 @@ pub fn export(bundle: &Bundle, form: Form) -> Result<(), ActionError> {
                 .and_then(|()| archive.file(&format!("blobs/sha256/{config_digest}"), &config))
                 .and_then(|()| archive.file(&format!("blobs/sha256/{manifest_digest}"), &manifest))
                 .and_then(|()| archive.head(&format!("blobs/sha256/{}", layer.digest), layer.len))
-                .map_err(write)
-                .and_then(|()| archive.layer(bundle, &index))
-                .and_then(|()| archive.file("index.json", list.to_string().as_bytes()).map_err(write))
+                .map_err(unwritten)
+                .and_then(|()| archive.layer(bundle, tree, &layer))
+                .and_then(|()| archive.file("index.json", list.to_string().as_bytes()).map_err(unwritten))
         }
     };
-    written.and_then(|()| archive.end().map_err(write))
+    written.and_then(|()| archive.end().map_err(unwritten))
 }
 
-fn write(source: io::Error) -> ActionError {
+fn unwritten(source: io::Error) -> ActionError {
     ActionError::Write { path: "standard output".into(), source }
 }
 
@@ -91,32 +67,14 @@ struct Layer {
     len: u64,
 }
 
-fn measure(bundle: &Bundle, index: &Index) -> Result<Layer, ActionError> {
+fn measure(bundle: &Bundle, tree: &Tree) -> Result<Layer, ActionError> {
     let (mut hasher, mut len) = (Sha256::new(), 0);
-    each_frame(bundle, index, |plain| {
+    stream::each(bundle, tree, |plain| {
         hasher.update(plain);
         len += plain.len() as u64;
         Ok(())
     })?;
     Ok(Layer { digest: hex(&hasher.finalize().into()), len })
-}
-
-fn each_frame(
-    bundle: &Bundle,
-    index: &Index,
-    mut take: impl FnMut(&[u8]) -> Result<(), ActionError>,
-) -> Result<(), ActionError> {
-    let mut reader = FrameReader::new(bundle.file(), bundle.payload_offset());
-    for (number, frame) in index.frames.iter().enumerate() {
-        let frame: &Frame = frame;
-        let plain = reader.plain(frame).map_err(|error| ActionError::Frame {
-            path: bundle.path().to_owned(),
-            frame: number,
-            why: error.to_string(),
-        })?;
-        take(plain)?;
-    }
-    Ok(())
 }
 
 /// What the image is to be called: as the bundle's file, in the letters that a name may have.
@@ -245,9 +203,14 @@ impl Archive<'_> {
         self.out.write_all(&[0; 512][..rest])
     }
 
-    /// The payload's bytes: a tar, so it ends with a whole block.
-    fn layer(&mut self, bundle: &Bundle, index: &Index) -> Result<(), ActionError> {
-        each_frame(bundle, index, |plain| self.out.write_all(plain).map_err(write))
+    /// The tree's bytes: a tar, so it ends with a whole block. They must be those that were measured.
+    fn layer(&mut self, bundle: &Bundle, tree: &Tree, layer: &Layer) -> Result<(), ActionError> {
+        let mut hasher = Sha256::new();
+        stream::each(bundle, tree, |plain| {
+            hasher.update(plain);
+            self.out.write_all(plain).map_err(unwritten)
+        })?;
+        if hex(&hasher.finalize().into()) == layer.digest { Ok(()) } else { Err(ActionError::Moving) }
     }
 
     fn end(&mut self) -> io::Result<()> {
