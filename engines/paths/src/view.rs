@@ -30,9 +30,8 @@ pub struct View<'a> {
     pub(crate) root_read_only: bool,
     /// Sorted by guest path, no two equal.
     pub(crate) binds: &'a [Bind<'a>],
-    /// Bit n: some guest path of a bind is n bytes long, modulo 64. Most components are no mount point, and so are known
-    /// at once.
-    lengths: u64,
+    /// Bit n: [`trace`] of some bind's guest path is n. Most components are no mount point, and so are known at once.
+    traces: [u64; TRACES / 64],
     /// The tree's names, if it never changes.
     pub(crate) table: Option<Table<'a>>,
 }
@@ -61,6 +60,17 @@ pub struct GuestPath {
 
 /// What the kernel appends to the path of a file that was unlinked.
 pub const DELETED: &[u8] = b" (deleted)";
+
+/// So many traces there are.
+const TRACES: usize = 512;
+
+/// What is looked at of a guest path before it is compared with all mount points: two that differ here are two paths.
+#[inline]
+fn trace(guest: &[u8]) -> usize {
+    let byte = |at: usize| guest.get(at).map_or(0, |byte| usize::from(*byte));
+    let len = guest.len();
+    (len * 67 + byte(len / 2) * 13 + byte(len.wrapping_sub(1)) * 5) % TRACES
+}
 
 /// Sorts binds as a view needs them and drops each that a later one at the same place covers; returns how many are left
 /// at the front.
@@ -101,8 +111,12 @@ impl<'a> View<'a> {
                 return Err(ViewError::Order(at));
             }
         }
-        let lengths = binds.iter().fold(0, |lengths, bind| lengths | 1 << (bind.guest.len() % 64));
-        Ok(Self { root: trim(root), root_read_only, binds, lengths, table: None })
+        let mut traces = [0; TRACES / 64];
+        for bind in binds {
+            let trace = trace(bind.guest);
+            traces[trace / 64] |= 1 << (trace % 64);
+        }
+        Ok(Self { root: trim(root), root_read_only, binds, traces, table: None })
     }
 
     /// The same view, with the tree's names answered from `table`. Only for a tree that nobody changes.
@@ -143,9 +157,11 @@ impl<'a> View<'a> {
     }
 
     /// The bind whose mount point is exactly this canonical guest path.
+    #[inline]
     #[must_use]
     pub fn mounted_at(&self, guest: &[u8]) -> Option<usize> {
-        if self.lengths >> (guest.len() % 64) & 1 == 0 {
+        let trace = trace(guest);
+        if self.traces[trace / 64] >> (trace % 64) & 1 == 0 {
             return None;
         }
         self.binds.iter().position(|bind| bind.guest == guest)

@@ -1,20 +1,32 @@
 //! The short way: an absolute path of a tree that never changes, without links on its way, is put together on the stack.
 //!
-//! Everything else (a link, `..`, a bind, a change) takes the way through the table of meanings, which gives the same answer
+//! Directories that were come through are kept ([`known`]), so that mostly one name is looked up. Everything else (a link, `..`, a bind, a change) takes the way through the table of meanings, which gives the same answer
 //! for these, too. What the tree's table does not have is not there, and no system call is made at all.
 
 use core::{
     ffi::{CStr, c_char},
     mem::MaybeUninit,
+    slice,
 };
 
-use coracle_paths::table::Kind;
+use coracle_intercept::Guest as _;
+use coracle_paths::{
+    Table,
+    table::{Kind, Node},
+};
 use coracle_sys::kernel::{
-    __NR_access, __NR_faccessat, __NR_lstat, __NR_newfstatat, __NR_open, __NR_openat, __NR_stat, __NR_statx,
-    AT_EMPTY_PATH, AT_SYMLINK_NOFOLLOW, O_ACCMODE, O_CREAT, O_NOFOLLOW, O_PATH, O_TRUNC,
+    __NR_access, __NR_faccessat, __NR_getcwd, __NR_lstat, __NR_newfstatat, __NR_open, __NR_openat, __NR_stat,
+    __NR_statx, AT_EMPTY_PATH, AT_SYMLINK_NOFOLLOW, O_ACCMODE, O_CREAT, O_NOFOLLOW, O_PATH, O_TRUNC,
 };
 
-use crate::{call::raw, program, state::State};
+use crate::{
+    call::raw,
+    guest::Process,
+    instructions::last_of,
+    known::{self, WINDOW},
+    program,
+    state::{self, State},
+};
 
 /// Longest host path, with its NUL, that goes this way.
 const ROOM: usize = 512;
@@ -23,11 +35,12 @@ const W_OK: usize = 2;
 /// `O_TMPFILE` without `O_DIRECTORY`.
 const TEMPORARY: usize = 0o20_000_000;
 const ENOENT: isize = 2;
+const ERANGE: isize = 34;
 
 /// Which argument is the path, and whether a link at its end is followed; `None`: the call takes the long way.
-#[inline]
+#[inline(always)]
 #[expect(non_upper_case_globals, reason = "the kernel's own names")]
-fn words(number: u32, args: &[usize; 6]) -> Option<(usize, bool)> {
+pub(crate) fn words(number: u32, args: &[usize; 6]) -> Option<(usize, bool)> {
     let follows = |flags: usize| flags & AT_SYMLINK_NOFOLLOW as usize == 0;
     let reads = |flags: usize| flags & (O_ACCMODE | O_CREAT | O_TRUNC | O_PATH) as usize == 0 && flags & TEMPORARY == 0;
     match number {
@@ -43,39 +56,116 @@ fn words(number: u32, args: &[usize; 6]) -> Option<(usize, bool)> {
     }
 }
 
-/// Makes the call, if it can go this way.
-#[inline]
-pub(crate) fn call(state: &State, number: u32, mut args: [usize; 6]) -> Option<isize> {
-    let (at, follow) = words(number, &args)?;
-    if args[at] < 4096 || !program::root_is_top() {
-        return None;
+/// Room for a host path, and for what [`known`] compares before its end.
+pub(crate) type Room = MaybeUninit<[u8; WINDOW + ROOM]>;
+
+/// A host path that is put together. It lies where it was made, for it is large for what is done with it.
+struct Text<'r> {
+    /// All but the NUL, which is there.
+    whole: &'r [u8],
+    /// Where the guest's path begins.
+    path: usize,
+}
+
+impl<'r> Text<'r> {
+    /// `root` and the guest's path behind it, which ends with a NUL: at most [`ROOM`] bytes together.
+    #[inline]
+    fn new(room: &'r mut Room, root: &[u8], path: &[u8]) -> Self {
+        let start = room.as_mut_ptr().cast::<u8>();
+        let path_at = WINDOW + root.len();
+        // SAFETY: all fit, as the caller has seen to; the slice is of what was written.
+        unsafe {
+            start.cast::<[u8; WINDOW]>().write([0; WINDOW]);
+            start.add(WINDOW).copy_from_nonoverlapping(root.as_ptr(), root.len());
+            start.add(path_at).copy_from_nonoverlapping(path.as_ptr(), path.len());
+            Self { whole: slice::from_raw_parts(start, path_at + path.len() - 1), path: path_at }
+        }
     }
-    let path = core::ptr::with_exposed_provenance::<c_char>(args[at]);
+
+    /// The guest's path.
+    #[inline]
+    fn path(&self) -> &[u8] {
+        &self.whole[self.path..]
+    }
+
+    /// For the kernel.
+    #[inline]
+    fn address(&self) -> usize {
+        self.whole[WINDOW..].as_ptr().expose_provenance()
+    }
+
+    /// Where in the guest's path its last slash is.
+    #[inline]
+    fn last_slash(&self) -> Option<usize> {
+        let path = self.path();
+        // Most names are short, and what is before them can be read in any case.
+        let found = self.whole.last_chunk::<16>().and_then(|last| last_of(last, b'/'));
+        let from_end = found.map(|at| 16 - at).filter(|back| *back <= path.len());
+        from_end.map(|back| path.len() - back).or_else(|| path.iter().rposition(|byte| *byte == b'/'))
+    }
+
+    /// What is compared of the directory whose path ends before this place of the guest's path, and the length of its host
+    /// path.
+    #[inline]
+    fn window(&self, slash: usize) -> Option<(&[u8; WINDOW], usize)> {
+        let upto = &self.whole[..self.path + slash];
+        // What is longer is not told apart from others by its end.
+        (slash <= WINDOW).then_some(())?;
+        Some((upto.last_chunk()?, upto.len()))
+    }
+}
+
+/// What became of a path.
+pub(crate) enum Short {
+    /// The host's is at this address, as long as the room is there.
+    Made(usize),
+    /// The call's answer.
+    Known(isize),
+    /// The call takes the long way.
+    Not,
+}
+
+/// Makes the call, if it can go this way.
+#[inline(always)]
+pub(crate) fn call(number: u32, mut args: [usize; 6]) -> Option<isize> {
+    let (at, follow) = words(number, &args)?;
+    let mut room = Room::uninit();
+    match path(args[at], follow, &mut room) {
+        Short::Made(path) => {
+            args[at] = path;
+            Some(raw(number, args))
+        }
+        Short::Known(result) => Some(result),
+        Short::Not => None,
+    }
+}
+
+/// Makes a host path of a guest's, in `room`. The call itself is made by the caller: after it the processor knows no return
+/// addresses any more, so that each function to leave is a delay.
+#[inline(never)]
+pub(crate) fn path(address: usize, follow: bool, room: &mut Room) -> Short {
+    let state = state::get();
+    if !state.plain || address < 4096 || !program::root_is_top() {
+        return Short::Not;
+    }
+    let path = core::ptr::with_exposed_provenance::<c_char>(address);
     // SAFETY: the guest's own path.
     let path = unsafe {
         if *path.cast::<u8>() != b'/' {
-            return None;
+            return Short::Not;
         }
         CStr::from_ptr(path)
     };
     let root = state.rules.view.host_root(None);
     let bytes = path.to_bytes_with_nul();
     if root.len() + bytes.len() > ROOM {
-        return None;
+        return Short::Not;
     }
-    match find(state, path.to_bytes(), follow)? {
-        Found::Missing => Some(-ENOENT),
-        Found::There => {
-            let mut host = MaybeUninit::<[u8; ROOM]>::uninit();
-            let start = host.as_mut_ptr().cast::<u8>();
-            // SAFETY: both fit, as was just seen; the kernel reads up to the NUL, which is the path's own.
-            unsafe {
-                start.copy_from_nonoverlapping(root.as_ptr(), root.len());
-                start.add(root.len()).copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
-            }
-            args[at] = start.expose_provenance();
-            Some(raw(number, args))
-        }
+    let text = Text::new(room, root, bytes);
+    match find(state, &text, follow) {
+        Some(Found::There) => Short::Made(text.address()),
+        Some(Found::Missing) => Short::Known(-ENOENT),
+        None => Short::Not,
     }
 }
 
@@ -84,33 +174,80 @@ enum Found {
     Missing,
 }
 
-/// Looks a path up, component by component; `None`: this is not a case for here.
+/// Looks a path up; `None`: this is not a case for here.
 #[inline]
-fn find(state: &State, path: &[u8], follow: bool) -> Option<Found> {
-    let view = &state.rules.view;
-    let table = view.table()?;
-    let mut node = table.root();
-    let mut end = 0;
-    while end < path.len() {
-        let start = end + 1;
-        let len = path[start..].iter().position(|byte| *byte == b'/').unwrap_or(path.len() - start);
-        end = start + len;
-        let name = &path[start..end];
-        // An empty name is a slash at the end, or one of several.
-        if matches!(name, b"" | b"." | b"..") || len > NAME_MAX || view.mounted_at(&path[..end]).is_some() {
-            return None;
-        }
-        let is_last = end == path.len();
-        let Some(next) = table.child(node, name) else {
-            return Some(Found::Missing);
-        };
-        match table.kind(next) {
-            Kind::Directory => {}
-            Kind::File if is_last => {}
-            Kind::Symlink(_) if is_last && !follow => {}
-            _ => return None,
-        }
-        node = next;
+fn find(state: &State, text: &Text<'_>, follow: bool) -> Option<Found> {
+    let table = state.rules.view.table()?;
+    let slash = text.last_slash()?;
+    let window = text.window(slash);
+    let known = window.and_then(|(window, len)| known::find(window, len));
+    let directory = match known {
+        Some(node) => node,
+        None => match walk(state, table, &text.path()[..slash])? {
+            Some(node) => {
+                if let Some((window, len)) = window {
+                    known::keep(window, len, node);
+                }
+                node
+            }
+            None => return Some(Found::Missing),
+        },
+    };
+    let Some(node) = child(state, table, directory, text.path(), slash)? else { return Some(Found::Missing) };
+    match table.kind(node) {
+        Kind::Directory | Kind::File => Some(Found::There),
+        Kind::Symlink(_) if !follow => Some(Found::There),
+        Kind::Symlink(_) => None,
     }
-    Some(Found::There)
+}
+
+/// The directory at the end of a path, component by component; within, `None`: it is not there.
+fn walk(state: &State, table: &Table<'_>, path: &[u8]) -> Option<Option<Node>> {
+    let mut node = table.root();
+    let mut slash = 0;
+    while slash < path.len() {
+        let len = path[slash + 1..].iter().position(|byte| *byte == b'/').unwrap_or(path.len() - slash - 1);
+        let end = slash + 1 + len;
+        let Some(next) = child(state, table, node, &path[..end], slash)? else { return Some(None) };
+        // What is below a file, or behind a link, is not for here.
+        let Kind::Directory = table.kind(next) else { return None };
+        (node, slash) = (next, end);
+    }
+    Some(Some(node))
+}
+
+/// What a directory has by the name behind the slash with which `path` ends; within, `None`: nothing.
+#[inline]
+fn child(state: &State, table: &Table<'_>, directory: Node, path: &[u8], slash: usize) -> Option<Option<Node>> {
+    let name = &path[slash + 1..];
+    // An empty name is a slash at the end, or one of several.
+    if matches!(name, b"" | b"." | b"..") || name.len() > NAME_MAX || state.rules.view.mounted_at(path).is_some() {
+        return None;
+    }
+    Some(table.child(directory, name))
+}
+
+/// getcwd(2), where the kernel's own answer is all that is needed; what it cannot say, or says at length, goes the long way.
+pub(crate) fn getcwd(state: &State, args: &[usize; 6]) -> Option<isize> {
+    if !program::root_is_top() {
+        return None;
+    }
+    let (mut host, mut guest) = ([0_u8; ROOM], [0_u8; ROOM]);
+    let len = raw(__NR_getcwd, [host.as_mut_ptr().expose_provenance(), ROOM, 0, 0, 0, 0]);
+    if len == -ENOENT {
+        return Some(-ENOENT);
+    }
+    let host = host.get(..usize::try_from(len).ok()?.checked_sub(1)?)?;
+    // Of a place outside its root the kernel says so in front.
+    if host.first() != Some(&b'/') {
+        return None;
+    }
+    let place = state.rules.view.to_guest_as(host, false, &mut guest[..ROOM - 1])?;
+    if place.len + 1 > args[1] {
+        return Some(-ERANGE);
+    }
+    match Process::default().write(args[0] as u64, &guest[..=place.len]) {
+        Ok(()) => isize::try_from(place.len + 1).ok(),
+        Err(errno) => isize::try_from(errno.0).ok().map(isize::wrapping_neg),
+    }
 }

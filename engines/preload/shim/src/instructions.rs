@@ -1,4 +1,4 @@
-//! Just enough of the processor's instructions to find a system call in text, and what sets its number.
+//! Just enough of the processor's instructions to find a system call in text, and what sets its number; and a byte.
 
 use crate::arch::sites::ROOM;
 
@@ -21,6 +21,18 @@ pub(crate) fn find(text: &[u8], mut found: impl FnMut(usize)) {
         }
         at += 16;
     }
+}
+
+/// Where a byte is the last time, of sixteen.
+#[inline]
+pub(crate) fn last_of(text: &[u8; 16], byte: u8) -> Option<usize> {
+    use core::arch::x86_64::{_mm_cmpeq_epi8, _mm_loadu_si128, _mm_movemask_epi8, _mm_set1_epi8};
+    // SAFETY: sixteen bytes are there; every x86_64 has SSE2.
+    let hits = unsafe {
+        let text = _mm_loadu_si128(text.as_ptr().cast());
+        _mm_movemask_epi8(_mm_cmpeq_epi8(text, _mm_set1_epi8(byte.cast_signed())))
+    };
+    usize::try_from(hits.checked_ilog2()?).ok()
 }
 
 /// Where the number of the call at `call` is set, and to what, if all between can be moved.

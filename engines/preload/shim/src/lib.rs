@@ -30,6 +30,7 @@ mod fault;
 mod files;
 mod guest;
 mod instructions;
+mod known;
 mod libc;
 mod names;
 mod person;

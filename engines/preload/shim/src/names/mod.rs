@@ -15,14 +15,16 @@ pub(crate) mod stat;
 pub(crate) mod streams;
 mod temporary;
 
-use crate::{call::call, libc::answer};
+use crate::{call::call_at_length, fast, libc::answer};
 
 /// The working directory, where a call takes a directory.
 const AT_FDCWD: usize = (-100_isize).cast_unsigned();
 
 /// A call as the C library gives its result.
+#[inline(always)]
 fn asked(number: u32, args: [usize; 6]) -> isize {
-    answer(call(number, args))
+    // Of most names the number says that they cannot go the short way, and of the others it is as short as can be.
+    answer(fast::call(number, args).unwrap_or_else(|| call_at_length(number, args)))
 }
 
 /// Defines libc names that are a system call with the same arguments.
