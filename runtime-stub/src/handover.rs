@@ -109,7 +109,13 @@ fn specification(caller: &Caller, description: &Path, program: &Path, argv: &[Os
         // A view has names of its own.
         names: text(Text::Names).filter(|_| run.text(Text::Root) == run.text(Text::Pristine)),
         ledger: text(Text::Ledger),
-        access: if run.root_read_only() { Access::ReadOnly } else { Access::Direct },
+        access: match text(Text::Lock).as_deref().and_then(Path::parent) {
+            // Of the same view.
+            Some(changes) => Access::CopyOnWrite { changes: changes.to_owned() },
+            None if run.root_read_only() => Access::ReadOnly,
+            None => Access::Direct,
+        },
+        truths: text(Text::Truths),
         scratch: text(Text::Scratch).unwrap_or_default(),
         argv: argv.to_vec(),
         program: Some(program.to_owned()),

@@ -12,6 +12,7 @@ use coracle_entry::{Facts, Port, Text};
 use coracle_layout::{Layout, Mapped, Names};
 
 use crate::{
+    changed::Changed,
     loaders::{self, Owned},
     place::{self, Safe, kept},
     program::Program,
@@ -26,12 +27,18 @@ pub(crate) struct Described {
 }
 
 /// Writes the run's description and the shim.
-pub(crate) fn describe(spec: &LaunchSpec, layout: &Layout, program: &Program) -> Result<Described, RunError> {
+pub(crate) fn describe(
+    spec: &LaunchSpec,
+    changed: Option<&Changed>,
+    layout: &Layout,
+    program: &Program,
+) -> Result<Described, RunError> {
     let uid = spec.identity.host_uid;
     let scratch = fs::canonicalize(&spec.scratch)
         .map_err(|error| RunError::step(format!("use the scratch directory {}", spec.scratch.display()), error))?;
-    let root = fs::canonicalize(&spec.root)
+    let shared = fs::canonicalize(&spec.root)
         .map_err(|error| RunError::step(format!("open the tree {}", spec.root.display()), error))?;
+    let root = changed.map_or(shared.clone(), |changed| changed.root().to_owned());
     let safe = |dir: &Path| {
         Safe::of(dir, uid).map_err(|source| RunError::Step {
             what: format!(
@@ -49,7 +56,7 @@ pub(crate) fn describe(spec: &LaunchSpec, layout: &Layout, program: &Program) ->
             .map_err(|error| RunError::step(format!("write {what} to {}", scratch.display()), error))
     };
     let shim = write("the shim", "shim", ".so", shim::BYTES)?;
-    let ledger = ledger(spec, &root, &scratch)?;
+    let ledger = ledger(spec, changed, &root, &scratch)?;
     let binds = layout.binds();
     let mut facts = Facts {
         root_read_only: spec.access == Access::ReadOnly,
@@ -70,7 +77,7 @@ pub(crate) fn describe(spec: &LaunchSpec, layout: &Layout, program: &Program) ->
     facts.set(Text::Scratch, scratch.as_os_str().as_bytes());
     let pristine = spec.pristine.as_ref().map(fs::canonicalize).transpose();
     let pristine = pristine.map_err(|error| RunError::step("find the tree that the view is of", error))?;
-    facts.set(Text::Pristine, pristine.as_ref().unwrap_or(&root).as_os_str().as_bytes());
+    facts.set(Text::Pristine, pristine.as_ref().unwrap_or(&shared).as_os_str().as_bytes());
     let handover: Vec<&[u8]> = spec.handover.iter().map(|argument| argument.as_bytes()).collect();
     let handover = handover.join(&0);
     facts.set(Text::Handover, &handover);
@@ -80,6 +87,11 @@ pub(crate) fn describe(spec: &LaunchSpec, layout: &Layout, program: &Program) ->
     }
     if let Some(ledger) = &ledger {
         facts.set(Text::Ledger, ledger.as_os_str().as_bytes());
+    }
+    if let Some(changed) = changed {
+        for (text, path) in changed.texts() {
+            facts.set(*text, path.as_os_str().as_bytes());
+        }
     }
     let invalid = || RunError::step("describe the run", io::ErrorKind::InvalidInput.into());
     let bytes = facts.write().ok_or_else(invalid)?;
@@ -97,12 +109,19 @@ fn names(spec: &LaunchSpec) -> Option<PathBuf> {
 }
 
 /// The record of owners of a run that needs one: a file in any case, since every process must find it.
-fn ledger(spec: &LaunchSpec, root: &Path, scratch: &Path) -> Result<Option<PathBuf>, RunError> {
+fn ledger(
+    spec: &LaunchSpec,
+    changed: Option<&Changed>,
+    root: &Path,
+    scratch: &Path,
+) -> Result<Option<PathBuf>, RunError> {
     let identity = &spec.identity;
     if (identity.uid, identity.gid) == (identity.host_uid, identity.host_gid) {
         return Ok(None);
     }
-    let path = spec.ledger.clone().unwrap_or_else(|| place::of_run(scratch, "ledger"));
+    // A view keeps its own.
+    let kept = spec.ledger.clone().or_else(|| changed.map(Changed::ledger));
+    let path = kept.unwrap_or_else(|| place::of_run(scratch, "ledger"));
     let made = fs::metadata(root).and_then(|tree| Mapped::of_file(&path, root, tree.dev()));
     made.map_err(|error| RunError::step(format!("use the record of owners {}", path.display()), error))?;
     fs::canonicalize(&path).map(Some).map_err(|error| RunError::step("find the record of owners", error))

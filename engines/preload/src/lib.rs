@@ -11,6 +11,7 @@
 //! Nothing of the host's loader, its directories or its cache is used in either.
 
 mod cache;
+mod changed;
 mod describe;
 mod libraries;
 mod loaders;
@@ -31,6 +32,7 @@ use coracle_entry::{EXTRA, Linkage, NotARun, Places, Run, Space, Start, Way, com
 use coracle_layout::Layout;
 
 use crate::{
+    changed::Changed,
     describe::describe,
     program::{Program, find, not_here},
 };
@@ -54,6 +56,10 @@ impl Engine for Preload {
         false
     }
 
+    fn links(&self) -> bool {
+        true
+    }
+
     fn wants_edits(&self, variant: Option<&str>) -> bool {
         let explicit = |name: &str| name.eq_ignore_ascii_case("F1") || name.eq_ignore_ascii_case("F2");
         !variant.is_some_and(explicit)
@@ -69,10 +75,11 @@ impl Engine for Preload {
 
     fn run(&self, spec: &LaunchSpec) -> Result<Ended, RunError> {
         let prepared = Prepared::new(&spec.argv, &spec.env)?.of(spec.program.as_deref())?;
-        let mut layout = Layout::new(spec, &spec.root)?;
+        let changed = Changed::open(spec)?;
+        let mut layout = Layout::new(spec, changed.as_ref().map_or(&spec.root, |changed| changed.root()))?;
         let cwd = layout.enter(spec)?;
         let program = Program::find(&layout, &prepared, &spec.cwd)?;
-        let described = describe(spec, &layout, &program)?;
+        let described = describe(spec, changed.as_ref(), &layout, &program)?;
         let damaged = |NotARun| RunError::step("describe the run", io::ErrorKind::InvalidData.into());
         let run = Run::new(&described.bytes).map_err(damaged)?;
         let start = start(&run, &program, &described.path)?;

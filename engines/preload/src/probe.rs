@@ -38,10 +38,6 @@ fn judge(facts: &ImageFacts, request: &Request) -> Result<(), Refusal> {
         return Err(Refusal::new("another release of the kernel was asked for, and the description of a run has none")
             .advise("leave that out, or use `ptrace`"));
     }
-    if request.writable {
-        return Err(Refusal::new("a view that can be written to shares files, and the shim cannot break their links")
-            .advise("use `namespaces` or `ptrace`, or keep changes in a container of the store"));
-    }
     match request.begins {
         Begins::Unknown | Begins::Dynamic => {}
         Begins::Static => {
@@ -92,7 +88,10 @@ mod tests {
             static_programs: vec!["/sbin/ldconfig".into()],
             ..ImageFacts::default()
         };
-        assert_eq!(answer(&dynamic, &Request { root: true, ports: true, ..Request::default() }), Ok(()));
+        assert_eq!(
+            answer(&dynamic, &Request { root: true, ports: true, writable: true, ..Request::default() }),
+            Ok(())
+        );
         assert_eq!(answer(&ImageFacts::default(), &Request::default()), Ok(()), "nothing is known");
         let refused = |facts: &ImageFacts, request, word: &str| {
             let said = answer(facts, &request).expect_err(word);
@@ -104,7 +103,6 @@ mod tests {
         let narrow = ImageFacts { interpreters: vec!["/lib/ld-linux.so.2".into()], ..dynamic.clone() };
         refused(&narrow, request, "/lib/ld-linux.so.2");
         refused(&dynamic, Request { isolated: true, ..request }, "isolates");
-        refused(&dynamic, Request { writable: true, ..request }, "links");
         refused(&dynamic, Request { begins: Begins::Static, ..request }, "statically");
         refused(&dynamic, Request { begins: Begins::Foreign, ..request }, "32-bit");
         let unshare = Unshare { uts: true, ..Unshare::default() };

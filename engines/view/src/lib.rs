@@ -7,6 +7,7 @@
 //!     marks                  which inodes are shared, and what the image says of them ([`Marks`])
 //!     origin                 which image it was made from
 //!     tmp/                   copies on their way
+//!     copies                 which copy was made last of each shared file, where several processes break links
 //!     ledger                 what an engine records of owners and modes
 //! CHANGES/view.lock          flocked while the view is made, and while a link is broken
 //! CHANGES/.view-…            being made, or left by a maker that was killed: removed by the next

@@ -85,6 +85,19 @@ impl<'a> Marks<'a> {
         self.place(device, inode).is_some()
     }
 
+    /// How many slots the table has: [`slot`](Self::slot) is always less.
+    #[must_use]
+    pub fn slots(&self) -> usize {
+        self.slots.len() / SLOT
+    }
+
+    /// The number of a shared file's slot, by which whoever has the same table can keep more about it.
+    #[must_use]
+    pub fn slot(&self, file: &FileId) -> Option<usize> {
+        self.find(file)?;
+        self.place(file.device, file.inode).map(|at| at / SLOT)
+    }
+
     /// Whether the modes on disk let some shared file be written to: then the kernel refuses nothing by itself.
     #[must_use]
     pub fn writable_on_disk(&self) -> bool {
@@ -182,6 +195,7 @@ mod tests {
         for n in 1..5000_u64 {
             let file = FileId { device: 7, inode: n * n, mtime: (5, 6) };
             assert_eq!(table.find(&file), Some(mark(n)));
+            assert!(table.slot(&file).is_some_and(|slot| slot < table.slots()));
             assert_eq!(table.find(&FileId { device: 8, ..file }), None, "another device");
             assert_eq!(table.find(&FileId { mtime: (5, 7), ..file }), None, "a new file with an old number");
             assert_eq!(table.find(&FileId { inode: n * n + 1, ..file }), None);

@@ -20,6 +20,9 @@ use crate::{Made, Marks, ViewError, error::errno, make::Maker, marks, truths::Tr
 
 const VIEW: &str = "view";
 const LOCK: &str = "view.lock";
+const MARKS: &str = "marks";
+const COPIES: &str = "copies";
+const TMP: &str = "tmp";
 /// Beginning of the names of views that are being made.
 const NEW: &str = ".view-";
 
@@ -89,12 +92,12 @@ impl View {
 
     fn opened(view: &Path, lock: OwnedFd, made: Option<Made>) -> Result<Self, ViewError> {
         let damaged = |what| ViewError::Damaged { path: view.to_owned(), what };
-        let mut file = File::open(view.join("marks")).map_err(|_| damaged("has lost its list of shared files"))?;
+        let mut file = File::open(view.join(MARKS)).map_err(|_| damaged("has lost its list of shared files"))?;
         let mut bytes = Vec::new();
         let device = file.metadata().and_then(|data| file.read_to_end(&mut bytes).map(|_| data.dev()));
         let device = device.map_err(|_| damaged("has a list of shared files that cannot be read"))?;
         Marks::new(&bytes, device).map_err(|_| damaged("has a list of shared files that was cut short"))?;
-        let tmp = view.join("tmp");
+        let tmp = view.join(TMP);
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let tmp = openat(AT_FDCWD, &tmp, flags, Mode::empty()).map_err(ViewError::step("open", &tmp))?;
         let root = fs::canonicalize(view.join("root")).map_err(|_| damaged("has lost its root"))?;
@@ -111,6 +114,45 @@ impl View {
     #[must_use]
     pub fn ledger(&self) -> PathBuf {
         self.root.with_file_name("ledger")
+    }
+
+    /// The file with its marks, for processes that map it themselves.
+    #[must_use]
+    pub fn marks_file(&self) -> PathBuf {
+        self.root.with_file_name(MARKS)
+    }
+
+    /// The file that is locked while a link is broken or a name changed.
+    #[must_use]
+    pub fn lock_file(&self) -> PathBuf {
+        self.root.parent().unwrap_or(&self.root).with_file_name(LOCK)
+    }
+
+    /// The directory in which copies are made.
+    #[must_use]
+    pub fn copies_directory(&self) -> PathBuf {
+        self.root.with_file_name(TMP)
+    }
+
+    /// The file in which such processes tell each other which copy was made last of a shared file: the number of its inode,
+    /// 8 bytes for each slot of the marks. Made if it is not there.
+    ///
+    /// # Errors
+    /// [`ViewError::Step`].
+    pub fn copies_file(&self) -> Result<PathBuf, ViewError> {
+        let path = self.root.with_file_name(COPIES);
+        let len = self.marks().slots() as u64 * 8;
+        let made = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .and_then(|file| if file.metadata()?.len() == len { Ok(()) } else { file.set_len(len) });
+        match made {
+            Ok(()) => Ok(path),
+            Err(error) => Err(ViewError::step("make", &path)(errno(&error))),
+        }
     }
 
     /// Which of its inodes are shared.
@@ -152,7 +194,7 @@ fn make(asked: &Asked<'_>, truths: Option<&Truths<'_>>, origin: &[u8], view: &Pa
         Ok(path)
     };
     dir("")?;
-    dir("tmp")?;
+    dir(TMP)?;
     let root = dir("root")?;
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let open = |path: &Path| openat(AT_FDCWD, path, flags, Mode::empty()).map_err(ViewError::step("open", path));
@@ -163,7 +205,7 @@ fn make(asked: &Asked<'_>, truths: Option<&Truths<'_>>, origin: &[u8], view: &Pa
     let done = maker.run();
     umask(mask);
     done?;
-    for (name, bytes) in [("marks", marks::build(&maker.marks, maker.writable)), ("origin", origin.to_vec())] {
+    for (name, bytes) in [(MARKS, marks::build(&maker.marks, maker.writable)), ("origin", origin.to_vec())] {
         let path = half.0.join(name);
         fs::write(&path, bytes).map_err(|error| ViewError::step("write", &path)(errno(&error)))?;
     }

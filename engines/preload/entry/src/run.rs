@@ -12,7 +12,7 @@ use core::ffi::CStr;
 use coracle_paths as paths;
 
 /// First bytes; the digits are the version.
-pub(crate) const MAGIC: [u8; 8] = *b"CORRUN01";
+pub(crate) const MAGIC: [u8; 8] = *b"CORRUN02";
 
 /// Words of the header, with its magic.
 pub(crate) const HEADER: usize = 8;
@@ -58,8 +58,16 @@ pub enum Text {
     Names,
     /// Host path of the inode ledger, a file that all processes map shared.
     Ledger,
-    /// Host path of a view's marks.
+    /// Host path of a copy-on-write view's marks.
     Marks,
+    /// Host path of the file that is locked while names of such a view are changed.
+    Lock,
+    /// Host path of the file that says which copy was made last of each of its shared files, which all processes map shared.
+    Copies,
+    /// Host path of the directory in which its copies are made.
+    Temporary,
+    /// Host path of the list of true modes and owners of the tree that it is of; empty if there is none.
+    Truths,
     /// The node's name as the guest sees it; see [`Run::hostname`].
     Hostname,
     /// Host path of the shim, without the characters at which loaders split lists of libraries.

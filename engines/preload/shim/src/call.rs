@@ -45,8 +45,9 @@ fn through_table(state: &state::State, number: u32, args: [usize; 6], by: Option
     let Some(mut scratch) = pool::take() else { return -isize::try_from(ENOMEM.0).unwrap_or(12) };
     scratch.sent = 0;
     let given = Call { abi: Abi::X86_64, number: number.into(), args: args.map(|arg| arg as u64) };
+    let mut tries = 0;
     loop {
-        let process = Process::default();
+        let process = Process::of_try(tries);
         let mut made = given;
         let after = match enter(&state.rules, &process, &mut made, &mut scratch) {
             Verdict::Pass => {
@@ -63,13 +64,15 @@ fn through_table(state: &state::State, number: u32, args: [usize; 6], by: Option
             Verdict::Make { after, .. } => after,
         };
         lend(&mut made, &mut scratch);
+        let turn = state.cow.as_ref().and_then(|view| view.turn(made.number));
         let mut result = make(&made, number, by);
+        drop(turn);
         if let Some(ongoing) = process.socket.take() {
             result = ongoing.ended(result);
         }
         match leave(&state.rules, &process, (&given, &made), after, result as i64, &mut scratch) {
             Left::Result(result) => return result_of(result),
-            Left::Again => {}
+            Left::Again => tries += 1,
         }
     }
 }

@@ -24,7 +24,7 @@ pub(crate) fn errno(errno: sys::Errno) -> Errno {
 }
 
 /// fstatat(2).
-fn fstatat(dir: Fd, path: &CStr, flags: u32) -> Result<Stat, Errno> {
+pub(crate) fn fstatat(dir: Fd, path: &CStr, flags: u32) -> Result<Stat, Errno> {
     let mut stat = MaybeUninit::<Stat>::uninit();
     // SAFETY: a NUL-terminated path; the kernel writes one structure, which is read only if it did.
     unsafe {

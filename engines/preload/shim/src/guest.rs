@@ -21,10 +21,14 @@ use crate::{
     files::{self, Held, Short, link_of},
     person, program, shown,
     sockets::{self, Ongoing},
+    state,
 };
 
 /// As many directories on the way of one long path may be open at once.
 const MAX_HELD: usize = 4;
+
+/// As often a call is made again because a name may have changed its meaning meanwhile.
+const TRIES: u32 = 16;
 
 /// One call of this process's.
 #[derive(Debug, Default)]
@@ -33,6 +37,8 @@ pub(crate) struct Process {
     held: RefCell<[Option<Held>; MAX_HELD]>,
     /// What is to be done when a call about a socket has ended.
     pub(crate) socket: RefCell<Option<Ongoing>>,
+    /// How often it has been made before, and was to be made again.
+    tries: u32,
 }
 
 /// Whether an address can be a process's at all.
@@ -53,6 +59,11 @@ fn copy(text: &[u8], into: &mut [u8]) -> Option<usize> {
 }
 
 impl Process {
+    /// A call that was made so often before.
+    pub(crate) fn of_try(tries: u32) -> Self {
+        Self { tries, ..Self::default() }
+    }
+
     /// Keeps a descriptor until the call has been made, and writes a path to what it holds, without a NUL.
     pub(crate) fn hold(&self, held: Held, path: &mut [u8]) -> Result<usize, Errno> {
         let link = link_of(Some(held.0.0));
@@ -137,7 +148,10 @@ impl Guest for Process {
     }
 
     fn set_mode(&self, host: &CStr, mode: u32) -> Result<(), Errno> {
-        files::set_mode(host, mode)
+        match &state::get().cow {
+            Some(view) => view.set_mode(host, mode),
+            None => files::set_mode(host, mode),
+        }
     }
 
     fn credentials(&self) -> Credentials {
@@ -236,8 +250,8 @@ impl Guest for Process {
         files::file(link_of(Some(descriptor)).as_c_str(), true).map_err(|_| EBADF)
     }
 
-    fn unshare(&self, _: &CStr, _: &FileId, _: u32) -> Result<Option<FileId>, Errno> {
-        Err(EROFS)
+    fn unshare(&self, host: &CStr, shared: &FileId, mode: u32) -> Result<Option<FileId>, Errno> {
+        state::get().cow.as_ref().ok_or(EROFS)?.unshare(host, shared, mode)
     }
 
     fn pin(&self, host: &CStr, path: &mut [u8]) -> Result<(File, usize), Errno> {
@@ -249,10 +263,11 @@ impl Guest for Process {
     }
 
     fn names_changed(&self) -> bool {
-        false
+        // Other processes change them, and nobody counts: it is believed for as often as a name may change its meaning.
+        self.tries < TRIES
     }
 
-    fn successor(&self, _: &FileId) -> Option<u64> {
-        None
+    fn successor(&self, shared: &FileId) -> Option<u64> {
+        state::get().cow.as_ref()?.successor(shared)
     }
 }

@@ -21,6 +21,7 @@
 mod arch;
 mod call;
 mod constructor;
+mod cow;
 mod deep;
 mod environment;
 mod exec;
@@ -37,6 +38,7 @@ mod person;
 mod pool;
 mod program;
 mod shown;
+mod signals;
 mod sites;
 mod sockets;
 mod start;

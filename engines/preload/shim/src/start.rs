@@ -16,7 +16,7 @@ use coracle_sys::{
     },
 };
 
-use crate::{environment, files, person, pool, state::State};
+use crate::{cow, environment, files, person, pool, state::State};
 
 /// Makes the state of this process, or ends it.
 pub(crate) fn start() -> State {
@@ -80,7 +80,8 @@ fn try_start() -> Result<State, Failure> {
     };
     environment::clean(&run);
     person::start(&run);
-    Ok(State { run, rules, plain: has_table && run.root_read_only() && !rules.shows_files() })
+    let cow = marks.map(|marks| cow::View::new(&run, marks));
+    Ok(State { run, rules, cow, plain: has_table && run.root_read_only() && !rules.shows_files() })
 }
 
 fn binds(run: &Run<'static>) -> Result<&'static [Bind<'static>], Failure> {
@@ -136,6 +137,11 @@ fn ledger(run: &Run<'static>) -> Result<Option<Ledger<'static>>, Failure> {
     let words =
         unsafe { slice::from_raw_parts(bytes.as_ptr().cast::<AtomicU64>(), bytes.len() / size_of::<AtomicU64>()) };
     Ledger::open(words, home.inode.device).map(Some).map_err(|_| failed(None))
+}
+
+/// Maps a whole file that all processes of the run change, for good.
+pub(crate) fn map_shared(path: &'static CStr) -> Option<&'static [u8]> {
+    map_file(path, true).ok()
 }
 
 /// Maps a whole file, for good.

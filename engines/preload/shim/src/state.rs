@@ -14,7 +14,7 @@ use coracle_entry::Run;
 use coracle_intercept::Rules;
 use coracle_sys as sys;
 
-use crate::start;
+use crate::{cow, start};
 
 /// What a process of a run knows.
 #[derive(Debug)]
@@ -23,6 +23,8 @@ pub(crate) struct State {
     pub(crate) run: Run<'static>,
     /// What the guest is to see.
     pub(crate) rules: Rules<'static>,
+    /// The view that its tree is, if that is copy-on-write.
+    pub(crate) cow: Option<cow::View>,
     /// The tree's names can be told without the kernel, and nothing is told of files but what it says.
     pub(crate) plain: bool,
 }
