@@ -123,7 +123,7 @@ fn prepare() -> Prepared {
         }
     }
     compile(compilers);
-    libraries(&root);
+    libraries(&root, &root.join(DYNAMIC).join("paths"));
     assert!(!names.is_empty());
     // Everything is the user's own, as it is in an unpacked tree.
     let owner = format!("{}:{}", user::ordinary().uid, user::ordinary().gid);
@@ -169,10 +169,10 @@ fn compilers_of(root: &Path, source: &Path) -> Vec<(String, Command)> {
     }
 }
 
-/// The host's loader and C library, for the probes that need them, and the library by which the latter cancels threads.
-fn libraries(root: &Path) {
-    let program = root.join(DYNAMIC).join("paths");
-    let output = Command::new("ldd").arg(&program).output().unwrap();
+/// The host's loader and C library, for the probes that need them (as this one does), and the library by which the latter
+/// cancels threads.
+pub(crate) fn libraries(root: &Path, program: &Path) {
+    let output = Command::new("ldd").arg(program).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     let named = Command::new("gcc").arg("-print-file-name=libgcc_s.so.1").output().unwrap().stdout;
     let unwinder = PathBuf::from(String::from_utf8(named).unwrap().trim());

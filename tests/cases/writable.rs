@@ -1,6 +1,6 @@
 //! Copy-on-write: whatever a guest does to its files, and however, they are its own, and the shared tree never changes.
 //!
-//! Under `ptrace` a writable run has a view made of hard links into the shared tree, so a forgotten way of changing a file
+//! Under `ptrace` and `preload` a writable run has a view made of hard links into the shared tree, so a forgotten way of changing a file
 //! would change it for everybody. The probes try all ways, one by one (compared with the kernel, line by line) and in a
 //! storm of threads; then the shared tree is compared: names, inodes, modes, owners, times, attributes and contents. (Link
 //! counts and change times do change, of every file that is linked.)
@@ -19,14 +19,18 @@ use std::{
 
 use harness::{Sandbox, bundles, coracle, images, skip, user, ways};
 
-const ENGINES: [&str; 2] = ["P1", "P2"];
+/// A tracer's, for static programs, and the shim's, for dynamic ones.
+const ENGINES: [(&str, bool); 3] = [("P1", false), ("P2", false), ("F1", true)];
+
+/// Where the programs are that load the C library.
+const DYNAMIC: &str = "dynamic";
 
 /// The tree with the probes, packed; and what the kernel says.
 struct Prepared {
     sandbox: Sandbox,
     bundle: PathBuf,
-    /// Of the probes of each word size.
-    native: Vec<String>,
+    /// By the directory of the probes.
+    native: BTreeMap<&'static str, String>,
 }
 
 fn prepared() -> Option<&'static Prepared> {
@@ -37,30 +41,37 @@ fn prepared() -> Option<&'static Prepared> {
     PREPARED.get_or_init(|| Some(prepare())).as_ref()
 }
 
-/// Compilers' names for the word sizes that run here, and where the probes of each are.
-fn words() -> impl Iterator<Item = (&'static str, &'static str)> {
-    let other = super::probes::has_other_word().then_some(("-m32", "probes32"));
-    [("-m64", "probes")].into_iter().chain(other)
+/// What compilers are told, and where the probes are that they make: of the word sizes that run here, linked statically, and
+/// dynamic ones.
+fn kinds() -> impl Iterator<Item = (&'static [&'static str], &'static str)> {
+    let other = super::probes::has_other_word().then_some((&["-m32", "-static"][..], "probes32"));
+    [(&["-static"][..], "probes"), (&[][..], DYNAMIC)].into_iter().chain(other)
+}
+
+/// The directories of probes that an engine can run.
+fn directories(dynamic: bool) -> impl Iterator<Item = &'static str> {
+    kinds().map(|(_, dir)| dir).filter(move |dir| (*dir == DYNAMIC) == dynamic)
 }
 
 fn prepare() -> Prepared {
     let sandbox = Sandbox::kept();
     let root = sandbox.make_dir("work/tree");
-    for dir in ["etc", "probes", "probes32", "tmp", "proc", "dev"] {
+    for dir in ["etc", "probes", "probes32", DYNAMIC, "tmp", "proc", "dev"] {
         fs::create_dir_all(root.join(dir)).unwrap();
     }
     fs::write(root.join("etc/passwd"), "root:x:0:0::/:/none\n").unwrap();
     fs::write(root.join("etc/group"), "root:x:0:\n").unwrap();
     ways::plant(&root);
-    for (word, dir) in words() {
+    for (options, dir) in kinds() {
         for name in ["ways", "changing/storm", "changing/swap"] {
             let source = images::workspace().join("tests/guests").join(name).with_extension("c");
             let program = root.join(dir).join(source.file_stem().unwrap());
             let mut gcc = Command::new("gcc");
-            gcc.args([word, "-O1", "-static", "-pthread", "-w", "-o"]).arg(program).arg(&source);
+            gcc.args(options).args(["-O1", "-pthread", "-w", "-o"]).arg(program).arg(&source);
             assert!(gcc.status().unwrap().success(), "{} does not compile", source.display());
         }
     }
+    super::probes::libraries(&root, &root.join(DYNAMIC).join("ways"));
     let owner = format!("{}:{}", user::ordinary().uid, user::ordinary().gid);
     if user::is_root() {
         assert!(Command::new("chown").args(["-hR", &owner]).arg(&root).status().unwrap().success());
@@ -71,9 +82,9 @@ fn prepare() -> Prepared {
     let source = format!("rootfs:{}", root.display());
     sandbox.run(coracle(), ["build", &source, "--cmd", r#"["/probes/ways"]"#, "-o", bundle.to_str().unwrap()]).ok();
     let native = if user::is_root() {
-        words().map(|(_, dir)| natively(&sandbox, &root, &owner, dir)).collect()
+        kinds().map(|(_, dir)| (dir, natively(&sandbox, &root, &owner, dir))).collect()
     } else {
-        Vec::new()
+        BTreeMap::new()
     };
     Prepared { sandbox, bundle, native }
 }
@@ -157,14 +168,14 @@ fn every_way_does_what_the_kernel_does_and_the_shared_tree_stays() {
     if prepared.native.is_empty() {
         skip::because("needs root for a chroot to compare with");
     }
-    for (engine, (at, (_, dir))) in
-        ENGINES.iter().flat_map(|engine| words().enumerate().map(move |word| (engine, word)))
+    for (engine, dir) in
+        ENGINES.iter().flat_map(|(engine, dynamic)| directories(*dynamic).map(move |dir| (engine, dir)))
     {
         let output = run(prepared, engine, "--coracle-writable", &[&format!("/{dir}/ways")]);
         same(&before, &shared(&prepared.sandbox));
         let seen = output.ok();
         assert!(seen.lines().count() > 140, "{seen}");
-        let Some(native) = prepared.native.get(at) else { continue };
+        let Some(native) = prepared.native.get(dir) else { continue };
         let pairs = native.trim_end().lines().zip(seen.lines()).filter(|(native, seen)| native != seen);
         let new: Vec<_> = pairs.map(|(native, seen)| format!("{native:?} became {seen:?}")).collect();
         assert!(new.is_empty(), "{engine} {dir} differs from the kernel:\n{}", new.join("\n"));
@@ -177,8 +188,10 @@ fn a_name_that_becomes_a_shared_file_s_before_the_call_is_made_changes_nothing_s
     let Some(prepared) = prepared() else { return };
     run(prepared, "P1", "--coracle-quiet", &["/probes/storm"]);
     let before = shared(&prepared.sandbox);
-    for (engine, extra) in [("P1", "--coracle-quiet"), ("P2", "--coracle-quiet"), ("P1", "--coracle-user=root")] {
-        for (_, dir) in words() {
+    let runs = ENGINES.map(|(engine, dynamic)| (engine, dynamic, "--coracle-quiet"));
+    let roots = [ENGINES[0], ENGINES[2]].map(|(engine, dynamic)| (engine, dynamic, "--coracle-user=root"));
+    for (engine, dynamic, extra) in runs.into_iter().chain(roots) {
+        for dir in directories(dynamic) {
             let output = run(prepared, engine, "--coracle-writable", &[extra, &format!("/{dir}/swap"), "/ways"]);
             same(&before, &shared(&prepared.sandbox));
             assert_eq!(output.ok(), "right", "{engine} {dir} {extra}: {output}");
@@ -191,10 +204,15 @@ fn a_storm_of_threads_changes_nothing_that_is_shared() {
     let Some(prepared) = prepared() else { return };
     run(prepared, "P1", "--coracle-quiet", &["/probes/storm"]);
     let before = shared(&prepared.sandbox);
-    for (engine, seed, extra) in
-        [("P1", "1", "--coracle-quiet"), ("P2", "2", "--coracle-quiet"), ("P1", "3", "--coracle-user=root")]
-    {
-        for (_, dir) in words() {
+    for (engine, seed, extra) in [
+        (ENGINES[0], "1", "--coracle-quiet"),
+        (ENGINES[1], "2", "--coracle-quiet"),
+        (ENGINES[0], "3", "--coracle-user=root"),
+        (ENGINES[2], "4", "--coracle-quiet"),
+        (ENGINES[2], "5", "--coracle-user=root"),
+    ] {
+        let (engine, dynamic) = engine;
+        for dir in directories(dynamic) {
             let storm = format!("/{dir}/storm");
             let output = run(prepared, engine, "--coracle-writable", &[extra, &storm, "/ways", seed, "1000"]);
             assert_eq!(output.ok(), "right", "{engine} {seed}: {output}");
