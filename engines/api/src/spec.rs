@@ -93,6 +93,12 @@ pub struct LaunchSpec {
     /// stops every such call can: others ignore it, so whoever wants a recording names that one.
     #[serde(default)]
     pub recording: Option<PathBuf>,
+    /// A file, made by whoever comes first, by which runs meet that are to be in the same namespaces: ranks of one parallel
+    /// job on one node, say, which the kernel keeps from each other's memory otherwise. Its name stands for all that they
+    /// have in common (job, tree, binds, identity…), it is of this boot and this user alone, and so is all else in its
+    /// directory. An engine without namespaces of its own has no use for it.
+    #[serde(default)]
+    pub meeting: Option<PathBuf>,
 }
 
 impl LaunchSpec {
@@ -128,6 +134,7 @@ impl LaunchSpec {
             variant: None,
             started: None,
             recording: None,
+            meeting: None,
         }
     }
 

@@ -1,7 +1,8 @@
 //! The `namespaces` engine: user and mount namespaces, native speed.
 //!
 //! The process enters new namespaces (`user`), puts the guest's view of files together (`root`) and executes the
-//! program, keeping its pid. Only an own pid namespace makes it stay behind as supervisor (`init`).
+//! program, keeping its pid. Only an own pid namespace makes it stay behind as supervisor (`init`). Ranks of a parallel
+//! job enter the namespaces of the first one instead (`meeting`).
 //!
 //! Rules: nothing newer than Linux 3.10 is taken for granted; what is newer is tried and has an older way, or the refusal
 //! says which release has it. Nothing of the host or of the shared tree is written to.
@@ -11,6 +12,7 @@ mod credentials;
 mod dev;
 mod ids;
 mod init;
+mod meeting;
 mod mounts;
 mod net;
 mod overlay;
@@ -28,7 +30,10 @@ pub use remove::{as_root_of, remove_all};
 
 use coracle_api::{Access, Ended, Engine, Host, ImageFacts, LaunchSpec, Refusal, Request, RunError, exec::Prepared};
 
-use crate::ids::Ids;
+use crate::{
+    ids::Ids,
+    meeting::{First, Meeting},
+};
 
 /// The engine.
 #[derive(Debug, Clone, Copy, Default)]
@@ -87,12 +92,33 @@ impl Engine for Namespaces {
             Access::CopyOnWrite { changes } => Some(shared::Turn::take(changes)?),
             Access::ReadOnly | Access::Direct => None,
         };
+        let first = match Meeting::attend(spec) {
+            Some(Meeting::First(first)) => Some(first),
+            Some(Meeting::Joined(others)) => {
+                // Host paths are of no use afterwards.
+                turn.as_ref().map_or(Ok(()), shared::Turn::list)?;
+                if others.enter(&spec.identity)? {
+                    if let Some(turn) = turn {
+                        turn.end();
+                    }
+                    root::working_directory(spec)?;
+                    credentials::settle(spec, ids)?;
+                    return Err(program.exec());
+                }
+                None
+            }
+            None => None,
+        };
         user::enter(&spec.identity, ids, wanted)?;
         if wanted.pid {
             return init::supervise(spec, ids, turn, &program);
         }
+        let begun = first.and_then(First::begin);
         net::name_and_loopback(spec)?;
         root::enter(spec, ids, turn)?;
+        if let Some(begun) = begun {
+            begun.open();
+        }
         credentials::settle(spec, ids)?;
         Err(program.exec())
     }

@@ -212,7 +212,8 @@ fn pivot(root: &Root) -> Result<(), RunError> {
     chdir("/").step(|| "change to the container's root")
 }
 
-fn working_directory(spec: &LaunchSpec) -> Result<(), RunError> {
+/// Changes to the guest's working directory, which is made if it is to be.
+pub(crate) fn working_directory(spec: &LaunchSpec) -> Result<(), RunError> {
     let what = || format!("start in {}", spec.cwd.display());
     match chdir(&spec.cwd) {
         Err(Errno::ENOENT) if spec.make_cwd => {

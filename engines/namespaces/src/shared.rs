@@ -46,7 +46,11 @@ impl Turn {
         let path = changes.join("overlay.lock");
         let what = || format!("lock {}", path.display());
         let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path).step(what)?;
-        wait_for(&lock).step(what)?;
+        match wait_for(&lock, PATIENCE) {
+            // A file system without locks holds no overlay's changes either; the mount will say so.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOLCK | libc::ENOSYS | libc::EOPNOTSUPP)) => {}
+            answer => answer.step(what)?,
+        }
         let list = changes.join("overlay.runs");
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned();
         let text = fs::read_to_string(&list).unwrap_or_default();
@@ -85,6 +89,13 @@ impl Turn {
             Some(mount) => move_over_root(mount).step(|| "mount what another run of this tree has mounted")?,
             None => fresh()?,
         }
+        self.list()?;
+        self.end();
+        Ok(())
+    }
+
+    /// Puts this run on the list; the turn goes on, so that nobody looks for its overlay before it has one.
+    pub(crate) fn list(&self) -> Result<(), RunError> {
         let what = || format!("write {}", self.list.display());
         // In `/proc`'s own numbers, which others read: in a pid namespace getpid(2) gives other ones.
         let own = fs::read_link("/proc/self").step(what)?;
@@ -93,15 +104,19 @@ impl Turn {
         for (process, start) in &self.others {
             text.push_str(&format!("{} {process} {start}\n", self.boot));
         }
-        fs::write(&self.list, text).step(what)?;
+        fs::write(&self.list, text).step(what)
+    }
+
+    /// The turn is over: this run has the overlay.
+    pub(crate) fn end(self) {
         // Forked processes have the descriptor, too: unlocking is not left to closing it.
         // SAFETY: flock takes integers.
         unsafe { libc::flock(self.lock.as_raw_fd(), libc::LOCK_UN) };
-        Ok(())
     }
 }
 
-fn wait_for(lock: &File) -> io::Result<()> {
+/// Locks a file, at the latest when this time is over.
+pub(crate) fn wait_for(lock: &File, patience: Duration) -> io::Result<()> {
     let since = Instant::now();
     loop {
         // SAFETY: flock takes integers; the descriptor is open.
@@ -109,25 +124,21 @@ fn wait_for(lock: &File) -> io::Result<()> {
             return Ok(());
         }
         match io::Error::last_os_error() {
-            error if error.raw_os_error() == Some(libc::EWOULDBLOCK) && since.elapsed() < PATIENCE => {
-                thread::sleep(Duration::from_millis(2));
+            error if error.raw_os_error() == Some(libc::EWOULDBLOCK) && since.elapsed() < patience => {
+                thread::sleep(Duration::from_millis(1));
             }
             error if error.raw_os_error() == Some(libc::EINTR) => {}
-            // A file system without locks holds no overlay's changes either; the mount will say so.
-            error if matches!(error.raw_os_error(), Some(libc::ENOLCK | libc::ENOSYS | libc::EOPNOTSUPP)) => {
-                return Ok(());
-            }
             error => return Err(error),
         }
     }
 }
 
-fn stat_of(process: i32) -> String {
+pub(crate) fn stat_of(process: i32) -> String {
     format!("/proc/{process}/stat")
 }
 
 /// When the process of this `stat` file was started, in ticks since boot; none if it has ended.
-fn start_of(stat: &str) -> Option<u64> {
+pub(crate) fn start_of(stat: &str) -> Option<u64> {
     let text = fs::read_to_string(stat).ok()?;
     // The name in parentheses may hold anything; what follows it starts with field 3, the state.
     let mut fields = text.rsplit_once(')')?.1.split_whitespace();

@@ -61,7 +61,7 @@ fn map_one(identity: &Identity) -> Result<(), RunError> {
 }
 
 /// With ranges mapped the ids are right already (ours is mapped to the guest's); the groups are set if any were asked for.
-fn become_guest(identity: &Identity) -> Result<(), RunError> {
+pub(crate) fn become_guest(identity: &Identity) -> Result<(), RunError> {
     if identity.groups.is_empty() || identity.uid == identity.host_uid {
         return Ok(()); // yourself: the host's groups stay, and with them access to what they may read
     }

@@ -21,7 +21,10 @@ use super::{
     identity::Person,
     nss::NameService,
 };
-use crate::{cache::Settings, options::Options};
+use crate::{
+    cache::Settings,
+    options::{Join, Options},
+};
 
 /// Where memory is a file system, for directories that go with the run.
 const MEMORY: &str = "/dev/shm";
@@ -103,7 +106,7 @@ pub fn plan(order: &Order, caller: &Caller) -> Result<Plan, LaunchError> {
         begins: super::begins::begins(tree, &argv[0], &path),
         kernel: order.kernel.is_some(),
     };
-    let spec = LaunchSpec {
+    let mut spec = LaunchSpec {
         version: SPEC_VERSION,
         root: order.root.clone(),
         pristine: None,
@@ -131,7 +134,9 @@ pub fn plan(order: &Order, caller: &Caller) -> Result<Plan, LaunchError> {
         variant: order.engine.clone(),
         started: None,
         recording: None,
+        meeting: None,
     };
+    spec.meeting = super::meeting(&Join::Auto, caller, &spec, order.made.as_deref(), &mut notes);
     Ok(Plan { spec, request, own, near: None, notes })
 }
 

@@ -18,6 +18,7 @@ mod error;
 mod files;
 mod identity;
 mod nss;
+mod ranks;
 mod remember;
 mod scratch;
 mod tree;
@@ -42,7 +43,7 @@ pub use tree::Tree;
 use self::{binds::Binds, command::Asked, environ::Environment, identity::Person, nss::NameService};
 use crate::{
     cache::Settings,
-    options::{Cache, Options, Origin, Writable},
+    options::{Cache, Join, Options, Origin, Writable},
 };
 
 /// What a plan is made from.
@@ -167,7 +168,7 @@ pub fn plan(inputs: &Inputs) -> Result<Plan, LaunchError> {
         begins: begins::begins(tree, &argv[0], &path),
         kernel: false,
     };
-    let spec = LaunchSpec {
+    let mut spec = LaunchSpec {
         version: SPEC_VERSION,
         root: inputs.root.to_owned(),
         pristine: None,
@@ -200,8 +201,23 @@ pub fn plan(inputs: &Inputs) -> Result<Plan, LaunchError> {
         variant: options.engine.as_ref().map(|(name, _)| name.clone()),
         started: None,
         recording: None,
+        meeting: None,
     };
+    spec.meeting = meeting(&options.join, caller, &spec, inputs.shared, &mut notes);
     Ok(Plan { spec, request, own, near: None, notes })
+}
+
+/// Where this run meets the other ranks of its job, if it is one of several. A dry run only says so.
+fn meeting(
+    asked: &Join,
+    caller: &Caller,
+    spec: &LaunchSpec,
+    shared: Option<&Path>,
+    notes: &mut Vec<(&'static str, String)>,
+) -> Option<PathBuf> {
+    let job = ranks::job(asked, caller)?;
+    notes.push(("job", format!("{job}; its ranks on this node share namespaces, where the engine has any")));
+    ranks::meeting(spec, &job, shared?)
 }
 
 /// By default you; isolated, whom the image names, as Docker does: root if it names nobody.

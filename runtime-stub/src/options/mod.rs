@@ -73,6 +73,18 @@ pub enum Cache {
     None,
 }
 
+/// Which other runs share this one's namespaces.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Join {
+    /// The other ranks of the parallel job that it is part of.
+    #[default]
+    Auto,
+    /// None.
+    Never,
+    /// Those that are given this name.
+    Named(String),
+}
+
 /// Where the record of this run goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Report {
@@ -130,6 +142,8 @@ pub struct Options {
     pub isolated: bool,
     /// May the guest write.
     pub writable: Writable,
+    /// With whom it shares namespaces.
+    pub join: Join,
     /// Cache asked for.
     pub cache: Option<(Cache, Origin)>,
     /// Bytes that unpacked images may take in a place.
@@ -261,6 +275,13 @@ impl Options {
                     None | Some((b"-", _) | (_, Some(true))) => Some(Report::Stderr),
                     Some((b"", _) | (_, Some(false))) => None,
                     Some(_) => path().map(Report::File),
+                }
+            }
+            Id::Join => {
+                self.join = match text(given)?.as_str() {
+                    "auto" => Join::Auto,
+                    "never" => Join::Never,
+                    name => Join::Named(name.to_owned()),
                 }
             }
             Id::CacheLimit => self.cache_limit = size(needed(given)?).map_err(|(why, hint)| given.wrong(why, hint))?,

@@ -27,6 +27,7 @@ pub enum Id {
     Publish,
     Isolated,
     Writable,
+    Join,
     Cache,
     Scratch,
     Nvidia,
@@ -84,7 +85,7 @@ const fn row(id: Id, name: &'static str, takes: Takes, kind: Kind, help: &'stati
 }
 
 /// Every option, in the order of `help`.
-pub const ROWS: [Row; 32] = [
+pub const ROWS: [Row; 33] = [
     row(Id::Help, "help", Takes::Switch, Kind::Action, "show these options"),
     row(Id::Version, "version", Takes::Switch, Kind::Action, "show the version of Coracle that built this file"),
     row(Id::Info, "info", Takes::Optional("json"), Kind::Action, "show what this file holds and where it came from"),
@@ -144,6 +145,13 @@ pub const ROWS: [Row; 32] = [
         Takes::Optional("DIR"),
         Kind::Run,
         "let the application change its files, until it ends or kept in DIR",
+    ),
+    row(
+        Id::Join,
+        "join",
+        Takes::Value("auto|never|NAME"),
+        Kind::Run,
+        "share namespaces with the other ranks of this MPI job, with nobody, or with all runs that name the same",
     ),
     row(Id::Cache, "cache", Takes::Value("DIR|none"), Kind::Node, "where unpacked images are kept and shared, or none"),
     row(Id::Scratch, "scratch", Takes::Value("DIR"), Kind::Node, "where this run's temporary files go"),
