@@ -56,9 +56,6 @@ const KNOWN: &[Difference] = &[
 /// chroot that is the measure: a directory that lacks a mount point gets a cover, which is a mount too.
 const OF_MOUNTS: [&str; 3] = ["openat2", "order", "random"];
 
-/// A filter whose stops are for a debugger in the guest: only where Coracle's own is one.
-const OF_FILTERS: &str = "filter";
-
 /// A probe of writing to files whose modes would allow it. In namespaces the kernel looks at the modes on disk first, and
 /// files of a shared tree have no write bits there: `EACCES` comes before `EROFS`. In an edited view, files have one link more.
 const OF_MODES: &str = "ways";
@@ -68,7 +65,7 @@ const DYNAMIC: &str = "dynamic";
 
 /// Probes of what that engine cannot play: debuggers and filters of guests, which see the calls that the shim makes; calls
 /// by instructions of the program's own; and programs of which the kernel knows only the loader that it executes.
-const OF_PROCESSES: [&str; 4] = ["ptrace", "filter", "registers", "programs"];
+const OF_PROCESSES: [&str; 5] = ["ptrace", "filter", "strict", "registers", "programs"];
 
 /// The tree, its bundle, and what the kernel says.
 struct Prepared {
@@ -298,9 +295,6 @@ fn compare(engine: &'static str, asked: &str) {
     let mut new = Vec::new();
     let mut known: Vec<&Difference> = KNOWN.iter().filter(|known| known.0 == engine).collect();
     for (name, expected) in native {
-        if asked == "P2" && name.ends_with(OF_FILTERS) {
-            continue;
-        }
         let by_loader = engine == "preload";
         if by_loader != name.starts_with(DYNAMIC) || by_loader && OF_PROCESSES.iter().any(|probe| name.ends_with(probe))
         {

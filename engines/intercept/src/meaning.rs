@@ -220,8 +220,9 @@ pub(crate) static FILE_FLAGS: [u32; 7] =
 /// The socket's option that tells who its peer is.
 pub(crate) const SO_PEERCRED: u32 = 17;
 
-/// What prctl(2) is asked about whether a process may be looked into, and about credentials.
-const PRCTLS: [u32; 11] = [3, 4, 7, 8, 23, 24, 27, 28, 38, 39, 47];
+/// What prctl(2) is asked about whether a process may be looked into, about credentials, and for a filter, to which a transport
+/// may have to see.
+const PRCTLS: [u32; 12] = [3, 4, 7, 8, 22, 23, 24, 27, 28, 38, 39, 47];
 
 impl Row {
     /// The call's number on this interface.

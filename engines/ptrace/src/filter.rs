@@ -10,10 +10,13 @@ use coracle_intercept::{Abi, Rules, table::TABLE};
 use crate::{
     follow,
     nested::{FILTER_MARK, ptrace_number},
+    sandbox::seccomp_number,
 };
 
-const AUDIT_ARCH_X86_64: u32 = 0xc000_003e;
-const AUDIT_ARCH_I386: u32 = 0x4000_0003;
+/// 64-bit code, to a filter.
+pub(crate) const AUDIT_ARCH_X86_64: u32 = 0xc000_003e;
+/// 32-bit code.
+pub(crate) const AUDIT_ARCH_I386: u32 = 0x4000_0003;
 /// Numbers from here on are the x32 interface, which no table of ours knows.
 const X32: u32 = 0x4000_0000;
 
@@ -84,7 +87,7 @@ fn section(rules: &Rules<'_>, abi: Abi, mark: u64) -> Code {
             };
             Some((u32::from(row.number(abi)?), when))
         })
-        .chain([(ptrace_number(abi), When::Always), (CONFINE, When::Always)])
+        .chain([ptrace_number(abi), CONFINE, seccomp_number(abi)].map(|number| (number, When::Always)))
         .chain(follow::numbers(abi).map(|number| (number, When::Always)))
         .collect();
     calls.sort_unstable_by_key(|call| call.0);
@@ -241,8 +244,8 @@ mod tests {
                         args[usize::from(at)] = u64::from(flags);
                         assert_eq!(verdict(&code, arch, number, [17; 6]), libc::SECCOMP_RET_ALLOW, "SIGCHLD alone");
                     }
-                    let ours =
-                        number == ptrace_number(abi) || number == CONFINE || follow::numbers(abi).contains(&number);
+                    let ours = [ptrace_number(abi), CONFINE, seccomp_number(abi)].contains(&number)
+                        || follow::numbers(abi).contains(&number);
                     let stops = row.is_some() || ours;
                     let expected = if stops { STOP } else { libc::SECCOMP_RET_ALLOW };
                     assert_eq!(verdict(&code, arch, number, args), expected, "{abi:?} {number} {row:?}");

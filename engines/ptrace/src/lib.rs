@@ -29,6 +29,7 @@ mod program;
 mod recorder;
 mod registers;
 mod request;
+mod sandbox;
 mod script;
 mod shortage;
 mod shown;

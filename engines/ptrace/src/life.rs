@@ -11,6 +11,7 @@ use crate::{
     nested::{Event, Side, parent_of},
     process::Process,
     request::{Gone, event_message},
+    sandbox::Filters,
     tracee::{Doing, Tracee},
     tracer::{Tracer, kill},
 };
@@ -122,7 +123,16 @@ impl Tracer<'_> {
             // Its parent's event is still to come.
             let (process, person) = (Process::new(thread, 0), RefCell::new(self.person.clone()));
             let (doing, side) = (Doing::WaitingForParent, Side::default());
-            place.insert(Tracee { process, person, doing, sprung: None, sent: 0, inside: false, side });
+            place.insert(Tracee {
+                process,
+                person,
+                doing,
+                sprung: None,
+                sent: 0,
+                inside: false,
+                filters: Filters::default(),
+                side,
+            });
             self.newborns += 1;
             return Ok(());
         }
@@ -149,9 +159,10 @@ impl Tracer<'_> {
             let is_thread = unsafe { libc::syscall(libc::SYS_tgkill, known.id(), child, 0) } == 0;
             let process = if is_thread { Rc::clone(&known.process) } else { known.process.borrow().fork(child) };
             let side = Side::of(parent, self.inherited(parent, child, event));
-            let person = known.person.clone();
+            let (person, filters) = (known.person.clone(), known.filters.clone());
             self.follow.get_mut().bore(parent, child);
-            let newborn = Tracee { process, person, doing: Doing::Nothing, sprung: None, sent: 0, inside: false, side };
+            let newborn =
+                Tracee { process, person, doing: Doing::Nothing, sprung: None, sent: 0, inside: false, filters, side };
             if let Some(waited) = self.tracees.insert(child, newborn) {
                 self.forget(waited);
                 // It may have been killed while it waited.

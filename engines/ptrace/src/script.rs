@@ -99,7 +99,7 @@ const HEAP_AT: [u64; 2] = [32, 40];
 pub(crate) struct RowNumber(usize);
 
 impl Script {
-    /// An empty one; `mark` goes with each open call, so that the filter lets it pass.
+    /// An empty one; `mark` goes with each call that has room for it, so that filters let it pass.
     pub(crate) fn new(abi: Abi, mark: u64) -> Self {
         Self { abi, mark, rows: Vec::new(), strings: Vec::new() }
     }
@@ -129,8 +129,8 @@ impl Script {
         let text = self.string(&text);
         let prctl = self.numbers().prctl;
         let name = u64::try_from(libc::PR_SET_NAME).unwrap_or(0);
-        let zero = Word::Is(0);
-        self.rows.push((row::CALL | row::MAY_FAIL, prctl, [Word::Is(name), text, zero, zero, zero, zero], 0));
+        let (zero, mark) = (Word::Is(0), Word::Is(self.mark));
+        self.rows.push((row::CALL | row::MAY_FAIL, prctl, [Word::Is(name), text, zero, zero, zero, mark], 0));
     }
 
     /// Stores a value, with the base of what was mapped last added, at an address.
@@ -196,7 +196,7 @@ impl Script {
     /// The heap stays where the kernel has it.
     pub(crate) fn keep_heap(&mut self, place: &MapPlace) {
         let brk = self.numbers().brk;
-        self.push(row::CALL | row::SET_BASE, brk, [0; 6], 0);
+        self.push(row::CALL | row::SET_BASE, brk, [0, 0, 0, 0, 0, self.mark], 0);
         for at in HEAP_AT {
             self.store_at(Word::String(place.at + at), 0);
         }
@@ -208,7 +208,7 @@ impl Script {
         let prctl = self.numbers().prctl;
         let zero = Word::Is(0);
         let what = [number(libc::PR_SET_MM), PR_SET_MM_MAP, 0, MAP_SIZE].map(Word::Is);
-        let args = [what[0], what[1], Word::String(place.at), what[3], zero, zero];
+        let args = [what[0], what[1], Word::String(place.at), what[3], zero, Word::Is(self.mark)];
         self.rows.push((row::CALL | row::MAY_FAIL, prctl, args, 0));
     }
 
@@ -223,7 +223,7 @@ impl Script {
 
     fn close(&mut self) {
         let close = self.numbers().close;
-        self.push(row::CALL | row::USE_FD_FIRST | row::MAY_FAIL, close, [0; 6], 0);
+        self.push(row::CALL | row::USE_FD_FIRST | row::MAY_FAIL, close, [0, 0, 0, 0, 0, self.mark], 0);
     }
 
     fn map(&mut self, extra: u64, [address, size, protection, flags, offset]: [u64; 5], less: u64) -> RowNumber {
@@ -248,7 +248,7 @@ impl Script {
             Way::Segment(id) => {
                 let flags = number(libc::SHM_RDONLY) | if executable { number(libc::SHM_EXEC) } else { 0 };
                 let attach = self.numbers().attach;
-                self.push(row::CALL, attach, [number(*id), 0, flags, 0, 0, 0], 0)
+                self.push(row::CALL, attach, [number(*id), 0, flags, 0, 0, self.mark], 0)
             }
         }
     }

@@ -67,7 +67,10 @@ impl Tracer<'_> {
             && self.rules.marks.is_none()
             && !self.debuggers.are_any()
             && self.window.has_spare()
-            && self.tracees.get(&thread).is_some_and(|tracee| tracee.process.borrow().springs)
+            && self
+                .tracees
+                .get(&thread)
+                .is_some_and(|tracee| tracee.filters.is_empty() && tracee.process.borrow().springs)
     }
 
     /// Has the kernel make the changed call, and the program go on.

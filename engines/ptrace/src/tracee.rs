@@ -10,6 +10,7 @@ use crate::{
     person::Person,
     process::Shared,
     registers::Registers,
+    sandbox::{Filters, Taken},
     spring::Sprung,
     window::Slot,
 };
@@ -29,6 +30,8 @@ pub(crate) struct Tracee {
     pub(crate) sent: u32,
     /// Where calls stop: whether the next such stop is a call's end.
     pub(crate) inside: bool,
+    /// Those of its own.
+    pub(crate) filters: Filters,
     /// What it is to guests that debug.
     pub(crate) side: Side,
 }
@@ -77,12 +80,14 @@ pub(crate) struct Held {
 }
 
 /// What becomes of a held call's result.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(crate) enum Then {
     /// It was not made: this is the answer.
     Answer(i64),
     /// It was made; when it was entered names had been changed so often ([`crate::cow::CopyOnWrite::turns`]).
     Leave(After, u64),
+    /// It puts the thread under a filter.
+    Confined(Taken),
     /// It is a wait of a process that debugs.
     Wait(Wanted),
 }

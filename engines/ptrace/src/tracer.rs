@@ -33,6 +33,7 @@ use crate::{
     recorder::Recorder,
     registers::Registers,
     request::{Gone, Resume, event_message, registers, resume, set_registers, set_signal_mask, signal_mask},
+    sandbox::{self, Filters},
     script::Runners,
     shortage::Shortage,
     sockets::Sockets,
@@ -61,7 +62,7 @@ pub(crate) struct Tracer<'r> {
     pub(crate) recorder: Option<RefCell<Recorder>>,
     pub(crate) window: Window,
     runners: Runners,
-    mark: u64,
+    pub(crate) mark: u64,
     random: u64,
     /// The run's first process.
     pub(crate) person: Person,
@@ -132,15 +133,9 @@ impl<'r> Tracer<'r> {
         self.watch.start(main)?;
         let window = self.window.address();
         let (process, person) = (Process::new(main, window), RefCell::new(self.person.clone()));
-        let first = Tracee {
-            process,
-            person,
-            doing: Doing::Nothing,
-            sprung: None,
-            sent: 0,
-            inside: false,
-            side: Side::default(),
-        };
+        let (side, filters) = (Side::default(), Filters::default());
+        let first =
+            Tracee { process, person, doing: Doing::Nothing, sprung: None, sent: 0, inside: false, filters, side };
         self.tracees.insert(main, first);
         if self.every {
             // It runs since it was seized: have it stop at calls from now on, before it makes any of the guest's.
@@ -238,6 +233,9 @@ impl<'r> Tracer<'r> {
         }
         if call.number == u64::from(CONFINE) {
             return self.answer(thread, now, call, -i64::from(ENOSYS.0), place);
+        }
+        if !now.came_by_the_narrow_gate() && self.sandboxed(thread, now, &call, place)? {
+            return Ok(());
         }
         if now.came_by_the_narrow_gate() {
             // Its numbers are the 32-bit ones, and no 32-bit argument can point to the window.
@@ -348,7 +346,10 @@ impl<'r> Tracer<'r> {
 
     /// Has the kernel make the changed call, and stop at its end.
     pub(crate) fn hold(&mut self, thread: i32, now: Registers, call: Call, held: Held) -> Result<(), Gone> {
-        let mut changed = now;
+        let (mut changed, mut call) = (now, call);
+        if let Some(tracee) = self.tracees.get(&thread) {
+            sandbox::mark(tracee, self.mark, &mut call);
+        }
         changed.set_call(call.number, call.args);
         if set_registers(thread, &changed).is_err() {
             if let Some(slot) = held.slot {
@@ -385,6 +386,10 @@ impl<'r> Tracer<'r> {
         let left = match &held.then {
             Then::Wait(wanted) => return self.waited(thread, &held, wanted, now),
             Then::Answer(answer) => Left::Result(*answer),
+            Then::Confined(taken) => {
+                self.confined(thread, taken, now.result());
+                Left::Result(now.result())
+            }
             Then::Leave(after, turns) => {
                 self.cow.look_back(*turns);
                 let pretends = self.rules.identity.pretends();

@@ -21,7 +21,7 @@ pub(crate) const EXITKILL: u32 = 1 << 20;
 /// Every option that may be set without privileges.
 pub(crate) const ALL_OPTIONS: u32 = 0xff | EXITKILL;
 /// Options that the kernel itself must have been given for their events to come.
-pub(crate) const REAL_OPTIONS: u32 = 1 << event::VFORK_DONE | 1 << event::EXIT;
+pub(crate) const REAL_OPTIONS: u32 = 1 << event::VFORK_DONE | 1 << event::EXIT | 1 << event::SECCOMP;
 
 /// How a debugger last let its tracee go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

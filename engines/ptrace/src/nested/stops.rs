@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use coracle_intercept::{Call, errno::ENOSYS};
+
 use super::{
     bond::{AboutCall, At, Bond, How, Info, Next, Stop, event, number},
     kernel::{self, ROOM, ask},
@@ -137,12 +139,10 @@ impl Tracer<'_> {
         }
         let seen = tracee.inside;
         tracee.inside |= !self.old_order;
-        if let Some(bond) = &tracee.side.bond
-            && bond.wants(event::SECCOMP)
-            && !matches!(tracee.doing, Doing::Executing(..))
-        {
-            let message = event_message_word(thread)?;
-            if message != u64::from(super::FILTER_MARK) {
+        let own = !tracee.filters.is_empty() && !matches!(tracee.doing, Doing::Executing(..));
+        let message = if own { event_message_word(thread)? } else { super::FILTER_MARK.into() };
+        if message != u64::from(super::FILTER_MARK) {
+            if tracee.side.bond.as_deref().is_some_and(|bond| bond.wants(event::SECCOMP)) {
                 if let Doing::Call(held) = std::mem::replace(&mut tracee.doing, Doing::Nothing) {
                     // It is translated anew when it goes on.
                     if let Some(slot) = held.slot {
@@ -153,6 +153,12 @@ impl Tracer<'_> {
                 let stop = Stop { at: At::Filter, ..Stop::event(event::SECCOMP) };
                 self.report(thread, stop, Some(message));
                 return Ok(());
+            }
+            if matches!(tracee.doing, Doing::Nothing) {
+                // Nobody is there to whom its filter could tell of the call.
+                let now = registers(thread)?;
+                let call = Call { abi: now.abi(), number: now.number(), args: now.args() };
+                return self.answer(thread, now, call, -i64::from(ENOSYS.0), Place::Filter);
             }
         }
         // What every call's stop was for, was seen to when it was entered.
