@@ -47,7 +47,7 @@ fn base(sandbox: &Sandbox) -> PathBuf {
 }
 
 /// Processes that have the word among their arguments, this test's own left out.
-fn alive(word: &str) -> Vec<String> {
+pub(crate) fn alive(word: &str) -> Vec<String> {
     let entries = fs::read_dir("/proc").unwrap().flatten();
     let lines = entries.filter_map(|entry| {
         let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
@@ -59,7 +59,7 @@ fn alive(word: &str) -> Vec<String> {
 }
 
 /// Files below a directory on which somebody holds a lock.
-fn locked(dir: &Path) -> Vec<PathBuf> {
+pub(crate) fn locked(dir: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         let path = entry.path();

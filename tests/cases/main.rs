@@ -31,6 +31,7 @@ mod shared;
 mod shells;
 mod shortage;
 mod signatures;
+mod slurm;
 mod sources;
 mod store;
 mod subordinate;

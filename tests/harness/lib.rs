@@ -6,6 +6,7 @@
 //! - [`bundles`]: bundles made once per process and shared by the cases.
 //! - [`oci`], [`hello`]: images made by hand; [`ways`]: files for a probe to change.
 //! - [`Registry`]: a real registry on loopback; [`Fake`]: a server that misbehaves on purpose.
+//! - [`Slurm`]: a controller and two nodes.
 //! - [`skip`]: a test that lacks something says so by name; `cargo xtask test` lists all of them at its end.
 //!
 //! Rules: servers and background processes are owned by guards that end them by pid, also when a test fails. Nothing
@@ -20,6 +21,7 @@ mod output;
 mod registry;
 mod sandbox;
 pub mod skip;
+mod slurm;
 pub mod user;
 mod wait;
 pub mod ways;
@@ -28,4 +30,5 @@ pub use fake::{Fake, Reply, Request};
 pub use output::Output;
 pub use registry::Registry;
 pub use sandbox::{Sandbox, coracle};
+pub use slurm::Slurm;
 pub use wait::{eventually, free_port};
