@@ -218,8 +218,10 @@ impl Slurm {
     pub fn logs(&self) -> String {
         let entries = fs::read_dir(self.dir.path()).into_iter().flatten().flatten();
         let logs = entries.filter(|entry| entry.path().extension().is_some_and(|name| name == "log"));
-        logs.map(|entry| format!("== {:?}\n{}", entry.file_name(), fs::read_to_string(entry.path()).unwrap_or_default()))
-            .collect()
+        logs.map(|entry| {
+            format!("== {:?}\n{}", entry.file_name(), fs::read_to_string(entry.path()).unwrap_or_default())
+        })
+        .collect()
     }
 }
 

@@ -32,6 +32,11 @@ const QUICK: &[Need] = &[
     need("setfattr", "attr"),
     need("script", "bsdutils"),
     need("strip", "binutils"),
+    need("sbatch", "slurm-wlm"),
+    need("/usr/lib/x86_64-linux-gnu/slurm-wlm/task_cgroup.so", "slurm-wlm-basic-plugins"),
+    need("munged", "munge"),
+    need("parallel", "parallel"),
+    need("make", "make"),
     need("gcc", "gcc"),
     need("/usr/lib32/libc.a", "gcc-multilib"),
 ];
@@ -47,6 +52,8 @@ const SLOW: &[Need] = &[
     need("gdb", "gdb"),
     need("proot", "proot"),
     need("fakechroot", "fakechroot"),
+    need("slurmdbd", "slurmdbd"),
+    need("mariadbd", "mariadb-server"),
 ];
 
 /// Installs or names what is missing; never fails, since a test that lacks something says so by name.

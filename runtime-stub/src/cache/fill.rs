@@ -22,6 +22,7 @@ use super::{
     base::{Base, NoBase, path_of},
     lease, limit,
     lock::{self, Held, Turn, Wait},
+    scratch,
     trust::{self, Finding},
     view::{self, ViewFiller},
 };
@@ -489,7 +490,7 @@ pub(super) fn remove_unused(base: &Base, name: &str) -> bool {
     // The name goes first, so that nobody finds a tree that is half removed; the lease goes with the rest, while it is held.
     let doomed = temporary("old");
     if name.starts_with('.') {
-        return fs::remove_dir_all(&path).is_ok();
+        return scratch::remove_locked(&path).is_ok();
     }
     renameat(base.fd(), name, base.fd(), doomed.as_str()).is_ok()
         && fs::remove_dir_all(path.with_file_name(doomed)).is_ok()

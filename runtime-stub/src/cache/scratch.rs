@@ -2,7 +2,10 @@
 
 use std::{
     fs, io,
-    os::fd::{AsFd, OwnedFd},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::PermissionsExt as _,
+    },
     path::{Path, PathBuf},
 };
 
@@ -85,6 +88,26 @@ impl Scratch {
     /// What could not be removed.
     pub fn remove(self) -> io::Result<()> {
         drop(self.lease);
-        fs::remove_dir_all(self.path)
+        remove_locked(&self.path)
+    }
+}
+
+/// Removes a directory with everything in it, also directories that their owner locked: overlayfs leaves one of mode 0.
+pub(super) fn remove_locked(dir: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            unlock(dir);
+            fs::remove_dir_all(dir)
+        }
+        answer => answer,
+    }
+}
+
+fn unlock(dir: &Path) {
+    let _ = fs::set_permissions(dir, fs::Permissions::from_mode(0o700));
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            unlock(&entry.path());
+        }
     }
 }

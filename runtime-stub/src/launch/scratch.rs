@@ -63,13 +63,8 @@ impl Own {
     pub fn remove(self, identity: &Identity) -> Result<(), LaunchError> {
         let path = self.path().to_owned();
         let removed = match self.0.remove() {
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                unlock(&path);
-                match fs::remove_dir_all(&path) {
-                    Err(_) if identity.subordinate.is_some() => coracle_namespaces::remove_all(&path, identity)
-                        .map_err(|error| io::Error::other(error.to_string())),
-                    answer => answer,
-                }
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && identity.subordinate.is_some() => {
+                coracle_namespaces::remove_all(&path, identity).map_err(|error| io::Error::other(error.to_string()))
             }
             answer => answer,
         };
@@ -94,15 +89,6 @@ pub(crate) fn bring_near(spec: &mut LaunchSpec, own: &Own, settings: &cache::Set
 fn is_near(one: &Path, other: &Path) -> bool {
     let device = |path: &Path| fs::metadata(path).map(|data| data.dev()).ok();
     device(one).is_some() && device(one) == device(other)
-}
-
-fn unlock(dir: &Path) {
-    let _ = fs::set_permissions(dir, fs::Permissions::from_mode(0o700));
-    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            unlock(&entry.path());
-        }
-    }
 }
 
 /// The directory for generated files and mount points that all runs of a tree share. It lives and goes with the tree.
