@@ -7,7 +7,7 @@ use std::{
 };
 
 use harness::{
-    Sandbox, coracle, hello,
+    Sandbox, Slurm, coracle, hello,
     images::{self, ALPINE, workspace},
     skip,
 };
@@ -64,8 +64,17 @@ fn pipes() {
 }
 
 #[test]
+fn slurm() {
+    let Some(image) = images::find(ALPINE) else { return };
+    let mut sandbox = Sandbox::new();
+    let Some(slurm) = Slurm::start(&mut sandbox) else { return };
+    sandbox.set("CORACLE_CACHE", slurm.local());
+    run("slurm", &mut sandbox, &PathBuf::from(format!("rootfs:{}", image.display())));
+}
+
+#[test]
 fn no_example_is_left_out() {
     let folders = fs::read_dir(workspace().join("examples")).unwrap().map(|entry| entry.unwrap().file_name());
-    let run = ["cron", "hello", "parallel", "pipes", "signed"];
+    let run = ["cron", "hello", "parallel", "pipes", "signed", "slurm"];
     assert_eq!(folders.collect::<BTreeSet<_>>(), run.iter().map(Into::into).collect());
 }

@@ -428,6 +428,7 @@ fn a_job_whose_time_is_up_is_warned_and_ended() {
         return;
     }
     let Some(site) = Site::new() else { return };
+    site.sandbox.run("srun", ["-N2", "-n2", site.bundle.to_str().unwrap(), "true"]).ok();
     let word = word(5);
     let jobs: Vec<_> = KINDS
         .iter()

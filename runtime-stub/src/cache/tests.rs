@@ -263,7 +263,7 @@ fn what_killed_processes_left_is_removed_and_what_lives_is_not() {
     // As overlayfs leaves one.
     let locked = base.join(".run-4194305-dead/changes/work/work");
     fs::create_dir_all(&locked).unwrap();
-    fs::set_permissions(&locked, std::os::unix::fs::PermissionsExt::from_mode(0)).unwrap();
+    fs::set_permissions(&locked, std::os::unix::fs::PermissionsExt::from_mode(0o000)).unwrap();
     fs::set_permissions(&base, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
     let held = File::open(base.join(".run-4194305-held/lease")).unwrap();
     lock::flock(held.as_raw_fd(), libc::LOCK_SH).unwrap();

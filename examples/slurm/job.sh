@@ -1,0 +1,5 @@
+#!/bin/sh
+#SBATCH --array=1-8
+#SBATCH --output=primes.%a.out
+#SBATCH --requeue
+exec ./primes.run "$SLURM_ARRAY_TASK_ID"
