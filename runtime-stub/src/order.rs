@@ -17,7 +17,8 @@ use std::{
 };
 
 use coracle_api::{
-    Access, Ended, Engine, HOLD, Host, NotStarted, ORDER_VERSION, Order, Request, RunError, SUBORDINATE,
+    Access, Ended, Engine, HOLD, Host, LAY, NotStarted, ORDER_VERSION, Order, Request, RunError, SUBORDINATE, TAKE_OUT,
+    TreeEdits,
 };
 
 use crate::{
@@ -54,6 +55,9 @@ pub enum OrderError {
     /// A tree of the container's own.
     #[error("this engine needs a tree of the container's own, which could not be made: {0}")]
     OwnTree(String),
+    /// Files edited for an engine, or not edited for another.
+    #[error("{0}")]
+    Edits(String),
     /// The child that runs the program.
     #[error("cannot start a process for the program: {0}: raise the limit on processes")]
     Fork(#[source] io::Error),
@@ -199,6 +203,10 @@ impl Run<'_> {
             clean(plan, voice);
             return self.plan_and_run(&with_own_tree(order)?);
         };
+        if let Err(error) = settle_edits(order, &mut plan, engine, voice) {
+            clean(plan, voice);
+            return Err(error);
+        }
         if !engine.mounts() && plan.spec.temporary.iter().any(|(_, asked)| asked.is_limited()) {
             voice.warn(&format!(
                 "engine {}: a tmpfs is a plain directory of memory here: size, number of files and noexec are not enforced",
@@ -317,6 +325,55 @@ fn suits(engine: &dyn Engine, order: &Order) -> bool {
         }
     }
     engine.links() && !has("upper")
+}
+
+/// Has files of the container's tree edited if the engine wants that, and made as they were if it does not.
+fn settle_edits(order: &Order, plan: &mut Plan, engine: &dyn Engine, voice: Voice) -> Result<(), OrderError> {
+    let Some(edits) = order.edits.as_ref().filter(|_| order.own.is_none()) else { return Ok(()) };
+    let asked = order.engine.as_deref().filter(|name| !name.eq_ignore_ascii_case("auto"));
+    if !engine.wants_edits(asked) {
+        let taken = if edits.any { change_edits(order, edits, TAKE_OUT).map(|_| ()) } else { Ok(()) };
+        return taken.map_err(|why| {
+            OrderError::Edits(format!(
+                "the tree has programs edited for the preload engine, and another is asked for: {why}: let what runs in it end, or run this with --execmode=F3, too"
+            ))
+        });
+    }
+    let laid = match &edits.laid {
+        Some(laid) => laid.clone(),
+        None => match change_edits(order, edits, LAY) {
+            Ok(said) => serde_json::from_slice(&said).map_err(|error| OrderError::Read(error.into()))?,
+            // Whoever names the way gets that one or none; and what is half edited is for nobody.
+            Err(why) if edits.any || asked.is_some_and(|asked| !asked.eq_ignore_ascii_case(engine.name())) => {
+                return Err(OrderError::Edits(format!("its programs cannot be edited for the preload engine: {why}")));
+            }
+            Err(why) => {
+                voice.note(&format!("{why}; programs are started by their loader instead, which takes longer"));
+                return Ok(());
+            }
+        },
+    };
+    voice.note(&format!(
+        "edits: the tree's programs name its own loader; as they were they are in {}",
+        laid.pristine.display()
+    ));
+    plan.spec.pristine = Some(laid.pristine);
+    plan.spec.loaders = laid.loaders;
+    Ok(())
+}
+
+/// Runs the command for it; what it prints, or why it failed.
+fn change_edits(order: &Order, edits: &TreeEdits, what: &str) -> Result<Vec<u8>, String> {
+    let [program, args @ ..] = edits.command.as_slice() else { return Err("nobody said how".to_owned()) };
+    let mut command = Command::new(program);
+    command.args(args).arg(what).args(order.lease.map(|lease| lease.to_string())).stdin(Stdio::null());
+    let ran = command.output().map_err(|error| format!("{}: {error}", program.display()))?;
+    if ran.status.success() {
+        return Ok(ran.stdout);
+    }
+    let said = String::from_utf8_lossy(&ran.stderr);
+    let last = said.lines().last().unwrap_or("it was killed");
+    Err(last.strip_prefix("coracle: ").unwrap_or(last).to_owned())
 }
 
 /// Has the container's tree made its own.

@@ -101,6 +101,9 @@ pub enum Command {
     /// Give a container a tree of its own.
     #[command(hide = true)]
     Own(OwnArgs),
+    /// Edit files of a container's tree for an engine, or make them as they were.
+    #[command(hide = true)]
+    Edits(EditsArgs),
     /// List containers.
     Ps(PsArgs),
     /// Remove containers.

@@ -12,7 +12,12 @@ use std::{
     thread,
 };
 
-use super::{ImageRecord, Store, StoreError, containers::ContainerError, digest, trees::Owners};
+use super::{
+    ImageRecord, Store, StoreError,
+    containers::{Container, ContainerError},
+    digest,
+    trees::Owners,
+};
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -114,32 +119,42 @@ impl Store {
         }
     }
 
+    /// What is wrong with a container, if anything, but for its files.
+    #[must_use]
+    pub fn damage_of_container(&self, container: &Container) -> Option<String> {
+        let id = container.short_id();
+        let settings = match container.settings() {
+            Ok(settings) => settings,
+            Err(error) => return Some(error.to_string()),
+        };
+        let layers = container.stands_on(&settings);
+        let of_it = match &layers {
+            Some(layers) if !layers.lower.is_dir() => {
+                return Some(format!(
+                    "container {id} stands on the tree of {}, which is gone: pull or load that image again, and it is made anew",
+                    settings.image
+                ));
+            }
+            None if !container.root().is_dir() => {
+                return Some(format!("container {id} has no tree: remove it with `coracle rm {id}`"));
+            }
+            _ => container.damage_of_settings().or_else(|| container.damage_of_edits()).or_else(|| {
+                let path = container.owners();
+                let error = Owners::load(&path).err()?;
+                Some(format!(
+                    "{error}: without it ({}) all files belong to root: remove it, or make the container anew",
+                    path.display()
+                ))
+            }),
+        };
+        of_it.map(|what| format!("container {id}: {what}"))
+    }
+
     fn check_containers(&self, findings: &mut Findings) -> Result<(), ContainerError> {
         let all = self.containers();
         for container in all.list()? {
             findings.containers += 1;
-            let problem = match container.settings() {
-                Err(error) => Some(error.to_string()),
-                Ok(settings) if let Some(layers) = container.stands_on(&settings) && !layers.lower.is_dir() => {
-                    Some(format!(
-                        "container {} stands on the tree of {}, which is gone: pull or load that image again, and it is made anew",
-                        container.short_id(),
-                        settings.image
-                    ))
-                }
-                Ok(settings) if container.stands_on(&settings).is_some() => None,
-                Ok(_) if !container.root().is_dir() => Some(format!(
-                    "container {} has no tree: remove it with `coracle rm {0}`",
-                    container.short_id()
-                )),
-                Ok(_) => Owners::load(&container.owners()).err().map(|error| {
-                    format!(
-                        "container {}: {error}: without it ({}) all files belong to root: remove it, or make the container anew",
-                        container.short_id(),
-                        container.owners().display()
-                    )
-                }),
-            };
+            let problem = self.damage_of_container(&container);
             // Removed meanwhile.
             if container.directory().is_dir() {
                 findings.problems.extend(problem);

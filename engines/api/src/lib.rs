@@ -28,7 +28,9 @@ mod temporary;
 pub use facts::{ImageFacts, Libc, Loader};
 pub use host::Host;
 pub use inside::{INSIDE, Inside};
-pub use order::{Accounts, HOLD, NotStarted, ORDER_VERSION, Order, OwnTree, SUBORDINATE};
+pub use order::{
+    Accounts, HOLD, LAY, Laid, NotStarted, ORDER_VERSION, Order, OwnTree, SUBORDINATE, TAKE_OUT, TreeEdits,
+};
 pub use ports::{PortMap, Protocol};
 pub use record::{JobId, RECORD_VERSION, Record, RecordIo, Refused, Unpacked, rfc3339};
 pub use refusal::{Refusal, RunError};

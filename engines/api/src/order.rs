@@ -12,7 +12,7 @@ use std::{ffi::OsString, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Access, Bind, Devices, ImageFacts, PortMap, Temporary, Unshare};
+use crate::{Access, Bind, Devices, ImageFacts, Loader, PortMap, Temporary, Unshare};
 
 /// Raised when a field changes its meaning. A stub refuses an order of another version.
 pub const ORDER_VERSION: u32 = 3;
@@ -40,6 +40,9 @@ pub struct Order {
     /// For a container that stands on an image's tree: how it gets one of its own, where an engine needs that.
     #[serde(default)]
     pub own: Option<OwnTree>,
+    /// For a container: how files of its tree are edited for an engine that wants that, and made as they were for others.
+    #[serde(default)]
+    pub edits: Option<TreeEdits>,
     /// Record of owners, modes and devices that belongs to the tree.
     pub ledger: Option<PathBuf>,
     /// Host directory for generated files and mount points, which lives as long as the tree; made if it is not there. A
@@ -122,6 +125,33 @@ pub struct OwnTree {
     pub root: PathBuf,
 }
 
+/// A tree that is a guest's to change, and whose files can be edited for engines that want that
+/// ([`Engine::wants_edits`](crate::Engine::wants_edits)).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TreeEdits {
+    /// Command that lays them (followed by [`LAY`]), and prints [`Laid`] as JSON, or takes them out ([`TAKE_OUT`]); it fails
+    /// while somebody else runs in the tree. The run's lease is inherited.
+    pub command: Vec<OsString>,
+    /// There are edits in the tree, whole or not.
+    pub any: bool,
+    /// Those that are there are whole, and made for where the tree is.
+    pub laid: Option<Laid>,
+}
+
+/// Lay edits: see [`TreeEdits::command`].
+pub const LAY: &str = "lay";
+/// Take edits out.
+pub const TAKE_OUT: &str = "take-out";
+
+/// Edits that are in a tree.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Laid {
+    /// Host directory with the edited files as they were, under their names in the tree; nothing else is in it.
+    pub pristine: PathBuf,
+    /// The tree's loaders when they were laid.
+    pub loaders: Vec<Loader>,
+}
+
 /// Why a program was not started, for a caller who cannot see standard error.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NotStarted {
@@ -154,6 +184,7 @@ impl Order {
             access: Access::Direct,
             truths: None,
             own: None,
+            edits: None,
             ledger: None,
             made: None,
             argv: Vec::new(),

@@ -50,7 +50,8 @@ pub(crate) fn describe(
         })
     };
     let (tree, place) = (safe(&root)?, safe(&scratch)?);
-    let loaders = loaders::find(layout, &spec.loaders, program.interpreter.as_deref(), &tree);
+    let loaders =
+        loaders::find(layout, (&spec.loaders, spec.access != Access::ReadOnly), program.interpreter.as_deref(), &tree);
     let write = |what: &str, kind: &str, end: &str, bytes: &[u8]| {
         kept(place.dir(), kind, end, bytes)
             .map_err(|error| RunError::step(format!("write {what} to {}", scratch.display()), error))

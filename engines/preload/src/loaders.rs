@@ -47,20 +47,36 @@ impl Owned {
 }
 
 /// The loaders that the guest's file system has, by the names that programs are built with and by that of `also`. What the
-/// build saw (`known`) need not be looked for.
-pub(crate) fn find(layout: &Layout, known: &[api::Loader], also: Option<&CStr>, safe: &Safe) -> Vec<Owned> {
+/// build saw (`known`) need not be looked for, unless the tree may have changed since.
+pub(crate) fn find(
+    layout: &Layout,
+    (known, changes): (&[api::Loader], bool),
+    also: Option<&CStr>,
+    safe: &Safe,
+) -> Vec<Owned> {
     let also = also.filter(|name| !NAMES.contains(name));
-    NAMES.into_iter().chain(also).filter_map(|name| look(layout, known, name, safe)).collect()
+    NAMES.into_iter().chain(also).filter_map(|name| look(layout, (known, changes), name, safe)).collect()
 }
 
-fn look(layout: &Layout, known: &[api::Loader], name: &CStr, safe: &Safe) -> Option<Owned> {
+fn look(layout: &Layout, (known, changes): (&[api::Loader], bool), name: &CStr, safe: &Safe) -> Option<Owned> {
     let (guest, host) = layout.find(name.to_bytes()).ok()?;
     let bytes = libraries::read(layout, name.to_bytes())?;
     let has = |option: &[u8]| memory_has(&bytes, option);
     let musl = has(b"musl libc") || name.to_bytes().windows(7).any(|part| part == b"ld-musl");
     let family = if musl { Family::Musl } else { Family::Glibc };
     let dirs: Vec<PathBuf> = match known.iter().find(|loader| loader.path.as_bytes() == guest) {
-        Some(loader) => loader.directories.iter().filter_map(|dir| Some(layout.find(dir.as_bytes()).ok()?.1)).collect(),
+        Some(loader) => {
+            let mut dirs: Vec<PathBuf> =
+                loader.directories.iter().filter_map(|dir| Some(layout.find(dir.as_bytes()).ok()?.1)).collect();
+            // A tree that its guests change may have got more.
+            let more = if changes { directories(layout, family) } else { Vec::new() };
+            more.into_iter().for_each(|dir| {
+                if !dirs.contains(&dir) {
+                    dirs.push(dir)
+                }
+            });
+            dirs
+        }
         None => directories(layout, family),
     };
     let list = dirs.iter().filter_map(|dir| safe.name(dir)).map(|dir| dir.as_os_str().as_bytes().to_vec());

@@ -329,6 +329,17 @@ pub struct MonitorArgs {
     pub descriptor: i32,
 }
 
+/// `coracle edits`: edits of an engine in a container's tree. Not for people.
+#[derive(Debug, Args)]
+pub struct EditsArgs {
+    /// The container.
+    pub container: String,
+    /// `lay` or `take-out`.
+    pub what: String,
+    /// A descriptor that has its lease.
+    pub lease: Option<i32>,
+}
+
 /// `coracle own`: a tree of its own for a container that stands on an image's. Not for people.
 #[derive(Debug, Args)]
 pub struct OwnArgs {

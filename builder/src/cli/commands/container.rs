@@ -90,6 +90,7 @@ fn describe(store: &Store, container: &Container) -> anyhow::Result<Value> {
         "Engine": settings.engine.as_deref().unwrap_or("auto"),
         "Protected": settings.protected,
         "Sharing": container.sharing(&settings),
+        "EditedFiles": container.edited().map_or(0, |files| files.len()),
         "Options": settings.options,
         "Provenance": settings.provenance,
         "Config": shown,

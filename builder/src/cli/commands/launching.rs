@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use coracle_api::Order;
+use coracle_api::{Order, TreeEdits};
 
 use super::create;
 use crate::{
@@ -95,8 +95,16 @@ impl Run<'_> {
         }
     }
 
-    /// Tells the launcher how the container gets a tree of its own, if the engine needs one.
+    /// Tells the launcher how the container gets a tree of its own, or one with edits, if the engine wants that.
     fn how_to_own(&self, order: &mut Order, lease: i32) -> anyhow::Result<()> {
+        // Edits are in the container's own tree, and stay as they are while somebody has the lease.
+        if order.own.is_some() || order.root == self.container.own_root() {
+            order.edits = Some(TreeEdits {
+                command: vec![coracle()?.into(), "edits".into(), self.container.id().into()],
+                any: self.container.has_edits(),
+                laid: self.container.laid(),
+            });
+        }
         if let Some(own) = &mut order.own {
             own.command = vec![coracle()?.into(), "own".into(), self.container.id().into(), lease.to_string().into()];
         }

@@ -10,6 +10,7 @@ mod cp;
 mod create;
 mod diff;
 mod each;
+mod edits;
 mod exec;
 mod export;
 mod foreign;
@@ -111,6 +112,7 @@ pub(super) fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Monitor(args) => monitor::run(&args),
         Command::Sweep => foreign::swept(quiet),
         Command::Own(args) => own::run(&args, quiet),
+        Command::Edits(args) => edits::run(&args, quiet),
         Command::Version => version::run(),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),

@@ -126,7 +126,10 @@ impl Line {
                 let changed = disk_use(&layers.upper).1;
                 (changed, changed + disk_use(&layers.lower).1)
             }
-            _ => disk_use(&self.container.root()),
+            _ => {
+                let ((own, all), kept) = (disk_use(&self.container.root()), disk_use(&self.container.kept_files()).1);
+                (own + kept, all + kept)
+            }
         };
         let shares = self.container.sharing(&self.settings) != Sharing::Copy;
         size(own) + &if shares { format!(" (virtual {})", size(all)) } else { String::new() }

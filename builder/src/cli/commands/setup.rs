@@ -9,10 +9,12 @@ use std::{
 use anyhow::{Context as _, bail};
 use coracle_api::SUBORDINATE;
 
+use super::{edits, own};
 use crate::{
     cli::{args::SetupArgs, print, report, source},
     launch::ids,
     source::open_store,
+    store::containers::Container,
 };
 
 /// Engines, and udocker's names of execution modes, lower case.
@@ -47,6 +49,7 @@ pub(super) fn run(args: &SetupArgs, quiet: bool) -> anyhow::Result<()> {
             bail!("--execmode {engine}: there is no such engine: choose one of {}", ENGINES.join(" "));
         }
         container.change(|settings| settings.engine = (lower != "auto").then(|| engine.clone()))?;
+        settle_edits(&container, &lower, quiet)?;
     }
     if args.nvidia {
         container.change(|settings| {
@@ -85,6 +88,27 @@ pub(super) fn run(args: &SetupArgs, quiet: bool) -> anyhow::Result<()> {
         let nvidia = if options["nvidia"] == true { ", with the host's NVIDIA driver" } else { "" };
         return print::line(&format!("engine: {}{nvidia}", settings.engine.as_deref().unwrap_or("auto")));
     }
+    Ok(())
+}
+
+/// Has programs of the tree edited for the modes that want it, and made as they were for others; while something runs, the
+/// next run does that.
+fn settle_edits(container: &Container, engine: &str, quiet: bool) -> anyhow::Result<()> {
+    if container.is_running()? {
+        return Ok(());
+    }
+    if !["f3", "f4", "preload"].contains(&engine) {
+        if container.take_out_edits(None)? {
+            report::note(quiet, "the tree's programs are as the image has them again");
+        }
+        return Ok(());
+    }
+    own::make(container, None, false, quiet)?;
+    if container.laid().is_none() {
+        edits::lay(container, None)?;
+    }
+    let edited = container.edited()?.len();
+    report::note(quiet, &format!("{edited} files are edited to be loaded by the tree's own loader"));
     Ok(())
 }
 

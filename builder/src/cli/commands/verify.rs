@@ -5,7 +5,7 @@ use std::{num::NonZero, path::Path};
 use anyhow::bail;
 use coracle_open::Bundle;
 
-use super::inspect::is_program;
+use super::{inspect::is_program, launching};
 use crate::{
     cli::{args::VerifyArgs, print, report, source, stored},
     pack::{self, PublicKey},
@@ -27,7 +27,11 @@ pub(super) fn run(args: &VerifyArgs, quiet: bool) -> anyhow::Result<()> {
     let store = open_store(&source::bare(quiet)?)?;
     let name = file.to_string_lossy();
     if let Ok(container) = store.containers().resolve(&name) {
-        container.settings()?;
+        let settings = container.settings()?;
+        if let Some(damage) = store.damage_of_container(&container) {
+            bail!("{damage}");
+        }
+        launching::kept(&settings)?;
         crate::store::trees::read_container(&container)?;
         return if quiet { Ok(()) } else { print::line(&format!("container {name}: settings and tree can be read")) };
     }

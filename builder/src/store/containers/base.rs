@@ -142,31 +142,33 @@ impl Container {
         keep: bool,
         threads: NonZero<usize>,
     ) -> Result<bool, OwnError> {
+        self.alone(lease, |changing| {
+            if self.settings()?.base.is_none() {
+                return Ok(false);
+            }
+            self.make_own(changing, keep, threads).map(|()| true)
+        })
+    }
+
+    /// Does something while nothing (else) runs in it. `lease` is a descriptor with its lease, if the caller has that already;
+    /// it is left shared.
+    pub(super) fn alone<T, E: From<ContainerError>>(
+        &self,
+        lease: Option<std::os::fd::BorrowedFd<'_>>,
+        act: impl FnOnce(&Changing) -> Result<T, E>,
+    ) -> Result<T, E> {
         let changing = self.lock()?;
-        if self.settings()?.base.is_none() {
-            return Ok(false);
-        }
         let running = || ContainerError::Running { container: self.short_id().to_owned() };
-        match lease {
-            None => {
-                let _lease = self.lease_alone()?.ok_or_else(running)?;
-                self.make_own(&changing, keep, threads)?;
-            }
-            Some(lease) => {
-                let file =
-                    fs::File::from(lease.try_clone_to_owned().map_err(ContainerError::file("lock", "the lease"))?);
-                let alone = lock::try_exclusive(&file).map_err(ContainerError::file("lock", "the lease"))?;
-                let made = if alone == lock::Try::Busy {
-                    Err(running().into())
-                } else {
-                    self.make_own(&changing, keep, threads)
-                };
-                // The lock is the descriptor's, which the copy shares.
-                lock::try_shared(&file).map_err(ContainerError::file("lock", "the lease"))?;
-                made?;
-            }
-        }
-        Ok(true)
+        let Some(lease) = lease else {
+            let _lease = self.lease_alone()?.ok_or_else(running)?;
+            return act(&changing);
+        };
+        let file = fs::File::from(lease.try_clone_to_owned().map_err(ContainerError::file("lock", "the lease"))?);
+        let alone = lock::try_exclusive(&file).map_err(ContainerError::file("lock", "the lease"))?;
+        let done = if alone == lock::Try::Busy { Err(running().into()) } else { act(&changing) };
+        // The lock is the descriptor's, which the copy shares.
+        lock::try_shared(&file).map_err(ContainerError::file("lock", "the lease"))?;
+        done
     }
 
     fn make_own(&self, _changing: &Changing, keep: bool, threads: NonZero<usize>) -> Result<(), OwnError> {
@@ -205,8 +207,7 @@ impl Container {
         settings.sharing = sharing;
         settings.version = settings.form();
         let path = self.directory.join("container.json");
-        let json = serde_json::to_vec_pretty(&settings).unwrap_or_default();
-        replace(&path, &json, 0o600).map_err(ContainerError::file("write", &path))?;
+        replace(&path, &settings.encode(), 0o600).map_err(ContainerError::file("write", &path))?;
         Ok(remove_tree(&self.directory.join("changes"))?)
     }
 }

@@ -18,6 +18,7 @@
 //! that nobody looks at, which `prune` removes.
 
 pub mod base;
+pub mod edits;
 mod error;
 pub mod names;
 mod remove;
@@ -261,8 +262,7 @@ impl Draft<'_> {
         }
         remove_tree(&self.directory.join("apart"))?;
         let path = self.directory.join("container.json");
-        let json = serde_json::to_vec_pretty(&settings).unwrap_or_default();
-        replace(&path, &json, 0o600).map_err(ContainerError::file("write", &path))?;
+        replace(&path, &settings.encode(), 0o600).map_err(ContainerError::file("write", &path))?;
         let container = self.containers.container(self.id.clone());
         let appear = |from: &Path| fs::rename(from, &container.directory).map_err(ContainerError::file("rename", from));
         match name {
@@ -358,6 +358,18 @@ impl Container {
         }
     }
 
+    /// What is wrong with its settings, if anything, that does not keep them from being used.
+    #[must_use]
+    pub fn damage_of_settings(&self) -> Option<String> {
+        let bytes = fs::read(self.directory.join("container.json")).ok()?;
+        let id = self.short_id();
+        (!settings::is_as_written(&bytes)).then(|| {
+            format!(
+                "its container.json is not as it was written (by hand, or damaged): look at `coracle inspect {id}`; if that is right, `coracle setup --execmode=… {id}` writes it anew, otherwise make the container anew"
+            )
+        })
+    }
+
     /// Waits for the right to change it.
     ///
     /// # Errors
@@ -387,8 +399,7 @@ impl Container {
         let mut settings = self.settings()?;
         change(&mut settings);
         let path = self.directory.join("container.json");
-        let json = serde_json::to_vec_pretty(&settings).unwrap_or_default();
-        replace(&path, &json, 0o600).map_err(ContainerError::file("write", &path))
+        replace(&path, &settings.encode(), 0o600).map_err(ContainerError::file("write", &path))
     }
 }
 

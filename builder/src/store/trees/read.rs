@@ -18,7 +18,7 @@ use super::{
 use crate::{
     flatten::{Data, Inode, InodeKind, Tree},
     source::{self, WalkError, WalkOptions, reason, walk},
-    store::containers::{Container, ContainerError},
+    store::containers::{Container, ContainerError, edits::Edited},
 };
 
 /// A container's tree cannot be read.
@@ -60,6 +60,9 @@ pub fn read_container(container: &Container) -> Result<Tree, ReadError> {
         }
         _ => {
             let mut tree = walked(&container.root())?;
+            for file in container.edited()? {
+                as_it_was(&mut tree, &file)?;
+            }
             let path = container.ledger();
             match told::apply(&mut tree, &container.root(), &path) {
                 Ok(true) => return Ok(tree),
@@ -73,6 +76,21 @@ pub fn read_container(container: &Container) -> Result<Tree, ReadError> {
     let owners = Owners::load(&path).map_err(|cause| ReadError::Owners { path, cause })?;
     own(&mut tree, &owners);
     Ok(tree)
+}
+
+/// Gives an edited file the content of the true one.
+fn as_it_was(tree: &mut Tree, file: &Edited) -> Result<(), ReadError> {
+    let Some(id) = tree.paths.get(file.path.as_os_str().as_bytes()).copied() else { return Ok(()) };
+    let read = || {
+        Ok(match std::fs::symlink_metadata(&file.pristine)? {
+            meta if meta.is_symlink() => {
+                InodeKind::Symlink(std::fs::read_link(&file.pristine)?.into_os_string().into_encoded_bytes())
+            }
+            meta => InodeKind::File { size: meta.len(), data: Data::Host(file.pristine.clone()) },
+        })
+    };
+    tree.inode_mut(id).kind = read().map_err(ContainerError::file("read", &file.pristine))?;
+    Ok(())
 }
 
 /// Part of a container's tree cannot be copied.

@@ -1,0 +1,67 @@
+//! `coracle edits`: files of a container's tree are edited for an engine, or made as they were. The launcher calls it.
+
+use std::{
+    collections::HashMap,
+    os::fd::{BorrowedFd, FromRawFd as _, OwnedFd},
+};
+
+use anyhow::{Context as _, bail};
+use coracle_api::{LAY, Laid, TAKE_OUT};
+
+use crate::{
+    cli::{args::EditsArgs, print, source},
+    flatten::{InodeId, Tree},
+    patch::{self, PRELOAD},
+    source::open_store,
+    store::{
+        containers::{Container, edits::ToEdit},
+        trees::{self, Owners},
+    },
+};
+
+/// Does what it is told.
+pub(super) fn run(args: &EditsArgs, quiet: bool) -> anyhow::Result<()> {
+    let store = open_store(&source::bare(quiet)?)?;
+    let container = store.containers().resolve(&args.container)?;
+    // SAFETY: fcntl with these arguments touches no memory; a number that is no open descriptor is answered with -1.
+    let lease = args.lease.filter(|fd| *fd > 2 && unsafe { libc::fcntl(*fd, libc::F_GETFD) } >= 0);
+    // SAFETY: it is open, and whoever named it on the command line gave it to this process for good.
+    let lease = lease.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) });
+    let lease = lease.as_ref().map(std::os::fd::AsFd::as_fd);
+    match args.what.as_str() {
+        LAY => print::line(&serde_json::to_string(&lay(&container, lease)?)?),
+        TAKE_OUT => Ok(container.take_out_edits(lease).map(|_| ())?),
+        other => bail!("{other}: write {LAY} or {TAKE_OUT}"),
+    }
+}
+
+/// Edits the programs and libraries of a container with a tree of its own for the `preload` engine, as a build does it for
+/// bundles.
+pub(super) fn lay(container: &Container, lease: Option<BorrowedFd<'_>>) -> anyhow::Result<Laid> {
+    container.lay_edits(lease, |container| {
+        let tree = trees::read(&container.root(), &Owners::default())?;
+        let analysis = patch::analyse(&tree, &container.settings()?.config)?;
+        let edits = analysis.edits.into_iter().find(|edits| edits.engine == PRELOAD);
+        let edits = edits.context(
+            "its tree has no loader that programs could be edited for: use --execmode=F1, or another engine",
+        )?;
+        let names = names_of(&tree);
+        let files = edits.files.into_iter().map(|file| {
+            let id = tree.paths.get(&file.path);
+            let names = id
+                .and_then(|id| names.get(id))
+                .map_or_else(|| vec![file.path.clone()], |all| all.iter().map(|name| name.to_vec()).collect());
+            ToEdit { names, edits: file.edits }
+        });
+        Ok((analysis.facts.loaders, files.collect()))
+    })
+}
+
+/// All names of every inode.
+fn names_of(tree: &Tree) -> HashMap<InodeId, Vec<&[u8]>> {
+    let mut names = HashMap::<InodeId, Vec<&[u8]>>::new();
+    for (path, id) in &tree.paths {
+        names.entry(*id).or_default().push(path);
+    }
+    names
+}
