@@ -334,8 +334,9 @@ fn settle_edits(order: &Order, plan: &mut Plan, engine: &dyn Engine, voice: Voic
     if !engine.wants_edits(asked) {
         let taken = if edits.any { change_edits(order, edits, TAKE_OUT).map(|_| ()) } else { Ok(()) };
         return taken.map_err(|why| {
+            let why = if why.contains(" is running") { "something else runs in it" } else { &why };
             OrderError::Edits(format!(
-                "the tree has programs edited for the preload engine, and another is asked for: {why}: let what runs in it end, or run this with --execmode=F3, too"
+                "programs of the tree are edited for the preload engine, and another is asked for: {why}: let that end, or run this with --execmode=F3, too"
             ))
         });
     }

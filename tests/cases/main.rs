@@ -12,6 +12,7 @@ mod damage;
 mod debugging;
 mod devices;
 mod downloads;
+mod edits;
 mod examples;
 mod extremes;
 mod hammer;

@@ -14,18 +14,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use coracle_api::{Laid, Loader};
-use coracle_format::Edit;
-use nix::sys::{
-    stat::{UtimensatFlags, utimensat},
-    time::TimeSpec,
+use super::{
+    LAID, PRISTINE, Record, Seen, VERSION, owners,
+    times::{self, Times},
 };
-
-use super::{LAID, PRISTINE, Record, Seen, VERSION, owners};
 use crate::store::{
     containers::{Container, ContainerError},
     make_directory, replace,
 };
+use coracle_api::{Laid, Loader};
+use coracle_format::Edit;
 
 /// Edits cannot be laid.
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +83,7 @@ impl Container {
         make_directory(&pristine).map_err(failed("make", &pristine))?;
         let mut record = Record { version: VERSION, place, loaders, ..Record::default() };
         let mut moved = Vec::new();
+        let mut times = Times::default();
         let draft = edits.join("new");
         for file in files {
             let Some((first, others)) = file.names.split_first() else { continue };
@@ -102,17 +101,20 @@ impl Container {
             let after = fs::symlink_metadata(&draft).map_err(failed("look at", &draft))?;
             for name in others {
                 let there = root.join(OsStr::from_bytes(name));
+                times.note(&there).map_err(failed("look at", &there))?;
                 keep(&pristine, Path::new(OsStr::from_bytes(name)), &there)?;
                 let again = edits.join("again");
                 fs::hard_link(&draft, &again)
                     .and_then(|()| fs::rename(&again, &there))
                     .map_err(failed("replace", &there))?;
             }
+            times.note(&there).map_err(failed("look at", &there))?;
             keep(&pristine, first, &there)?;
             fs::rename(&draft, &there).map_err(failed("replace", &there))?;
             moved.push((before.ino(), after.ino()));
             record.files.insert(Seen::of(&after));
         }
+        times.set_back();
         owners::tell_of(&self.ledger(), &root, &moved).map_err(failed("write", &self.ledger()))?;
         let path = edits.join(LAID);
         let json = serde_json::to_vec(&record).unwrap_or_default();
@@ -172,7 +174,7 @@ fn finish(old: &File, new: &File, meta: &fs::Metadata, to: &Path) -> io::Result<
         }
     }
     new.set_permissions(fs::Permissions::from_mode(meta.mode() & 0o7777))?;
-    set_times(to, meta)
+    times::set(to, meta)
 }
 
 fn link(from: &Path, meta: &fs::Metadata, file: &ToEdit, to: &Path) -> io::Result<bool> {
@@ -185,13 +187,7 @@ fn link(from: &Path, meta: &fs::Metadata, file: &ToEdit, to: &Path) -> io::Resul
     if (made.uid(), made.gid()) != (meta.uid(), meta.gid()) {
         lchown(to, Some(meta.uid()), Some(meta.gid()))?;
     }
-    set_times(to, meta).map(|()| true)
-}
-
-fn set_times(path: &Path, meta: &fs::Metadata) -> io::Result<()> {
-    let time = |seconds, nanoseconds| TimeSpec::new(seconds, nanoseconds);
-    let (access, change) = (time(meta.atime(), meta.atime_nsec()), time(meta.mtime(), meta.mtime_nsec()));
-    Ok(utimensat(nix::fcntl::AT_FDCWD, path, &access, &change, UtimensatFlags::NoFollowSymlink)?)
+    times::set(to, meta).map(|()| true)
 }
 
 /// A file's bytes; its blocks, where the file system can share them.

@@ -15,6 +15,7 @@
 
 mod lay;
 mod owners;
+mod times;
 
 use std::{
     collections::BTreeSet,
@@ -32,6 +33,7 @@ use serde::{Deserialize, Serialize};
 pub use lay::{EditError, ToEdit};
 
 use super::{Container, ContainerError, remove_tree};
+use times::Times;
 
 /// Directory of all this, in the container's.
 const EDITS: &str = "edits";
@@ -193,10 +195,13 @@ impl Container {
         }
         // Known twice does no harm, should this be broken off.
         owners::tell_of(&self.ledger(), &self.root(), &moved).map_err(ContainerError::file("write", self.ledger()))?;
+        let mut times = Times::default();
         for Edited { path, pristine } in edited {
             let there = self.root().join(path);
+            times.note(&there).map_err(ContainerError::file("look at", &there))?;
             fs::rename(&pristine, &there).map_err(ContainerError::file("restore", &there))?;
         }
+        times.set_back();
         remove_tree(&self.edits())
     }
 }

@@ -27,10 +27,9 @@ pub(super) fn tell_of(ledger: &Path, root: &Path, pairs: &[(u64, u64)]) -> io::R
     let before: Vec<u64> = words.iter().map(|word| word.load(Ordering::Relaxed)).collect();
     for (from, to) in pairs {
         let inode = |number: u64| Inode { device, number };
-        let Some(entry) = known.get(inode(*from)) else {
-            known.remove(inode(*to));
-            continue;
-        };
+        // What was known of that number before is not true of the file any more.
+        known.remove(inode(*to));
+        let Some(entry) = known.get(inode(*from)) else { continue };
         known.put(inode(*to), &entry).map_err(|_| io::Error::from(io::ErrorKind::StorageFull))?;
     }
     // It is large and nearly empty: only what changed is written.
