@@ -5,7 +5,7 @@ use std::{
     os::fd::{BorrowedFd, FromRawFd as _, OwnedFd},
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use coracle_api::{LAY, Laid, TAKE_OUT};
 
 use crate::{
@@ -41,12 +41,10 @@ pub(super) fn lay(container: &Container, lease: Option<BorrowedFd<'_>>) -> anyho
     container.lay_edits(lease, |container| {
         let tree = trees::read(&container.root(), &Owners::default())?;
         let analysis = patch::analyse(&tree, &container.settings()?.config)?;
+        // A tree without a loader has no programs to edit; that the engine cannot run the others is for it to say.
         let edits = analysis.edits.into_iter().find(|edits| edits.engine == PRELOAD);
-        let edits = edits.context(
-            "its tree has no loader that programs could be edited for: use --execmode=F1, or another engine",
-        )?;
         let names = names_of(&tree);
-        let files = edits.files.into_iter().map(|file| {
+        let files = edits.map(|edits| edits.files).unwrap_or_default().into_iter().map(|file| {
             let id = tree.paths.get(&file.path);
             let names = id
                 .and_then(|id| names.get(id))
