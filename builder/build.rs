@@ -4,6 +4,8 @@
 //! target directory (one shared with the outer cargo would wait for the outer cargo's lock for ever), its own flags, and
 //! none of the outer cargo's environment, which would make it rebuild or misbuild.
 
+mod nested;
+
 use std::{
     env,
     error::Error,
@@ -11,33 +13,13 @@ use std::{
     process::Command,
 };
 
+use nested::variable;
+
 /// Forces the stub's target triple, so that tests reach both.
 const TARGET_VARIABLE: &str = "CORACLE_STUB_TARGET";
 
 /// Folders, relative to the workspace, whose files go into the stub. Cargo looks at every file below.
 const SOURCES: [&str; 5] = ["runtime-stub", "engines", "Cargo.toml", "Cargo.lock", "rust-toolchain.toml"];
-
-/// Variables of the outer build that the nested one keeps: where crates come from, and the job server.
-const KEPT: [&str; 2] = ["CARGO_HOME", "CARGO_MAKEFLAGS"];
-const KEPT_PREFIXES: [&str; 4] = ["CARGO_NET_", "CARGO_HTTP_", "CARGO_REGISTRY_", "CARGO_REGISTRIES_"];
-
-/// Variables that cargo, clippy or the user set for the outer build, beside all of `CARGO_*`.
-const DROPPED: [&str; 14] = [
-    "RUSTFLAGS",
-    "RUSTDOCFLAGS",
-    "RUSTC",
-    "RUSTDOC",
-    "RUSTC_WRAPPER",
-    "RUSTC_WORKSPACE_WRAPPER",
-    "RUSTC_LINKER",
-    "TARGET",
-    "HOST",
-    "PROFILE",
-    "OPT_LEVEL",
-    "DEBUG",
-    "OUT_DIR",
-    "CLIPPY_ARGS",
-];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let manifest = PathBuf::from(variable("CARGO_MANIFEST_DIR")?);
@@ -46,6 +28,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     println!("cargo::rerun-if-env-changed={TARGET_VARIABLE}");
     println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=nested.rs");
     for source in SOURCES.iter().map(|source| workspace.join(source)).filter(|path| path.exists()) {
         println!("cargo::rerun-if-changed={}", source.display());
     }
@@ -70,20 +53,9 @@ fn stub_target() -> Result<String, Box<dyn Error>> {
 }
 
 fn build(workspace: &Path, out: &Path, target: &str) -> Result<(), Box<dyn Error>> {
-    let mut cargo = Command::new(variable("CARGO")?);
-    for (name, _) in env::vars_os() {
-        let name = name.to_string_lossy();
-        let kept = KEPT.contains(&&*name) || KEPT_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
-        if (name.starts_with("CARGO") && !kept) || DROPPED.contains(&&*name) {
-            cargo.env_remove(&*name);
-        }
-    }
+    let mut cargo = nested::cargo("STUB", variable("PROFILE")? == "debug")?;
     // The target feature stands here too because these flags replace those of .cargo/config.toml.
     cargo.env("CARGO_ENCODED_RUSTFLAGS", ["-Ctarget-feature=+crt-static"].join("\u{1f}"));
-    if variable("PROFILE")? == "debug" {
-        // The edit-and-test loop: half the size is not worth waiting for the whole program's optimisation each time.
-        cargo.envs([("LTO", "off"), ("CODEGEN_UNITS", "16"), ("INCREMENTAL", "true")].map(profile_setting));
-    }
     if target.ends_with("-musl") && !on_path("musl-gcc") {
         use_plain_cc(&mut cargo, target);
     }
@@ -113,14 +85,6 @@ fn use_plain_cc(cargo: &mut Command, target: &str) {
     }
 }
 
-fn profile_setting((name, value): (&str, &'static str)) -> (String, &'static str) {
-    (format!("CARGO_PROFILE_STUB_{name}"), value)
-}
-
 fn on_path(program: &str) -> bool {
     env::var_os("PATH").is_some_and(|path| env::split_paths(&path).any(|folder| folder.join(program).is_file()))
-}
-
-fn variable(name: &str) -> Result<String, Box<dyn Error>> {
-    env::var(name).map_err(|error| format!("{name}: {error}").into())
 }

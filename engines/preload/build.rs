@@ -3,13 +3,17 @@
 //! A nested `cargo rustc`, for the reasons that `builder/build.rs` gives: the shim is a shared object with flags of its own,
 //! whatever this crate is built for. It is always for glibc's target, whose code runs under musl too.
 
+#[path = "../../builder/nested.rs"]
+mod nested;
+
 use std::{
     env,
     error::Error,
     fs,
     path::{Path, PathBuf},
-    process::Command,
 };
+
+use nested::variable;
 
 /// Folders and files, relative to the workspace, that go into the shim.
 const SOURCES: [&str; 10] = [
@@ -36,33 +40,12 @@ const FLAGS: [&str; 6] = [
     "-Clink-arg=-Wl,--hash-style=both",
 ];
 
-/// Variables of the outer build that the nested one keeps: where crates come from, and the job server.
-const KEPT: [&str; 2] = ["CARGO_HOME", "CARGO_MAKEFLAGS"];
-const KEPT_PREFIXES: [&str; 4] = ["CARGO_NET_", "CARGO_HTTP_", "CARGO_REGISTRY_", "CARGO_REGISTRIES_"];
-
-/// Variables that cargo, clippy or the user set for the outer build, beside all of `CARGO_*`.
-const DROPPED: [&str; 14] = [
-    "RUSTFLAGS",
-    "RUSTDOCFLAGS",
-    "RUSTC",
-    "RUSTDOC",
-    "RUSTC_WRAPPER",
-    "RUSTC_WORKSPACE_WRAPPER",
-    "RUSTC_LINKER",
-    "TARGET",
-    "HOST",
-    "PROFILE",
-    "OPT_LEVEL",
-    "DEBUG",
-    "OUT_DIR",
-    "CLIPPY_ARGS",
-];
-
 fn main() -> Result<(), Box<dyn Error>> {
     let manifest = PathBuf::from(variable("CARGO_MANIFEST_DIR")?);
     let workspace = manifest.ancestors().nth(2).ok_or("the engine has no workspace around it")?;
     let out = PathBuf::from(variable("OUT_DIR")?);
     println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=../../builder/nested.rs");
     for source in SOURCES.iter().map(|source| workspace.join(source)).filter(|path| path.exists()) {
         println!("cargo::rerun-if-changed={}", source.display());
     }
@@ -83,20 +66,8 @@ fn build(workspace: &Path, out: &Path, target: &str) -> Result<PathBuf, Box<dyn 
     // In the edit-and-test loop, which builder/build.rs knows by the same sign, nobody waits for the whole program's
     // optimisation.
     let quick = variable("PROFILE")? == "debug" || env::var("CARGO_PROFILE_STUB_LTO").is_ok_and(|lto| lto == "off");
-    let mut cargo = Command::new(variable("CARGO")?);
-    for (name, _) in env::vars_os() {
-        let name = name.to_string_lossy();
-        let kept = KEPT.contains(&&*name) || KEPT_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
-        if (name.starts_with("CARGO") && !kept) || DROPPED.contains(&&*name) {
-            cargo.env_remove(&*name);
-        }
-    }
+    let mut cargo = nested::cargo("SHIM", quick)?;
     cargo.env("CARGO_ENCODED_RUSTFLAGS", FLAGS.join("\u{1f}"));
-    if quick {
-        for (name, value) in [("LTO", "off"), ("CODEGEN_UNITS", "16"), ("INCREMENTAL", "true")] {
-            cargo.env(format!("CARGO_PROFILE_SHIM_{name}"), value);
-        }
-    }
     cargo
         .current_dir(workspace)
         .args(["rustc", "--quiet", "--package", "coracle-shim", "--lib", "--crate-type", "cdylib", "--profile", "shim"])
@@ -111,8 +82,4 @@ fn build(workspace: &Path, out: &Path, target: &str) -> Result<PathBuf, Box<dyn 
         return Err(format!("the shim was not built for {target}: {status}").into());
     }
     Ok(out.join(target).join("shim/libcoracle_shim.so"))
-}
-
-fn variable(name: &str) -> Result<String, Box<dyn Error>> {
-    env::var(name).map_err(|error| format!("{name}: {error}").into())
 }

@@ -70,7 +70,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     ("coracle", &["coracle-format", "coracle-open", "coracle-api", "coracle-elf", "coracle-view", "coracle-ledger"]),
     ("xtask", &["coracle-tests"]),
-    ("coracle-tests", &["coracle-format"]),
+    ("coracle-tests", &["coracle-api", "coracle-paths"]),
 ];
 
 #[test]

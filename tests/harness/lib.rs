@@ -3,6 +3,7 @@
 //! - [`Sandbox`]: a directory of its own for one test, with home, cache, scratch and store in it, and a clean environment.
 //! - [`user`]: as root, every command is run as an ordinary account; otherwise as yourself.
 //! - [`images`]: published root file systems, where the folder with them is there.
+//! - [`engine`], [`enter`]: an engine alone, for its own crate's tests and for looking at it.
 //! - [`bundles`]: bundles made once per process and shared by the cases.
 //! - [`oci`], [`hello`]: images made by hand; [`ways`]: files for a probe to change.
 //! - [`Registry`]: a real registry on loopback; [`Fake`]: a server that misbehaves on purpose.
@@ -13,6 +14,8 @@
 //! leaves loopback. Panics are assertions here.
 
 pub mod bundles;
+pub mod engine;
+mod enter;
 mod fake;
 pub mod hello;
 pub mod images;
@@ -26,6 +29,7 @@ pub mod user;
 mod wait;
 pub mod ways;
 
+pub use enter::enter;
 pub use fake::{Fake, Reply, Request};
 pub use output::Output;
 pub use registry::Registry;

@@ -78,3 +78,54 @@ pub trait Host {
         None
     }
 }
+
+/// As many levels at most are climbed in one step of [`nearest_named`]: `..` so many times is still a short path.
+pub const CLIMB: u32 = 1000;
+
+/// What [`Host::ancestor`] asks for, of open directories: by large steps to one that has a path, then the nearest between.
+/// `above` opens the directory so many levels above another, `name_of` writes what the kernel calls one.
+///
+/// # Errors
+/// What the two say; `ENAMETOOLONG` of `name_of` means that one more step is to be taken.
+pub fn nearest_named<D>(
+    start: D,
+    above: impl Fn(&D, u32) -> Result<D, Errno>,
+    name_of: impl Fn(&D, &mut [u8]) -> Result<usize, Errno>,
+    text: &mut [u8],
+) -> Result<Ancestor, Errno> {
+    let (mut dir, mut levels) = (start, 0);
+    loop {
+        let next = above(&dir, CLIMB)?;
+        match name_of(&next, text) {
+            Ok(_) => break,
+            Err(Errno::ENAMETOOLONG) => (dir, levels) = (next, levels + CLIMB),
+            Err(errno) => return Err(errno),
+        }
+    }
+    let (mut low, mut high) = (0, CLIMB);
+    while high - low > 1 {
+        let middle = u32::midpoint(low, high);
+        match name_of(&above(&dir, middle)?, text) {
+            Ok(_) => high = middle,
+            Err(_) => low = middle,
+        }
+    }
+    let len = name_of(&above(&dir, high)?, text)?;
+    Ok(Ancestor { len, levels: levels + high })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_directory_with_a_name_is_found() {
+        // Directories are their depths; those deeper than 40 have no name, and above the root there is the root.
+        for depth in [41_u32, 42, 100, 1039, 1040, 1041, 5000] {
+            let above = |dir: &u32, count: u32| Ok(dir.saturating_sub(count));
+            let name_of =
+                |dir: &u32, _: &mut [u8]| if *dir > 40 { Err(Errno::ENAMETOOLONG) } else { Ok(1 + *dir as usize) };
+            assert_eq!(nearest_named(depth, above, name_of, &mut []), Ok(Ancestor { len: 41, levels: depth - 40 }));
+        }
+    }
+}

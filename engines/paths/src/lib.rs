@@ -26,7 +26,7 @@ mod walk;
 
 pub use buffers::{Buffers, NAME_MAX, PATH_MAX};
 pub use errno::Errno;
-pub use host::{Ancestor, Caller, Host};
+pub use host::{Ancestor, CLIMB, Caller, Host, nearest_named};
 pub use magic::{Link, Magic};
 pub use request::{Anchor, Base, Bounds, Ending, Found, Last, Manner, Request, Resolved};
 pub use table::Table;

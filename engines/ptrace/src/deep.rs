@@ -15,12 +15,9 @@ use std::{
 };
 
 use coracle_intercept::Errno;
-use coracle_paths::{Ancestor, PATH_MAX};
+use coracle_paths::{Ancestor, PATH_MAX, nearest_named};
 
 use crate::peer::last_errno;
-
-/// `..` so many times is still a short path.
-const CLIMB: u32 = 1000;
 
 /// Calls `call` with a path of the same file that the kernel takes; as it is, if that is short enough.
 pub(crate) fn with_short<T>(path: &CStr, call: impl FnOnce(&CStr) -> Result<T, Errno>) -> Result<T, Errno> {
@@ -62,33 +59,13 @@ fn name_of(dir: &OwnedFd, text: &mut [u8]) -> Result<usize, Errno> {
     usize::try_from(len).map_err(|_| last_errno())
 }
 
-/// The nearest directory above the one at `link` whose path the kernel can tell.
+/// See [`coracle_paths::Host::ancestor`].
 pub(crate) fn ancestor(link: &CStr, text: &mut [u8]) -> Result<Ancestor, Errno> {
-    let mut dir = open(libc::AT_FDCWD, link)?;
-    let mut levels = 0;
     let above = |dir: &OwnedFd, count: u32| {
         let path = CString::new("../".repeat(count as usize)).map_err(|_| Errno::ENOENT)?;
         open(dir.as_raw_fd(), &path)
     };
-    // By large steps to one that has a path, then the nearest one between.
-    loop {
-        let next = above(&dir, CLIMB)?;
-        match name_of(&next, text) {
-            Ok(_) => break,
-            Err(Errno::ENAMETOOLONG) => (dir, levels) = (next, levels + CLIMB),
-            Err(errno) => return Err(errno),
-        }
-    }
-    let (mut low, mut high) = (0, CLIMB);
-    while high - low > 1 {
-        let middle = u32::midpoint(low, high);
-        match name_of(&above(&dir, middle)?, text) {
-            Ok(_) => high = middle,
-            Err(_) => low = middle,
-        }
-    }
-    let len = name_of(&above(&dir, high)?, text)?;
-    Ok(Ancestor { len, levels: levels + high })
+    nearest_named(open(libc::AT_FDCWD, link)?, above, name_of, text)
 }
 
 /// The whole path of the directory at `link`: that of [`ancestor`], and the names below it as their parents list them.

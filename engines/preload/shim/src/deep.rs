@@ -3,16 +3,13 @@
 use core::{ffi::CStr, mem::MaybeUninit};
 
 use coracle_intercept::Errno;
-use coracle_paths::{Ancestor, PATH_MAX};
+use coracle_paths::{Ancestor, CLIMB, PATH_MAX, nearest_named};
 use coracle_sys::{
     self as sys, Fd,
     kernel::{__NR_getdents64, O_CLOEXEC, O_DIRECTORY, O_PATH, O_RDONLY},
 };
 
 use crate::files::{self, Held, link_of};
-
-/// `..` so many times is still a short path.
-const CLIMB: u32 = 1000;
 
 fn open(dir: Fd, path: &CStr, flags: u32) -> Result<Held, Errno> {
     sys::open(dir, path, flags | O_DIRECTORY | O_CLOEXEC, 0).map(Held).map_err(files::errno)
@@ -34,27 +31,7 @@ fn above(dir: &Held, count: u32) -> Result<Held, Errno> {
 
 /// See [`coracle_paths::Host::ancestor`].
 pub(crate) fn ancestor(link: &CStr, text: &mut [u8]) -> Result<Ancestor, Errno> {
-    let mut dir = open(Fd::CWD, link, O_PATH)?;
-    let mut levels = 0;
-    // By large steps to one that has a path, then the nearest one between.
-    loop {
-        let next = above(&dir, CLIMB)?;
-        match name_of(&next, text) {
-            Ok(_) => break,
-            Err(Errno::ENAMETOOLONG) => (dir, levels) = (next, levels + CLIMB),
-            Err(errno) => return Err(errno),
-        }
-    }
-    let (mut low, mut high) = (0, CLIMB);
-    while high - low > 1 {
-        let middle = u32::midpoint(low, high);
-        match name_of(&above(&dir, middle)?, text) {
-            Ok(_) => high = middle,
-            Err(_) => low = middle,
-        }
-    }
-    let len = name_of(&above(&dir, high)?, text)?;
-    Ok(Ancestor { len, levels: levels + high })
+    nearest_named(open(Fd::CWD, link, O_PATH)?, above, name_of, text)
 }
 
 /// See [`coracle_intercept::Guest::whole_place`]: the path of [`ancestor`], and the names below it as their parents list
