@@ -56,9 +56,7 @@ fn build(workspace: &Path, out: &Path, target: &str) -> Result<(), Box<dyn Error
     let mut cargo = nested::cargo("STUB", variable("PROFILE")? == "debug")?;
     // The target feature stands here too because these flags replace those of .cargo/config.toml.
     cargo.env("CARGO_ENCODED_RUSTFLAGS", ["-Ctarget-feature=+crt-static"].join("\u{1f}"));
-    if target.ends_with("-musl") && !on_path("musl-gcc") {
-        use_plain_cc(&mut cargo, target);
-    }
+    set_compiler(&mut cargo, target);
     cargo
         .current_dir(workspace)
         .args(["rustc", "--quiet", "--package", "coracle-stub", "--bin", "coracle-stub", "--profile", "stub"])
@@ -71,17 +69,30 @@ fn build(workspace: &Path, out: &Path, target: &str) -> Result<(), Box<dyn Error
     if status.success() { Ok(()) } else { Err(format!("the stub was not built for {target}: {status}").into()) }
 }
 
+/// The stub compresses what a run has changed, fast and little: zstd's thorough strategies stay out of it.
+const FAST_ONLY: &str = "-DZSTD_EXCLUDE_GREEDY_BLOCK_COMPRESSOR -DZSTD_EXCLUDE_LAZY_BLOCK_COMPRESSOR \
+    -DZSTD_EXCLUDE_LAZY2_BLOCK_COMPRESSOR -DZSTD_EXCLUDE_BTLAZY2_BLOCK_COMPRESSOR \
+    -DZSTD_EXCLUDE_BTOPT_BLOCK_COMPRESSOR -DZSTD_EXCLUDE_BTULTRA_BLOCK_COMPRESSOR";
+
 /// zstd's C files need nothing of a libc but its plain functions, which glibc's headers declare as musl has them, once
 /// they are kept from naming glibc's own: the checked ones (`__memcpy_chk`) and the stack protector.
-fn use_plain_cc(cargo: &mut Command, target: &str) {
+const NOTHING_OF_GLIBC: &str = "-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=0 -fno-stack-protector";
+
+/// Says how C is compiled for the stub, but for what the environment says.
+fn set_compiler(cargo: &mut Command, target: &str) {
     let suffix = target.replace('-', "_");
-    for (name, value) in
-        [("CC", "cc"), ("CFLAGS", "-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=0 -fno-stack-protector"), ("AR", "ar")]
-    {
+    let mut set = |name: &str, value: &str| {
         let name = format!("{name}_{suffix}");
         if env::var_os(&name).is_none() {
             cargo.env(name, value);
         }
+    };
+    if target.ends_with("-musl") && !on_path("musl-gcc") {
+        set("CC", "cc");
+        set("AR", "ar");
+        set("CFLAGS", &format!("{NOTHING_OF_GLIBC} {FAST_ONLY}"));
+    } else {
+        set("CFLAGS", FAST_ONLY);
     }
 }
 

@@ -249,7 +249,7 @@ fn the_umask_is_the_applications_alone() {
     let Some(bundle) = bundles::alpine() else { return };
     let sandbox = Sandbox::new();
     let mut listings = Vec::new();
-    for umask in [0o000, 0o022, 0o077] {
+    for umask in [0o000, 0o022, 0o077, 0o777] {
         clean(&sandbox, &bundle);
         let script = "umask; touch made.$(umask); stat -c %a made.$(umask); stat -c %a /etc/passwd /tmp /usr";
         let output = prepared(&sandbox, &bundle, ["sh", "-c", script], move || {

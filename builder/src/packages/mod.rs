@@ -7,6 +7,7 @@ mod apk;
 mod cyclonedx;
 mod dpkg;
 mod read;
+mod rpm;
 mod spdx;
 
 use std::collections::BTreeSet;
@@ -38,7 +39,7 @@ pub struct Package {
 /// What was found in a tree.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Packages {
-    /// The package manager's kind by the specification of package URLs: `deb`, `apk`.
+    /// The package manager's kind by the specification of package URLs: `deb`, `apk`, `rpm`.
     pub kind: Option<&'static str>,
     /// `ID` of os-release(5).
     pub distribution: Option<String>,
@@ -50,14 +51,8 @@ pub struct Packages {
     pub unread: Vec<String>,
 }
 
-/// Databases that are there and cannot be read.
-const UNREAD: [&str; 5] = [
-    "var/lib/rpm/rpmdb.sqlite",
-    "usr/lib/sysimage/rpm/rpmdb.sqlite",
-    "var/lib/rpm/Packages.db",
-    "var/lib/rpm/Packages",
-    "var/lib/pacman/local",
-];
+/// Databases of managers that this version does not know.
+const UNREAD: [&str; 1] = ["var/lib/pacman/local"];
 
 impl Packages {
     /// Reads a tree's databases.
@@ -70,7 +65,11 @@ impl Packages {
             }
         }
         (found.distribution, found.release) = read::release(tree);
-        for (kind, list) in [("deb", dpkg::packages(tree)), ("apk", apk::packages(tree))] {
+        let rpm = rpm::packages(tree).unwrap_or_else(|path| {
+            found.unread.push(path);
+            Vec::new()
+        });
+        for (kind, list) in [("deb", dpkg::packages(tree)), ("apk", apk::packages(tree)), ("rpm", rpm)] {
             if !list.is_empty() {
                 found.kind = Some(kind);
                 found.list = list;
@@ -100,11 +99,17 @@ impl Packages {
         };
         let kind = self.kind.unwrap_or("generic");
         let space = self.distribution.as_deref().map(|name| format!("{}/", part(name))).unwrap_or_default();
-        let mut url = format!("pkg:{kind}/{space}{}@{}", part(&package.name), part(&package.version));
+        // Of rpm's versions the epoch stands apart.
+        let (epoch, version) = match package.version.split_once(':').filter(|_| kind == "rpm") {
+            Some((epoch, version)) => (Some(epoch), version),
+            None => (None, &*package.version),
+        };
+        let mut url = format!("pkg:{kind}/{space}{}@{}", part(&package.name), part(version));
         let distro = self.distribution.as_ref().zip(self.release.as_ref());
         let distro = distro.map(|(name, release)| format!("distro={}-{}", part(name), part(release)));
         let arch = package.architecture.as_ref().map(|arch| format!("arch={}", part(arch)));
-        let qualifiers: Vec<String> = arch.into_iter().chain(distro).collect();
+        let epoch = epoch.map(|epoch| format!("epoch={}", part(epoch)));
+        let qualifiers: Vec<String> = arch.into_iter().chain(distro).chain(epoch).collect();
         if !qualifiers.is_empty() {
             url.push('?');
             url.push_str(&qualifiers.join("&"));
@@ -157,10 +162,17 @@ mod tests {
     }
 
     #[test]
+    fn an_epoch_of_rpms_is_a_qualifier() {
+        let found = Packages { kind: Some("rpm"), distribution: Some("fedora".into()), ..Packages::default() };
+        let package = Package { name: "dnf".into(), version: "1:4.2-1".into(), ..Package::default() };
+        assert_eq!(found.url(&package), "pkg:rpm/fedora/dnf@4.2-1?epoch=1");
+    }
+
+    #[test]
     fn a_tree_without_a_package_manager_has_none_and_says_what_it_could_not_read() {
         let tree = tree(&[("var/lib/rpm/rpmdb.sqlite", "SQLite format 3\0")]);
         let found = Packages::of(&tree);
         assert!(found.list.is_empty() && found.kind.is_none());
-        assert_eq!(found.unread, ["/var/lib/rpm/rpmdb.sqlite"]);
+        assert_eq!(found.unread, ["/var/lib/rpm/rpmdb.sqlite"], "it has a name and nothing more");
     }
 }

@@ -1,4 +1,4 @@
-//! Text files of a tree, and paragraphs of `Key: value` lines in them.
+//! Files of a tree, and paragraphs of `Key: value` lines in them.
 
 use crate::{
     flatten::{InodeKind, Tree},
@@ -10,11 +10,16 @@ const MOST: u64 = 256 << 20;
 
 /// A file's text, symbolic links followed inside the tree; what is no UTF-8 is replaced.
 pub(super) fn text(tree: &Tree, path: &str) -> Option<String> {
+    Some(String::from_utf8_lossy(&bytes(tree, path)?).into_owned())
+}
+
+/// A file's bytes, symbolic links followed inside the tree.
+pub(super) fn bytes(tree: &Tree, path: &str) -> Option<Vec<u8>> {
     let path = resolve(tree, path.as_bytes())?.path;
     let InodeKind::File { size, data } = &tree.get(&path)?.kind else { return None };
     let mut bytes = vec![0; usize::try_from(*size).ok().filter(|_| *size <= MOST)?];
     data.read_exact_at(&mut bytes, 0).ok()?;
-    Some(String::from_utf8_lossy(&bytes).into_owned())
+    Some(bytes)
 }
 
 /// `ID` and `VERSION_ID` of os-release(5).

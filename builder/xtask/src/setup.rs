@@ -38,6 +38,8 @@ const QUICK: &[Need] = &[
     need("parallel", "parallel"),
     need("make", "make"),
     need("gcc", "gcc"),
+    need("rpmbuild", "rpm"),
+    need("db5.3_load", "db5.3-util"),
     need("/usr/lib32/libc.a", "gcc-multilib"),
 ];
 

@@ -9,7 +9,7 @@ use std::{
     path::Path,
 };
 
-use crate::RunError;
+use crate::{RunError, mask};
 
 /// The PATH that a guest gets when its environment has none (Docker's default).
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -97,6 +97,7 @@ impl Prepared {
     /// Executes the first candidate that the kernel accepts, as execvp(3) chooses; returns only on failure.
     #[must_use]
     pub fn exec(&self) -> RunError {
+        mask::put_back();
         let argv = pointers(&self.argv);
         let env = pointers(&self.env);
         let mut denied = None;

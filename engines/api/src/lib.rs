@@ -15,6 +15,7 @@ pub mod exec;
 mod facts;
 mod host;
 mod inside;
+pub mod mask;
 mod order;
 mod ports;
 mod record;
