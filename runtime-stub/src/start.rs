@@ -150,6 +150,12 @@ fn defaults(defaults: &Defaults, env: &[(OsString, OsString)], warnings: &mut Ve
     if defaults.isolated {
         add("isolated", "yes".into());
     }
+    if defaults.alone {
+        add("alone", "yes".into());
+    }
+    if defaults.writable {
+        add("writable", "yes".into());
+    }
     if let Some(engine) = &defaults.engine {
         add("engine", engine.into());
     }
@@ -333,7 +339,7 @@ impl Start<'_> {
             }
         };
         for (topic, text) in &plan.notes {
-            self.voice.note(&format!("{topic}: {text}"));
+            if *topic == launch::ABSENT { self.voice.warn(text) } else { self.voice.note(&format!("{topic}: {text}")) }
         }
         let alone = plan.own.is_none() && !cached.private && keeper.is_none();
         // Whoever wants to be told of refusals gets them asked for.
@@ -388,7 +394,7 @@ impl Start<'_> {
     /// Whether the run makes files that go with it.
     fn makes_own(&self) -> bool {
         let private = matches!(self.options.cache, Some((Cache::None, _)));
-        private || self.options.isolated || self.options.writable == Writable::Temporary
+        private || self.options.isolated || self.options.alone || self.options.writable == Writable::Temporary
     }
 
     /// Becomes the application by the engine that accepted the same kind of run before. Returns an exit status, or nothing

@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueHint};
 
 use crate::source::PullPolicy;
 
+mod capture;
 mod containers;
 mod images;
 mod keys;
@@ -13,6 +14,7 @@ mod others;
 mod run;
 mod store;
 
+pub use capture::*;
 pub use containers::*;
 pub use images::*;
 pub use keys::*;
@@ -44,6 +46,8 @@ pub struct Cli {
 pub enum Command {
     /// Turn an image into one executable file.
     Build(Box<BuildArgs>),
+    /// Run a command on this host, and turn what it used into one executable file that repeats it elsewhere.
+    Capture(Box<CaptureArgs>),
     /// Fetch an image into the store.
     Pull(PullArgs),
     /// Make a container of an image.

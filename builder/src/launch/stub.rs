@@ -35,7 +35,7 @@ fn memory(name: &std::ffi::CStr, flags: libc::c_uint) -> io::Result<File> {
 ///
 /// # Errors
 /// No such file, or no memory.
-pub(super) fn inherited(bytes: &[u8]) -> io::Result<OwnedFd> {
+pub(crate) fn inherited(bytes: &[u8]) -> io::Result<OwnedFd> {
     let mut file = memory(c"coracle-order", 0)?;
     file.write_all(bytes)?;
     file.seek(SeekFrom::Start(0))?;
@@ -98,7 +98,7 @@ pub fn replace(order: &Order, options: &Options, places: &[PathBuf]) -> LaunchEr
 ///
 /// # Errors
 /// [`LaunchError::Stub`], or what `attempt` said for another reason.
-pub(super) fn by_path<T>(places: &[PathBuf], attempt: impl Fn(&str) -> io::Result<T>) -> Result<T, LaunchError> {
+pub(crate) fn by_path<T>(places: &[PathBuf], attempt: impl Fn(&str) -> io::Result<T>) -> Result<T, LaunchError> {
     let execute = |stub: OwnedFd| attempt(&format!("/proc/self/fd/{}", stub.as_raw_fd()));
     let memory = match in_memory().and_then(execute) {
         Ok(done) => return Ok(done),
@@ -115,7 +115,7 @@ pub(super) fn by_path<T>(places: &[PathBuf], attempt: impl Fn(&str) -> io::Resul
 }
 
 /// The stub's argument for an order.
-pub(super) fn argument(order: &OwnedFd) -> CString {
+pub(crate) fn argument(order: &OwnedFd) -> CString {
     let text = format!("--coracle-launch={}", order.as_raw_fd());
     // It holds no NUL.
     CString::new(text).unwrap_or_default()

@@ -60,8 +60,7 @@ pub(super) fn image(
         manifest: None,
         config: Some(actual),
         layers: layers.iter().map(|layer| layer.digest.clone()).collect(),
-        licences: Vec::new(),
-        options: Vec::new(),
+        ..Provenance::default()
     };
     Ok(Image {
         config,

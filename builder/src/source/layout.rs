@@ -57,8 +57,7 @@ pub(super) fn image(
         manifest: Some(manifest_digest),
         config: Some(manifest.config().digest().to_string()),
         layers: manifest::layer_digests(manifest.layers()),
-        licences: Vec::new(),
-        options: Vec::new(),
+        ..Provenance::default()
     };
     Ok(Image {
         config: config.config,

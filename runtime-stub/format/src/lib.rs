@@ -11,6 +11,7 @@
 //!
 //! All integers are little-endian. Digests are SHA-256.
 
+mod capture;
 mod error;
 mod fixup;
 mod index;
@@ -21,6 +22,7 @@ pub mod tar;
 mod trailer;
 mod wire;
 
+pub use capture::{Capture, Reference};
 pub use error::FormatError;
 pub use fixup::{Edit, Fixup, FixupSet, MOST_GROWTH, MOST_SLOT};
 pub use index::{Content, Entry, Frame, Index, Kind, Time, Xattr};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Digest, FORMAT_VERSION, FormatError};
+use crate::{Capture, Digest, FORMAT_VERSION, FormatError};
 
 /// Everything about a bundle that is not its files.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -116,6 +116,12 @@ pub struct Defaults {
     /// `--volume` at build time, as `HOST[:GUEST][:ro]`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<String>,
+    /// Show none of the caller's directories and variables, as a recorded run wants it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub alone: bool,
+    /// Let the application change its files until it ends.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub writable: bool,
 }
 
 /// Where the tree came from. Holds no date, so that the same image gives the same bytes.
@@ -142,6 +148,9 @@ pub struct Provenance {
     /// Build options that changed the tree or the config, as given.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub options: Vec<String>,
+    /// The run that was recorded, if the bundle was made of one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub capture: Option<Capture>,
 }
 
 /// The stub.

@@ -149,7 +149,12 @@ fn manifest() -> Manifest {
             health: Some(Health { test: vec!["CMD".into(), "true".into()], interval: 30, ..Health::default() }),
         },
         facts: serde_json::json!({ "architecture": "arm64", "interpreters": ["/lib/ld.so"] }),
-        defaults: Defaults { isolated: true, engine: Some("ptrace".into()), volumes: vec!["/data:/d:ro".into()] },
+        defaults: Defaults {
+            isolated: true,
+            engine: Some("ptrace".into()),
+            volumes: vec!["/data:/d:ro".into()],
+            ..Defaults::default()
+        },
         provenance: Provenance {
             source: "docker://alpine".into(),
             manifest: Some("sha256:00".into()),

@@ -7,6 +7,7 @@ use std::{
 };
 
 use coracle_api::{Bind, BindOrigin};
+use coracle_format::Reference;
 
 use super::{Caller, LaunchError, Tree, environ};
 use crate::options::{Origin, Volume};
@@ -62,6 +63,8 @@ pub(super) struct Binds {
     list: Vec<Bind>,
     /// What was not bound and why, for `explain`.
     pub(super) notes: Vec<String>,
+    /// Files that the run was recorded with, and are neither held nor shown.
+    pub(super) absent: Vec<String>,
 }
 
 impl Binds {
@@ -191,6 +194,24 @@ impl Binds {
         };
         self.list.push(Bind { host, guest, read_only: volume.read_only, optional, origin });
         Ok(())
+    }
+
+    /// A file that a recorded run used and its bundle does not hold: shown if the node has it at the same place, unless a
+    /// volume shows another there.
+    pub(super) fn reference(&mut self, reference: &Reference) {
+        let path = PathBuf::from(&reference.path);
+        if self.list.iter().any(|bind| path.starts_with(&bind.guest)) {
+            return;
+        }
+        if fs::metadata(&path).is_ok_and(|found| found.is_file() && found.len() == reference.size) {
+            let origin = BindOrigin::Default("used by the recorded run, and not held".to_owned());
+            self.list.push(Bind { host: path.clone(), guest: path, read_only: true, optional: true, origin });
+        } else {
+            let Reference { path, size, sha256 } = reference;
+            self.absent.push(format!(
+                "{path} ({size} bytes, sha256:{sha256}) is not in this file, and not here: give it with --coracle-volume=FILE:{path}"
+            ));
+        }
     }
 
     /// The list, less what a later bind of the same place, or of one above it, covers anyway.

@@ -46,6 +46,9 @@ use crate::{
     options::{Cache, Join, Options, Origin, Writable},
 };
 
+/// Topic of a plan's notes that a user is told unasked: something that the run will miss.
+pub const ABSENT: &str = "absent";
+
 /// What a plan is made from.
 #[derive(Debug, Clone, Copy)]
 pub struct Inputs<'a> {
@@ -120,7 +123,7 @@ pub fn plan(inputs: &Inputs) -> Result<Plan, LaunchError> {
     let writable = access != Access::ReadOnly;
 
     let mut binds = Binds::default();
-    if options.isolated {
+    if closed(options) {
         binds.name_resolution();
         if let (Some(own), false) = (&own, writable) {
             binds.own(own.dir("tmp", 0o1777)?, "/tmp", "temporary files of this run");
@@ -141,6 +144,10 @@ pub fn plan(inputs: &Inputs) -> Result<Plan, LaunchError> {
     for (volume, origin) in &options.volumes {
         binds.volume(volume, origin, caller)?;
     }
+    for reference in manifest.provenance.capture.iter().flat_map(|capture| &capture.references) {
+        binds.reference(reference);
+    }
+    notes.extend(binds.absent.drain(..).map(|note| (ABSENT, note)));
 
     let mut devices = if options.isolated { Devices::Minimal { extra: Vec::new() } } else { Devices::Host };
     let asked = devices::Asked { gpus: options.gpus.as_deref(), devices: &options.devices, cdi: &options.cdi };
@@ -220,12 +227,23 @@ fn meeting(
     ranks::meeting(spec, &job, shared?)
 }
 
+/// Whether the guest gets directory, variables and files from the image, and none of the caller's.
+fn closed(options: &Options) -> bool {
+    options.isolated || options.alone
+}
+
+fn recorded_as_root(manifest: &Manifest) -> bool {
+    manifest.provenance.capture.as_ref().is_some_and(|capture| capture.user.starts_with("0:"))
+}
+
 /// By default you; isolated, whom the image names, as Docker does: root if it names nobody.
 fn person(inputs: &Inputs, tree: Tree) -> Result<Person, LaunchError> {
     let names = NameService { dir: inputs.shared.map(Path::to_owned) };
     let asked = match &inputs.options.user {
         Some(user) => user.as_str(),
         None if inputs.options.isolated => inputs.manifest.config.user.as_deref().unwrap_or("0"),
+        // A run that was recorded as root's may rest on that.
+        None if inputs.options.alone && recorded_as_root(inputs.manifest) => "0:0",
         None => return Ok(Person::caller(inputs.caller, tree, &names)),
     };
     let person = Person::of_image(asked, tree)?;
@@ -247,7 +265,7 @@ pub fn login_name(caller: &Caller, tree_dir: &Path) -> Option<String> {
 fn environment(inputs: &Inputs, person: &Person, tree: Tree) -> Result<Environment, LaunchError> {
     let caller = inputs.caller;
     let mut env;
-    if inputs.options.isolated {
+    if closed(inputs.options) {
         env = Environment::default();
         if let Some(term) = caller.var("TERM") {
             env.set("TERM", term);
@@ -281,7 +299,7 @@ fn access(inputs: &Inputs) -> Result<(Access, Option<Own>), LaunchError> {
     let options = inputs.options;
     // A dry run makes no directories.
     let dry = inputs.shared.is_none();
-    let own = (options.writable == Writable::Temporary || options.isolated) && !dry;
+    let own = (options.writable == Writable::Temporary || closed(options)) && !dry;
     let own = if own { Some(Own::make(inputs.places)?) } else { None };
     let access = match &options.writable {
         Writable::No => Access::ReadOnly,
@@ -328,7 +346,7 @@ fn working_directory(inputs: &Inputs, binds: &Binds, home: Option<&OsStr>) -> (P
         return (dir.clone(), "as asked for");
     }
     let image = inputs.manifest.config.working_dir.as_deref().map(Path::new).filter(|dir| dir.is_absolute());
-    if inputs.options.isolated {
+    if closed(inputs.options) {
         return image.map_or(("/".into(), "as in the image"), |dir| (dir.to_owned(), "as in the image"));
     }
     if let Some(cwd) = inputs.caller.cwd.as_deref().filter(|cwd| binds.shows(cwd)) {

@@ -140,6 +140,8 @@ pub struct Options {
     pub key: Option<PathBuf>,
     /// Nothing of the host.
     pub isolated: bool,
+    /// Nothing of the caller's: no directory, no variable.
+    pub alone: bool,
     /// May the guest write.
     pub writable: Writable,
     /// With whom it shares namespaces.
@@ -209,6 +211,7 @@ impl Options {
             Id::Quiet => self.quiet = switch(given)?,
             Id::Shell => self.shell = switch(given)?,
             Id::Isolated => self.isolated = switch(given)?,
+            Id::Alone => self.alone = switch(given)?,
             Id::Engine => self.engine = Some((text(given)?, given.origin.clone())),
             Id::Volume => {
                 let volume = Volume::parse(value.unwrap_or_default())

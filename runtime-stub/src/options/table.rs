@@ -26,6 +26,7 @@ pub enum Id {
     Hostname,
     Publish,
     Isolated,
+    Alone,
     Writable,
     Join,
     Cache,
@@ -139,6 +140,13 @@ pub const ROWS: [Row; 33] = [
         "let the host know a port inside by another number",
     ),
     row(Id::Isolated, "isolated", Takes::Switch, Kind::Run, "show nothing of the host, as Docker does"),
+    row(
+        Id::Alone,
+        "alone",
+        Takes::Switch,
+        Kind::Run,
+        "show none of your directories and variables: the image's files, variables and directory",
+    ),
     row(
         Id::Writable,
         "writable",

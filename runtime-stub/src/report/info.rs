@@ -1,6 +1,6 @@
 //! What `info` prints: the manifest, for people or as JSON.
 
-use coracle_format::Manifest;
+use coracle_format::{Capture, Manifest};
 use serde_json::json;
 
 use crate::open::Bundle;
@@ -56,9 +56,18 @@ pub fn info(bundle: &Bundle) -> String {
     if defaults.isolated {
         line("isolated", "yes".to_owned());
     }
+    if defaults.alone {
+        line("alone", "yes".to_owned());
+    }
+    if defaults.writable {
+        line("writable", "yes".to_owned());
+    }
     line("engine", defaults.engine.clone().unwrap_or_default());
     for volume in &defaults.volumes {
         line("volume", volume.clone());
+    }
+    for (name, text) in provenance.capture.iter().flat_map(Capture::lines) {
+        line(name, text);
     }
     for note in notes {
         line("note", note.clone());

@@ -2,7 +2,7 @@
 
 use std::{fs::File, io::Read as _, path::Path};
 
-use coracle_format::{ImageConfig, Index, Kind, Manifest, Provenance};
+use coracle_format::{Capture, ImageConfig, Index, Kind, Manifest, Provenance};
 use coracle_open::{Bundle, split_signatures};
 use indicatif::{HumanBytes, HumanCount};
 use serde::Serialize;
@@ -148,6 +148,8 @@ fn describe_bundle(table: &mut Table, manifest: &Manifest, counts: &Counts) {
     describe_config(table, &manifest.config);
     let defaults = &manifest.defaults;
     table.row("isolated", defaults.isolated.then_some("yes"));
+    table.row("alone", defaults.alone.then_some("yes"));
+    table.row("writable", defaults.writable.then_some("yes"));
     table.row("engine", defaults.engine.as_deref());
     table.rows("volume", &defaults.volumes);
     let (payload, stub) = (&manifest.payload, &manifest.stub);
@@ -183,6 +185,16 @@ fn describe_source(table: &mut Table, provenance: &Provenance) {
     table.row("config", provenance.config.as_deref());
     table.rows("layer", &provenance.layers);
     table.rows("built with", &provenance.options);
+    let mut lists: Vec<(&str, Vec<String>)> = Vec::new();
+    for (name, text) in provenance.capture.iter().flat_map(Capture::lines) {
+        match lists.last_mut().filter(|(last, _)| *last == name) {
+            Some((_, list)) => list.push(text),
+            None => lists.push((name, vec![text])),
+        }
+    }
+    for (name, list) in lists {
+        table.rows(name, &list);
+    }
 }
 
 fn describe_config(table: &mut Table, config: &ImageConfig) {

@@ -3,6 +3,7 @@
 mod accounting;
 mod attach;
 mod build;
+mod capture;
 mod clone;
 mod completions;
 mod container;
@@ -66,6 +67,7 @@ pub(super) fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Run(args) => return run::run(*args, quiet),
         Command::Start(args) => return start::run(&args, quiet),
         Command::Restart(args) => return start::restart(&args, quiet),
+        Command::Capture(args) => return capture::run(&args, quiet),
         Command::Exec(args) => return exec::run(args, quiet),
         Command::Attach(args) => return attach::run(&args, quiet),
         Command::Stop(args) => return stop::stop(&args, quiet),

@@ -335,8 +335,7 @@ impl<'session> Session<'session> {
             manifest: Some(found.digest.to_string()),
             config: Some(manifest.config().digest().to_string()),
             layers: manifest::layer_digests(manifest.layers()),
-            licences: Vec::new(),
-            options: Vec::new(),
+            ..Provenance::default()
         };
         Ok(Image {
             config: config.config,
