@@ -254,8 +254,15 @@ impl Run<'_> {
             // It may be the engine's doing, and another one that accepts now.
             Memory::forget(made);
         }
-        say(&error.to_string());
-        self.started.failed(error.exit_code(), &error.to_string());
+        let text = match error {
+            // There is no image, but the host.
+            RunError::NotFound { program, path } if self.order.recording.is_some() => {
+                format!("{program}: not found: give its path, or a name on PATH ({path})")
+            }
+            error => error.to_string(),
+        };
+        say(&text);
+        self.started.failed(error.exit_code(), &text);
         error.exit_code()
     }
 

@@ -6,6 +6,7 @@ mod archives;
 mod background;
 mod building;
 mod cache;
+mod capture;
 mod changes;
 mod containers;
 mod damage;

@@ -4,7 +4,7 @@
 //! its copy; what was only read is taken from where it still is. Directories are made of whatever is met below them.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeSet, HashMap, VecDeque},
     fs::{self, File, Metadata},
     io::{self, Read as _},
     os::unix::{
@@ -19,7 +19,7 @@ use coracle_format::{Reference, Time, hex};
 use sha2::Digest as _;
 
 use super::{CaptureError, Choice, Record, choice::Fate, record::Met};
-use crate::flatten::{Data, Inode, InodeKind, Tree};
+use crate::flatten::{Data, Inode, InodeId, InodeKind, Tree};
 
 /// The node's own.
 const NODE: [&[u8]; 3] = [b"/proc", b"/sys", b"/dev"];
@@ -50,7 +50,7 @@ pub struct Captured {
 /// # Errors
 /// [`CaptureError::Include`], [`CaptureError::Reference`].
 pub fn capture(record: &Record, choice: &Choice, needed: &[PathBuf]) -> Result<Captured, CaptureError> {
-    let mut taking = Taking { record, choice, captured: Captured::default() };
+    let mut taking = Taking { record, choice, captured: Captured::default(), names: HashMap::new() };
     for place in [&b""[..]].iter().chain(&NODE) {
         taking.directory(place);
     }
@@ -80,6 +80,8 @@ struct Taking<'a> {
     record: &'a Record,
     choice: &'a Choice,
     captured: Captured,
+    /// Files by device and inode: their other names are names of the same.
+    names: HashMap<(u64, u64), InodeId>,
 }
 
 impl Taking<'_> {
@@ -87,6 +89,12 @@ impl Taking<'_> {
     fn met(&mut self, path: &[u8], met: &Met) -> Result<(), CaptureError> {
         let Some(state) = met.state else { return Ok(()) };
         if self.has(path) || self.is_nodes(path, &state) || !self.is_chosen(path, &state) {
+            return Ok(());
+        }
+        let is_file = state.mode & libc::S_IFMT == libc::S_IFREG;
+        let other = self.names.get(&state.inode).copied().filter(|_| is_file && state.links > 1);
+        if let Some(id) = other {
+            self.name(path, id);
             return Ok(());
         }
         let inode = |kind| Some(inode(&state, kind));
@@ -99,7 +107,10 @@ impl Taking<'_> {
             _ => None,
         };
         if let Some(entry) = entry {
-            self.put(path, entry);
+            let id = self.put(path, entry);
+            if is_file {
+                self.names.insert(state.inode, id);
+            }
         } else {
             self.parents_of(path);
         }
@@ -253,11 +264,16 @@ impl Taking<'_> {
         self.put(path, inode(&state, InodeKind::Directory));
     }
 
-    fn put(&mut self, path: &[u8], inode: Inode) {
+    fn put(&mut self, path: &[u8], inode: Inode) -> InodeId {
+        let id = self.captured.tree.add(inode);
+        self.name(path, id);
+        id
+    }
+
+    fn name(&mut self, path: &[u8], id: InodeId) {
         if let Some(slash) = path.iter().rposition(|byte| *byte == b'/') {
             self.directory(&path[..slash]);
         }
-        let id = self.captured.tree.add(inode);
         self.captured.tree.paths.insert(inside(path).to_vec(), id);
     }
 }
@@ -307,6 +323,8 @@ fn state_of(found: &Metadata) -> State {
         size: found.size(),
         seconds: found.mtime(),
         nanoseconds: u32::try_from(found.mtime_nsec()).unwrap_or(0),
+        links: found.nlink(),
+        inode: (found.dev(), found.ino()),
     }
 }
 

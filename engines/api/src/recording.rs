@@ -41,6 +41,10 @@ pub struct State {
     pub seconds: i64,
     /// And nanoseconds.
     pub nanoseconds: u32,
+    /// How many names it has.
+    pub links: u64,
+    /// Which file it is: `st_dev` and `st_ino`.
+    pub inode: (u64, u64),
 }
 
 /// One thing that happened.
@@ -77,8 +81,8 @@ impl Event {
         };
         match self {
             Self::Seen(path, state) => {
-                let State { mode, uid, gid, size, seconds, nanoseconds } = state;
-                let numbers = format!("{mode:o} {uid} {gid} {size} {seconds} {nanoseconds}");
+                let State { mode, uid, gid, size, seconds, nanoseconds, links, inode: (device, inode) } = state;
+                let numbers = format!("{mode:o} {uid} {gid} {size} {seconds} {nanoseconds} {links} {device} {inode}");
                 put(b'f', &[path, numbers.as_bytes()]);
             }
             Self::Missing(path) => put(b'n', &[path]),
@@ -147,6 +151,8 @@ impl State {
             size: numbers.next()?.parse().ok()?,
             seconds: numbers.next()?.parse().ok()?,
             nanoseconds: numbers.next()?.parse().ok()?,
+            links: numbers.next()?.parse().ok()?,
+            inode: (numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?),
         })
     }
 }
@@ -158,7 +164,8 @@ mod tests {
     #[test]
     fn events_come_back_and_a_cut_record_is_none() {
         let path = b"/a \xff\n".to_vec();
-        let state = State { mode: 0o100_644, uid: 1, gid: 2, size: 3, seconds: -4, nanoseconds: 5 };
+        let state =
+            State { mode: 0o100_644, uid: 1, gid: 2, size: 3, seconds: -4, nanoseconds: 5, links: 6, inode: (7, 8) };
         let events = vec![
             Event::Seen(path.clone(), state),
             Event::Missing(path.clone()),

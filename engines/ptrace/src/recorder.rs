@@ -96,19 +96,18 @@ impl Recorder {
             return;
         }
         let paths = scratch.lent().each_ref().map(Lent::path);
-        for (at, act) in acts(peer, call).into_iter().enumerate() {
-            let (Some(act), Some(path)) = (act, paths[at]) else { continue };
+        let acts = acts(peer, call);
+        for (act, path) in acts.into_iter().zip(paths) {
+            let (Some(act), Some(path)) = (act, path) else { continue };
             match act {
                 Act::Look => _ = self.look(path),
                 Act::Open => self.uses(path, Used::Read),
-                Act::Change => self.uses(path, Used::Changed),
-                Act::Move => {
-                    self.uses(path, Used::Changed);
-                    if let Some(to) = paths[1] {
-                        self.renames(path, to);
-                    }
-                }
+                Act::Change | Act::Move => self.uses(path, Used::Changed),
             }
+        }
+        // Last: until the call has been made, its new name means what it meant.
+        if let (Some(Act::Move), [Some(from), Some(to)]) = (acts[0], paths) {
+            self.renames(from, to);
         }
     }
 
@@ -187,6 +186,8 @@ impl Recorder {
                     size: found.size(),
                     seconds: found.mtime(),
                     nanoseconds: u32::try_from(found.mtime_nsec()).unwrap_or(0),
+                    links: found.nlink(),
+                    inode: (found.dev(), found.ino()),
                 };
                 self.tell(&Event::Seen(name.to_vec(), state));
                 if let Ok(target) = fs::read_link(now) {
@@ -221,7 +222,7 @@ impl Recorder {
     /// Keeps a file as it is, if it has been there since the run began and is not kept yet.
     fn save(&mut self, name: &[u8], now: &Path) {
         let seen = self.look_at(name, now);
-        let Kind::File { device, inode, .. } = seen.kind else { return };
+        let Kind::File { device, inode, links } = seen.kind else { return };
         if self.seen.get(name).is_none_or(|seen| seen.saved) {
             return;
         }
@@ -235,6 +236,9 @@ impl Recorder {
                 self.count += 1;
                 self.copies.insert((device, inode), number);
                 self.has_copy(name, number);
+                if links > 1 {
+                    self.others_have_copy(seen.kind, number);
+                }
             }
             Err(error) => {
                 let _ = fs::remove_file(&copy);
@@ -243,6 +247,19 @@ impl Recorder {
                 }
                 self.tell(&Event::Unsaved(name.to_vec(), error.raw_os_error().unwrap_or(libc::EIO)));
             }
+        }
+    }
+
+    /// The other names of a file show its change too.
+    fn others_have_copy(&mut self, kind: Kind, number: u32) {
+        let same = |seen: &Seen| match (seen.kind, kind) {
+            (Kind::File { device, inode, .. }, Kind::File { device: d, inode: i, .. }) => (device, inode) == (d, i),
+            _ => false,
+        };
+        let others: Vec<Vec<u8>> =
+            self.seen.iter().filter(|(_, seen)| same(seen)).map(|(name, _)| name.clone()).collect();
+        for name in others {
+            self.has_copy(&name, number);
         }
     }
 
@@ -378,12 +395,15 @@ mod tests {
         let mut run = Run::new();
         fs::write(run.path("a"), "before").expect("writable");
         fs::hard_link(run.path("a"), run.path("b")).expect("same directory");
+        fs::hard_link(run.path("a"), run.path("c")).expect("same directory");
+        run.recorder.uses(&run.c("c"), Used::Read);
         run.recorder.uses(&run.c("a"), Used::Changed);
         fs::write(run.path("a"), "after").expect("writable");
         run.recorder.uses(&run.c("a"), Used::Changed);
         run.recorder.uses(&run.c("b"), Used::Read);
         assert_eq!(run.saved("a").as_deref(), Some(&b"before"[..]));
         assert_eq!(run.saved("b").as_deref(), Some(&b"before"[..]));
+        assert_eq!(run.saved("c").as_deref(), Some(&b"before"[..]));
     }
 
     #[test]

@@ -86,7 +86,7 @@ const fn row(id: Id, name: &'static str, takes: Takes, kind: Kind, help: &'stati
 }
 
 /// Every option, in the order of `help`.
-pub const ROWS: [Row; 33] = [
+pub const ROWS: [Row; 34] = [
     row(Id::Help, "help", Takes::Switch, Kind::Action, "show these options"),
     row(Id::Version, "version", Takes::Switch, Kind::Action, "show the version of Coracle that built this file"),
     row(Id::Info, "info", Takes::Optional("json"), Kind::Action, "show what this file holds and where it came from"),
