@@ -19,6 +19,7 @@ mod extremes;
 mod hammer;
 mod killing;
 mod lasting;
+mod loading;
 mod options;
 mod pipes;
 mod probes;

@@ -13,7 +13,7 @@ use coracle_layout::{Layout, Mapped, Names};
 
 use crate::{
     changed::Changed,
-    loaders::{self, Owned},
+    loaders::{self, Owned, Search},
     place::{self, Safe, kept},
     program::Program,
     shim,
@@ -50,8 +50,11 @@ pub(crate) fn describe(
         })
     };
     let (tree, place) = (safe(&root)?, safe(&scratch)?);
-    let loaders =
-        loaders::find(layout, (&spec.loaders, spec.access != Access::ReadOnly), program.interpreter.as_deref(), &tree);
+    let edited = spec.pristine.is_some();
+    let changes = spec.access != Access::ReadOnly;
+    let search = Search { layout, known: &spec.loaders, edited, changes, tree: &tree, place: &place };
+    let loaders = loaders::find(&search, program.interpreter.as_deref())
+        .map_err(|error| RunError::step(format!("make links to libraries in {}", scratch.display()), error))?;
     let write = |what: &str, kind: &str, end: &str, bytes: &[u8]| {
         kept(place.dir(), kind, end, bytes)
             .map_err(|error| RunError::step(format!("write {what} to {}", scratch.display()), error))
@@ -62,7 +65,7 @@ pub(crate) fn describe(
     let mut facts = Facts {
         root_read_only: spec.access == Access::ReadOnly,
         unlisted: layout.is_unlisted(),
-        edited: spec.pristine.is_some(),
+        edited,
         hostname: spec.hostname.as_deref().map(OsStrExt::as_bytes),
         ids: (spec.identity.uid, spec.identity.gid),
         host_ids: (spec.identity.host_uid, spec.identity.host_gid),

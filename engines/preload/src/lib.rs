@@ -14,6 +14,7 @@ mod cache;
 mod changed;
 mod describe;
 mod libraries;
+mod links;
 mod loaders;
 mod place;
 mod probe;

@@ -3,16 +3,12 @@
 //! glibc's asks /etc/ld.so.cache, which follows /etc/ld.so.conf, and then its own directories; musl's reads
 //! `/etc/ld-musl-ARCH.path`. All of them are read in the guest's file system: nothing of the host's is used.
 
-use std::{
-    fs,
-    os::unix::ffi::OsStrExt,
-    path::{Path, PathBuf},
-};
+use std::{fs, os::unix::ffi::OsStrExt, path::Path};
 
 use coracle_entry::Family;
 use coracle_layout::Layout;
 
-use crate::cache;
+use crate::{cache, links::Directory};
 
 /// What glibc's loaders are built to search in distributions, in their order.
 const GLIBC: [&str; 6] =
@@ -21,8 +17,8 @@ const MUSL: [&str; 3] = ["/lib", "/usr/local/lib", "/usr/lib"];
 /// Files of configuration that include each other: deeper is a circle.
 const DEEPEST: u32 = 8;
 
-/// The directories as canonical host paths, each once.
-pub(crate) fn directories(layout: &Layout, family: Family) -> Vec<PathBuf> {
+/// The directories by their canonical paths, each once.
+pub(crate) fn directories(layout: &Layout, family: Family) -> Vec<Directory> {
     let mut found = Found { layout, dirs: Vec::new() };
     match family {
         Family::Glibc => {
@@ -44,7 +40,7 @@ pub(crate) fn directories(layout: &Layout, family: Family) -> Vec<PathBuf> {
 
 struct Found<'l> {
     layout: &'l Layout,
-    dirs: Vec<PathBuf>,
+    dirs: Vec<Directory>,
 }
 
 impl Found<'_> {
@@ -52,9 +48,9 @@ impl Found<'_> {
         if !guest.starts_with(b"/") {
             return;
         }
-        let Ok((_, host)) = self.layout.find(guest) else { return };
-        if host.is_dir() && !self.dirs.contains(&host) {
-            self.dirs.push(host);
+        let Ok((guest, host)) = self.layout.find(guest) else { return };
+        if host.is_dir() && !self.dirs.iter().any(|(_, known)| *known == host) {
+            self.dirs.push((guest, host));
         }
     }
 
@@ -152,10 +148,11 @@ mod tests {
         spec.scratch = root.join("opt");
         let layout = Layout::new(&spec, &root).expect("laid out");
         let names = ["usr/local/lib", "usr/lib/x86_64-linux-gnu", "opt/b", "usr/lib"].map(|name| root.join(name));
-        assert_eq!(directories(&layout, Family::Glibc), names);
+        let directories = |family| directories(&layout, family).into_iter().map(|(_, host)| host).collect::<Vec<_>>();
+        assert_eq!(directories(Family::Glibc), names);
         let names = ["usr/lib", "usr/local/lib"].map(|name| root.join(name));
-        assert_eq!(directories(&layout, Family::Musl), names);
+        assert_eq!(directories(Family::Musl), names);
         write("etc/ld-musl-x86_64.path", "/opt/b:/opt/a b\n");
-        assert_eq!(directories(&layout, Family::Musl), [root.join("opt/b"), root.join("opt/a b")]);
+        assert_eq!(directories(Family::Musl), [root.join("opt/b"), root.join("opt/a b")]);
     }
 }

@@ -4,16 +4,17 @@
 
 use std::{
     ffi::{CStr, CString},
-    os::unix::ffi::OsStrExt,
-    path::PathBuf,
+    io,
+    os::unix::ffi::{OsStrExt, OsStringExt},
 };
 
 use coracle_api as api;
-use coracle_entry::{Family, Loader};
+use coracle_entry::{Family, Loader, TOLD};
 use coracle_layout::Layout;
 
 use crate::{
     libraries::{self, directories},
+    links::{self, Directory},
     place::Safe,
 };
 
@@ -46,49 +47,62 @@ impl Owned {
     }
 }
 
-/// The loaders that the guest's file system has, by the names that programs are built with and by that of `also`. What the
-/// build saw (`known`) need not be looked for, unless the tree may have changed since.
-pub(crate) fn find(
-    layout: &Layout,
-    (known, changes): (&[api::Loader], bool),
-    also: Option<&CStr>,
-    safe: &Safe,
-) -> Vec<Owned> {
-    let also = also.filter(|name| !NAMES.contains(name));
-    NAMES.into_iter().chain(also).filter_map(|name| look(layout, (known, changes), name, safe)).collect()
+/// Where loaders are looked for, and what is known before.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Search<'a> {
+    pub(crate) layout: &'a Layout,
+    /// What the build saw, which need not be looked for.
+    pub(crate) known: &'a [api::Loader],
+    /// Whether the build has made the tree's links to libraries lead where they should.
+    pub(crate) edited: bool,
+    /// Whether the tree may have changed since.
+    pub(crate) changes: bool,
+    pub(crate) tree: &'a Safe,
+    pub(crate) place: &'a Safe,
 }
 
-fn look(layout: &Layout, (known, changes): (&[api::Loader], bool), name: &CStr, safe: &Safe) -> Option<Owned> {
-    let (guest, host) = layout.find(name.to_bytes()).ok()?;
-    let bytes = libraries::read(layout, name.to_bytes())?;
+/// The loaders that the guest's file system has, by the names that programs are built with and by that of `also`.
+pub(crate) fn find(search: &Search<'_>, also: Option<&CStr>) -> io::Result<Vec<Owned>> {
+    let also = also.filter(|name| !NAMES.contains(name));
+    NAMES.into_iter().chain(also).filter_map(|name| look(search, name).transpose()).collect()
+}
+
+fn look(search: &Search<'_>, name: &CStr) -> io::Result<Option<Owned>> {
+    let layout = search.layout;
+    let Ok((guest, host)) = layout.find(name.to_bytes()) else { return Ok(None) };
+    let Some(bytes) = libraries::read(layout, name.to_bytes()) else { return Ok(None) };
     let has = |option: &[u8]| memory_has(&bytes, option);
     let musl = has(b"musl libc") || name.to_bytes().windows(7).any(|part| part == b"ld-musl");
     let family = if musl { Family::Musl } else { Family::Glibc };
-    let dirs: Vec<PathBuf> = match known.iter().find(|loader| loader.path.as_bytes() == guest) {
+    let dirs: Vec<Directory> = match search.known.iter().find(|loader| loader.path.as_bytes() == guest) {
         Some(loader) => {
-            let mut dirs: Vec<PathBuf> =
-                loader.directories.iter().filter_map(|dir| Some(layout.find(dir.as_bytes()).ok()?.1)).collect();
+            let mut dirs: Vec<Directory> =
+                loader.directories.iter().filter_map(|dir| layout.find(dir.as_bytes()).ok()).collect();
             // A tree that its guests change may have got more.
-            let more = if changes { directories(layout, family) } else { Vec::new() };
-            more.into_iter().for_each(|dir| {
+            let more = if search.changes { directories(layout, family) } else { Vec::new() };
+            for dir in more {
                 if !dirs.contains(&dir) {
-                    dirs.push(dir)
+                    dirs.push(dir);
                 }
-            });
+            }
             dirs
         }
         None => directories(layout, family),
     };
-    let list = dirs.iter().filter_map(|dir| safe.name(dir)).map(|dir| dir.as_os_str().as_bytes().to_vec());
-    Some(Owned {
+    let trusted = search.edited && !search.changes;
+    let links = if trusted { None } else { links::directory(layout, &dirs, search.place)? };
+    let links = links.map(|links| [TOLD, links.as_os_str().as_bytes().strip_prefix(b"/").unwrap_or_default()].concat());
+    let dirs = dirs.iter().filter_map(|(_, dir)| search.tree.name(dir));
+    let list: Vec<Vec<u8>> = links.into_iter().chain(dirs.map(|dir| dir.into_os_string().into_vec())).collect();
+    Ok(Some(Owned {
         guest: name.to_owned(),
-        host: CString::new(host.as_os_str().as_bytes()).ok()?,
-        libraries: CString::new(list.collect::<Vec<_>>().join(&b':')).ok()?,
+        host: CString::new(host.into_os_string().into_vec())?,
+        libraries: CString::new(list.join(&b':'))?,
         family,
         preload: has(if musl { b"preload\0" } else { b"--preload\0" }),
         argv0: has(if musl { b"argv0\0" } else { b"--argv0\0" }),
         inhibit_cache: !musl && has(b"--inhibit-cache\0"),
-    })
+    }))
 }
 
 fn memory_has(bytes: &[u8], what: &[u8]) -> bool {

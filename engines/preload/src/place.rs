@@ -119,7 +119,7 @@ pub(crate) fn of_run(dir: &Path, kind: &str) -> PathBuf {
     dir.join(prefix + &own)
 }
 
-fn sum(bytes: &[u8]) -> u64 {
+pub(crate) fn sum(bytes: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
     OsStr::from_bytes(bytes).hash(&mut hasher);
     hasher.finish()

@@ -16,7 +16,7 @@ use coracle_elf::Elf;
 use coracle_paths::Errno;
 
 use crate::{
-    Family, Loader, RUN, Run, Text,
+    Family, Loader, RUN, Run, TOLD, Text,
     elf::Linkage,
     space::{Full, Line, Space},
 };
@@ -401,7 +401,7 @@ fn directories(
         // Below the root there is another name for what holds characters at which the list would be split.
         match host.strip_prefix(run.text(Text::Root)).filter(|rest| rest.first().is_none_or(|byte| *byte == b'/')) {
             Some(rest) if !rest.contains(&b':') => line.item_of(run.text(Text::Alias), rest)?,
-            None if !host.contains(&b':') => line.item(host)?,
+            None if !host.contains(&b':') => line.item_of(TOLD, host.strip_prefix(b"/").unwrap_or(host))?,
             _ => {}
         }
     }

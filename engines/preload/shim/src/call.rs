@@ -1,6 +1,7 @@
 //! The transport: a system call that stands for a libc name goes through the table of meanings, and is made.
 
 use coracle_intercept::{Abi, Call, Left, Scratch, Verdict, enter, errno::ENOMEM, leave, table};
+use coracle_paths::PATH_MAX;
 use coracle_sys::{
     self as sys,
     kernel::{__NR_bind, __NR_connect, __NR_getcwd, __NR_sendmmsg, __NR_sendmsg, __NR_sendto},
@@ -39,9 +40,21 @@ pub(crate) fn matters(state: &state::State, number: u32) -> bool {
 
 #[inline(never)]
 fn through_table(state: &state::State, number: u32, args: [usize; 6], by: Option<&Next>) -> isize {
-    if !matters(state, number) || sites::has_marked_path(number, &args) || by.is_none() && lends(number, &args) {
+    if !matters(state, number) || by.is_none() && lends(number, &args) {
         return make_by(by, number, args);
     }
+    if sites::has_marked_path(number, &args) {
+        let mut name = [0; PATH_MAX];
+        return match sites::as_guest_names_it(state, number, args, &mut name) {
+            Some(args) => meant(state, number, args, by),
+            None => make_by(by, number, args),
+        };
+    }
+    meant(state, number, args, by)
+}
+
+/// Makes a call as the table says.
+fn meant(state: &state::State, number: u32, args: [usize; 6], by: Option<&Next>) -> isize {
     let Some(mut scratch) = pool::take() else { return -isize::try_from(ENOMEM.0).unwrap_or(12) };
     scratch.sent = 0;
     let given = Call { abi: Abi::X86_64, number: number.into(), args: args.map(|arg| arg as u64) };

@@ -24,7 +24,7 @@ use crate::{
     guest::Process,
     instructions::last_of,
     known::{self, WINDOW},
-    program,
+    program, sites,
     state::{self, State},
 };
 
@@ -164,6 +164,8 @@ pub(crate) fn path(address: usize, follow: bool, room: &mut Room) -> Short {
     let text = Text::new(room, root, bytes);
     match find(state, &text, follow) {
         Some(Found::There) => Short::Made(text.address()),
+        // A host path that a loader was told is no name of the tree's.
+        Some(Found::Missing) if sites::is_told(address) => Short::Not,
         Some(Found::Missing) => Short::Known(-ENOENT),
         None => Short::Not,
     }

@@ -14,7 +14,8 @@ use core::{
     sync::atomic::Ordering,
 };
 
-use coracle_entry::Text;
+use coracle_entry::{TOLD, Text};
+use coracle_paths::PATH_MAX;
 use coracle_sys::{
     self as sys,
     kernel::{
@@ -63,14 +64,49 @@ pub(crate) fn has_marked_path(number: u32, args: &[usize; 6]) -> bool {
     is_marked(path) || reads && is_told(path)
 }
 
+/// A library that a loader opens in a directory which it was told, by the guest's name for it: a link there leads where it
+/// leads in the guest. The arguments of the call that is to be made; none where the guest does not see the directory.
+#[expect(non_upper_case_globals, reason = "the kernel's own names")]
+pub(crate) fn as_guest_names_it(
+    state: &State,
+    number: u32,
+    mut args: [usize; 6],
+    name: &mut [u8; PATH_MAX],
+) -> Option<[usize; 6]> {
+    let path = match number {
+        __NR_open => 0,
+        __NR_openat => 1,
+        _ => return None,
+    };
+    if is_marked(args[path]) || !is_told(args[path]) {
+        return None;
+    }
+    // SAFETY: a string of the guest's or the C library's, which was looked at before.
+    let told = unsafe { CStr::from_ptr(core::ptr::with_exposed_provenance(args[path])) }.to_bytes();
+    let len = match told.strip_prefix(TOLD) {
+        Some(_) => state.rules.view.to_guest(&told[TOLD.len() - 1..], name)?.len,
+        None => {
+            let rest = told.strip_prefix(state.run.text(Text::Alias))?;
+            name.get_mut(..rest.len())?.copy_from_slice(rest);
+            rest.len()
+        }
+    };
+    *name.get_mut(len)? = 0;
+    args[path] = name.as_ptr().expose_provenance();
+    Some(args)
+}
+
 /// Whether a path is a host path that we made.
 pub(crate) fn is_marked(path: usize) -> bool {
     begins(path, MARK)
 }
 
-/// Whether a path lies in the tree, by the name that loaders are told.
-fn is_told(path: usize) -> bool {
+/// Whether a path lies in a directory that loaders are told, by its name there.
+pub(crate) fn is_told(path: usize) -> bool {
     let alias = state::get().run.text(Text::Alias);
+    if begins(path, TOLD) {
+        return true;
+    }
     // SAFETY: as in `begins`; as much is there.
     alias.len() > 1
         && begins(path, alias)

@@ -7,6 +7,7 @@ use core::{
     sync::atomic::{AtomicPtr, Ordering},
 };
 
+use coracle_entry::TOLD;
 use coracle_paths::PATH_MAX;
 
 use crate::{
@@ -151,7 +152,8 @@ unsafe fn shown(name: *const c_char) -> *const c_char {
     }
     let mut text = [0; PATH_MAX];
     // Without the mark, but for its last slash.
-    let bytes = if bytes.starts_with(MARK) { &bytes[MARK.len() - 1..] } else { bytes };
+    let mark = [MARK, TOLD].into_iter().find(|mark| bytes.starts_with(mark));
+    let bytes = mark.map_or(bytes, |mark| &bytes[mark.len() - 1..]);
     match state::get().rules.view.to_guest(bytes, &mut text) {
         Some(found) => match intern(&text[..found.len], name) {
             kept if kept.is_null() => name,

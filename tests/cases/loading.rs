@@ -1,0 +1,178 @@
+//! Libraries are those of the image, wherever they lie, however they are asked for, and wherever the image was unpacked.
+//!
+//! The tree has the host's C library and little more; everything in it is made here. The host's `/tmp`, where the cache
+//! is, is hidden from the guest: loaders are told host paths, which then mean nothing inside.
+
+use std::{
+    fs,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::OnceLock,
+};
+
+use harness::{Output, Sandbox, coracle, skip, user};
+
+use crate::probes;
+
+const ENGINES: [&str; 5] = ["namespaces", "P1", "P2", "F1", "F3"];
+
+/// Loads libraries by the names that it is given, and tells what they say and where they are.
+const LOAD: &str = r#"
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdio.h>
+int main(int argc, char **argv)
+{
+    for (int at = 1; at < argc; at++) {
+        void *library = dlopen(argv[at], RTLD_NOW);
+        const char *(*who)(void) = library ? (const char *(*)(void))dlsym(library, "who") : 0;
+        Dl_info info = { 0 };
+        if (who)
+            dladdr((void *)who, &info);
+        printf("%s: %s, %s\n", argv[at], who ? who() : dlerror(), who ? info.dli_fname : "");
+    }
+    return 0;
+}
+"#;
+
+/// Is linked with one.
+const LINKED: &str = r#"
+#include <stdio.h>
+const char *who(void);
+int main(void) { return puts(who()) < 0; }
+"#;
+
+struct World {
+    sandbox: Sandbox,
+    bundle: PathBuf,
+    /// Where the tree's loader looks first.
+    directory: String,
+}
+
+fn gcc(args: &[&str], source: &str, output: &Path) {
+    let input = output.with_extension("c");
+    fs::write(&input, source).unwrap();
+    let done = Command::new("gcc").arg("-w").arg("-o").arg(output).arg(&input).args(args).status().unwrap();
+    assert!(done.success(), "{}", output.display());
+    fs::remove_file(input).unwrap();
+}
+
+fn library(path: &Path, says: &str) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    gcc(&["-shared", "-fPIC"], &format!("const char *who(void) {{ return \"{says}\"; }}\n"), path);
+}
+
+fn prepare() -> World {
+    let sandbox = Sandbox::kept();
+    let root = sandbox.make_dir("work/tree");
+    for dir in ["bin", "etc/alternatives", "opt/far", "proc", "dev", "tmp", "vol"] {
+        fs::create_dir_all(root.join(dir)).unwrap();
+    }
+    let load = root.join("bin/load");
+    gcc(&["-ldl"], LOAD, &load);
+    probes::libraries(&root, &load);
+    let text = String::from_utf8(Command::new("ldd").arg(&load).output().unwrap().stdout).unwrap();
+    let libc = text.split_whitespace().find(|word| word.starts_with('/') && word.contains("libc.so")).unwrap();
+    let directory = Path::new(libc).parent().unwrap().to_str().unwrap().to_owned();
+    let inside = root.join(directory.strip_prefix('/').unwrap());
+    // As Debian's alternatives are made.
+    library(&root.join("opt/far/libfar.so.1"), "far");
+    symlink("/etc/alternatives/libfar", inside.join("libfar.so")).unwrap();
+    symlink("/opt/far/libfar.so.1", root.join("etc/alternatives/libfar")).unwrap();
+    library(&root.join("opt/own/libown.so"), "own");
+    let own = root.join("opt/own").display().to_string();
+    gcc(&["-L", &own, "-lown", "-Wl,-rpath,/opt/own"], LINKED, &root.join("bin/own"));
+    let vol = sandbox.make_dir("work/vol");
+    library(&vol.join("lib/libvol.so"), "vol");
+    fs::create_dir(vol.join("links")).unwrap();
+    symlink("/vol/lib/libvol.so", vol.join("links/liblink.so")).unwrap();
+    for dir in [&root, &vol] {
+        let owner = format!("{}:{}", user::ordinary().uid, user::ordinary().gid);
+        assert!(Command::new("chown").args(["-hR", &owner]).arg(dir).status().unwrap().success());
+    }
+    let bundle = sandbox.work("loading.run");
+    let source = format!("rootfs:{}", root.display());
+    sandbox.run(coracle(), ["build", &source, "--cmd", r#"["/bin/load"]"#, "-o", bundle.to_str().unwrap()]).ok();
+    World { sandbox, bundle, directory }
+}
+
+fn world() -> Option<&'static World> {
+    static WORLD: OnceLock<Option<World>> = OnceLock::new();
+    if skip::lacks(&["gcc", "ldd"]) || skip::unless_root() {
+        return None;
+    }
+    WORLD.get_or_init(|| Some(prepare())).as_ref()
+}
+
+impl World {
+    /// A program under an engine, with the volume, and with nothing in `/tmp`.
+    fn run(&self, engine: &str, cache: &Path, path: &str, program: &[&str]) -> Output {
+        let mut command = self.sandbox.command(&self.bundle);
+        command.arg(format!("--coracle-engine={engine}")).env("CORACLE_CACHE", cache).env("LD_LIBRARY_PATH", path);
+        command.arg(format!("--coracle-volume={}:/tmp", self.sandbox.path().join("tmp").display()));
+        command.arg(format!("--coracle-volume={}:/vol", self.sandbox.work("vol").display()));
+        command.args(["--coracle-env=LD_LIBRARY_PATH", "--coracle-workdir=/"]).args(program);
+        Output::of(command)
+    }
+
+    fn engines(&self) -> impl Iterator<Item = &'static str> {
+        let explained = self.sandbox.run(&self.bundle, ["--coracle-explain"]).stdout;
+        ENGINES.into_iter().filter(move |engine| {
+            let name = match *engine {
+                "P1" | "P2" => "ptrace",
+                "F1" | "F3" => "preload",
+                engine => engine,
+            };
+            let accepted = explained.contains(&format!("{name}: accepted"));
+            if !accepted {
+                skip::because(&format!("this node refuses {name}"));
+            }
+            accepted
+        })
+    }
+
+    /// All ways of asking, each with its answer.
+    fn is_whole(&self, engine: &str, cache: &Path) {
+        let run = |path: &str, program: &[&str]| self.run(engine, cache, path, program).ok().to_owned();
+        assert_eq!(run("", &["/bin/own"]), "own", "{engine}");
+        assert_eq!(run("/vol/links", &["/bin/load", "libvol.so"]).lines().count(), 1, "{engine}");
+        assert_eq!(run("/vol/none:/vol/lib", &["/bin/load", "libvol.so"]), "libvol.so: vol, /vol/lib/libvol.so");
+        assert_eq!(run("/vol/links", &["/bin/load", "liblink.so"]), "liblink.so: vol, /vol/links/liblink.so");
+        assert_eq!(run("", &["/bin/load", "/opt/own/libown.so"]), "/opt/own/libown.so: own, /opt/own/libown.so");
+        let far = run("", &["/bin/load", "libfar.so"]);
+        assert!(far.starts_with("libfar.so: far, /"), "{engine}: {far}");
+    }
+}
+
+#[test]
+fn libraries_are_the_images_own() {
+    let Some(world) = world() else { return };
+    assert!(!Path::new(&world.directory).join("libfar.so").exists(), "the host has nothing of that name");
+    for engine in world.engines() {
+        world.is_whole(engine, &world.sandbox.path().join("cache"));
+    }
+}
+
+#[test]
+fn a_tree_may_lie_anywhere_and_be_moved() {
+    let Some(world) = world() else { return };
+    let at = |name: &str| world.sandbox.make_dir(&format!("places/{name}"));
+    // A slot for a loader's path has 1,024 bytes.
+    let long = "x".repeat(200);
+    let deep = at(&[&*long; 3].join("/"));
+    let deeper = at(&[&*long; 5].join("/"));
+    for engine in ["F3", "F1"] {
+        for place in [&at("one"), &at("two"), &at("with a blank: and a colon"), &deep] {
+            world.is_whole(engine, place);
+        }
+    }
+    let why = ["bytes are too long a path for the preload engine", "name a shorter directory in CORACLE_CACHE"];
+    world.run("F3", &deeper, "", &["/bin/own"]).fails_with(&why);
+    world.is_whole("F1", &deeper);
+    let (from, to) = (at("one"), world.sandbox.path().join("places/moved"));
+    fs::rename(from, &to).unwrap();
+    for engine in ["F3", "F1"] {
+        world.is_whole(engine, &to);
+    }
+}
