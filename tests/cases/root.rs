@@ -1,4 +1,4 @@
-//! Root that is only pretended, under `ptrace`: ids, capabilities, owners, modes, devices and rights as a real root in a
+//! Root that is only pretended, under `ptrace` and `preload`: ids, capabilities, owners, modes, devices and rights as a real root in a
 //! chroot has them, who has the capabilities that Docker leaves to root; and what a distribution's tools do with them.
 
 use std::{
@@ -10,7 +10,11 @@ use std::{
 
 use harness::{Output, Sandbox, bundles, coracle, images, skip, user};
 
-const ENGINES: [&str; 2] = ["P1", "P2"];
+/// A tracer's, for static programs, and the shim's, for dynamic ones.
+const ENGINES: [(&str, bool); 4] = [("P1", false), ("P2", false), ("F1", true), ("F3", true)];
+
+/// Where the probes are that load the C library.
+const DYNAMIC: &str = "dynamic";
 
 /// What Docker leaves to root, in setpriv's words.
 const BOUNDS: &str = "--bounding-set=-all,+chown,+dac_override,+fowner,+fsetid,+kill,+setgid,+setuid,+setpcap,\
@@ -18,28 +22,33 @@ const BOUNDS: &str = "--bounding-set=-all,+chown,+dac_override,+fowner,+fsetid,+
 
 const PROBES: [&str; 2] = ["ids", "files"];
 
-/// Compilers' names for the word sizes that run here, and where the probes of each are.
-fn words() -> Vec<(&'static str, &'static str)> {
-    let other = super::probes::has_other_word().then_some(("-m32", "probes32"));
-    [("-m64", "probes")].into_iter().chain(other).collect()
+/// What compilers are told, and where the probes are that they make: of the word sizes that run here, linked statically, and
+/// dynamic ones.
+fn kinds() -> Vec<(&'static [&'static str], &'static str)> {
+    let other = super::probes::has_other_word().then_some((&["-m32", "-static"][..], "probes32"));
+    [(&["-static"][..], "probes"), (&[][..], DYNAMIC)].into_iter().chain(other).collect()
 }
 
 /// A tree with the probes.
 fn plant(sandbox: &Sandbox) -> PathBuf {
     let root = sandbox.make_dir("work/tree");
-    for dir in ["etc", "probes", "probes32", "tmp", "proc", "dev", "work"] {
+    for dir in ["etc", "probes", "probes32", DYNAMIC, "tmp", "proc", "dev", "work"] {
         fs::create_dir_all(root.join(dir)).unwrap();
     }
     fs::write(root.join("etc/passwd"), "root:x:0:0::/:/none\n").unwrap();
     fs::write(root.join("etc/group"), "root:x:0:\n").unwrap();
-    for (word, dir) in words() {
+    for (options, dir) in kinds() {
         for name in PROBES {
             let source = images::workspace().join("tests/guests/root").join(name).with_extension("c");
             let mut gcc = Command::new("gcc");
-            gcc.args([word, "-O1", "-static", "-w", "-o"]).arg(root.join(dir).join(name)).arg(&source);
+            if dir == DYNAMIC {
+                gcc.arg(format!(r#"-DPROBES="/{DYNAMIC}""#));
+            }
+            gcc.args(options).args(["-O1", "-w", "-o"]).arg(root.join(dir).join(name)).arg(&source);
             assert!(gcc.status().unwrap().success(), "{} does not compile", source.display());
         }
     }
+    super::probes::libraries(&root, &root.join(DYNAMIC).join(PROBES[0]));
     root
 }
 
@@ -70,11 +79,11 @@ fn a_pretended_root_is_told_what_a_real_one_is() {
     let bundle = sandbox.work("probes.run");
     let source = format!("rootfs:{}", root.display());
     sandbox.run(coracle(), ["build", &source, "--cmd", r#"["/probes/ids"]"#, "-o", bundle.to_str().unwrap()]).ok();
-    for (_, dir) in words() {
+    for (_, dir) in kinds() {
         for name in PROBES {
             let native = natively(&sandbox, &root, dir, name);
             assert!(native.lines().count() > 400, "{native}");
-            for engine in ENGINES {
+            for (engine, _) in ENGINES.into_iter().filter(|(_, dynamic)| *dynamic == (dir == DYNAMIC)) {
                 let work = sandbox.make_dir(&format!("work/{engine}-{dir}-{name}"));
                 let options = [
                     format!("--coracle-engine={engine}"),
@@ -122,7 +131,7 @@ const ALPINE_SAYS: &[&str] = &[
 fn a_small_distributions_tools_work_as_root() {
     let Some(bundle) = bundles::alpine() else { return };
     let sandbox = Sandbox::new();
-    let said = ENGINES.map(|engine| {
+    let said = ENGINES.map(|(engine, _)| {
         let output = as_root(&sandbox, &bundle, engine, ALPINE);
         let output = output.ok();
         for part in ALPINE_SAYS {
@@ -131,7 +140,9 @@ fn a_small_distributions_tools_work_as_root() {
         let without_times = |line: &str| line.split("  Nov").next().unwrap_or_default().to_owned();
         output.lines().filter(|line| !line.contains(':')).map(without_times).collect::<Vec<_>>()
     });
-    assert_eq!(said[0], said[1], "P1 and P2 agree");
+    for (other, (engine, _)) in said.iter().zip(ENGINES) {
+        assert_eq!(said[0], *other, "P1 and {engine} agree");
+    }
 }
 
 /// Debian's own tools, of which many ask who they are, become somebody, give files away.
@@ -185,7 +196,7 @@ fn debian_installs_packages_and_users() {
     fs::remove_file(tar).unwrap();
     assert!(fs::metadata(&bundle).unwrap().permissions().mode() & 0o111 != 0);
     assert!(user::ordinary().uid != 0);
-    for engine in ENGINES {
+    for (engine, _) in ENGINES {
         assert_eq!(as_root(&sandbox, &bundle, engine, DEBIAN).ok(), DEBIAN_SAYS.trim_end(), "{engine}");
     }
 }

@@ -24,8 +24,9 @@
 #include <unistd.h>
 #include <utime.h>
 
-/* Where the probes of this word size are. */
-#ifdef __x86_64__
+/* Where the probes of this word size are, unless the compiler was told. */
+#ifdef PROBES
+#elif defined __x86_64__
 #define PROBES "/probes"
 #else
 #define PROBES "/probes32"

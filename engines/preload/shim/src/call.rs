@@ -11,7 +11,7 @@ use crate::{
     exec, fast,
     guest::Process,
     libc::{self, Next},
-    pool, sites, state,
+    opened, pool, sites, state,
 };
 
 /// Makes a guest's call; the result as the kernel gives it.
@@ -57,6 +57,15 @@ fn through_table(state: &state::State, number: u32, args: [usize; 6], by: Option
 fn meant(state: &state::State, number: u32, args: [usize; 6], by: Option<&Next>) -> isize {
     let Some(mut scratch) = pool::take() else { return -isize::try_from(ENOMEM.0).unwrap_or(12) };
     scratch.sent = 0;
+    let mut asked = args;
+    if let Some(after) = opened::asks(state, number, &mut asked) {
+        let made = Call { abi: Abi::X86_64, number: number.into(), args: asked.map(|arg| arg as u64) };
+        let result = raw(number, asked);
+        return match leave(&state.rules, &Process::of_try(0), (&made, &made), after, result as i64, &mut scratch) {
+            Left::Result(result) => result_of(result),
+            Left::Again => result,
+        };
+    }
     let given = Call { abi: Abi::X86_64, number: number.into(), args: args.map(|arg| arg as u64) };
     let mut tries = 0;
     loop {

@@ -34,6 +34,7 @@ mod instructions;
 mod known;
 mod libc;
 mod names;
+mod opened;
 mod person;
 mod pool;
 mod program;
