@@ -80,7 +80,8 @@ fn a_pretended_root_is_told_what_a_real_one_is() {
     let source = format!("rootfs:{}", root.display());
     sandbox.run(coracle(), ["build", &source, "--cmd", r#"["/probes/ids"]"#, "-o", bundle.to_str().unwrap()]).ok();
     for (_, dir) in kinds() {
-        for name in PROBES {
+        // What a program is told at its start (getauxval of ids) is the host's under a shim, so the probe of ids is a tracer's.
+        for name in PROBES.into_iter().filter(|name| dir != DYNAMIC || *name == "files") {
             let native = natively(&sandbox, &root, dir, name);
             assert!(native.lines().count() > 400, "{native}");
             for (engine, _) in ENGINES.into_iter().filter(|(_, dynamic)| *dynamic == (dir == DYNAMIC)) {
