@@ -52,7 +52,7 @@ pub(crate) fn describe(
     let (tree, place) = (safe(&root)?, safe(&scratch)?);
     let edited = spec.pristine.is_some();
     let changes = spec.access != Access::ReadOnly;
-    let search = Search { layout, known: &spec.loaders, edited, changes, tree: &tree, place: &place };
+    let search = Search { layout, known: &spec.loaders, edited, changes, root: &root, tree: &tree, place: &place };
     let loaders = loaders::find(&search, program.interpreter.as_deref())
         .map_err(|error| RunError::step(format!("make links to libraries in {}", scratch.display()), error))?;
     let write = |what: &str, kind: &str, end: &str, bytes: &[u8]| {

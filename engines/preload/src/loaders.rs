@@ -4,8 +4,9 @@
 
 use std::{
     ffi::{CStr, CString},
-    io,
+    fs, io,
     os::unix::ffi::{OsStrExt, OsStringExt},
+    path::Path,
 };
 
 use coracle_api as api;
@@ -57,6 +58,8 @@ pub(crate) struct Search<'a> {
     pub(crate) edited: bool,
     /// Whether the tree may have changed since.
     pub(crate) changes: bool,
+    /// Host path of the tree.
+    pub(crate) root: &'a Path,
     pub(crate) tree: &'a Safe,
     pub(crate) place: &'a Safe,
 }
@@ -74,7 +77,7 @@ fn look(search: &Search<'_>, name: &CStr) -> io::Result<Option<Owned>> {
     let has = |option: &[u8]| memory_has(&bytes, option);
     let musl = has(b"musl libc") || name.to_bytes().windows(7).any(|part| part == b"ld-musl");
     let family = if musl { Family::Musl } else { Family::Glibc };
-    let dirs: Vec<Directory> = match search.known.iter().find(|loader| loader.path.as_bytes() == guest) {
+    let mut dirs: Vec<Directory> = match search.known.iter().find(|loader| loader.path.as_bytes() == guest) {
         Some(loader) => {
             let mut dirs: Vec<Directory> =
                 loader.directories.iter().filter_map(|dir| layout.find(dir.as_bytes()).ok()).collect();
@@ -89,6 +92,10 @@ fn look(search: &Search<'_>, name: &CStr) -> io::Result<Option<Owned>> {
         }
         None => directories(layout, family),
     };
+    if !search.changes {
+        // Of a tree that stays as it is: a loader looks in each directory for each library, under a dozen names.
+        dirs.retain(|(_, dir)| !dir.starts_with(search.root) || may_have_libraries(dir));
+    }
     let trusted = search.edited && !search.changes;
     let links = if trusted { None } else { links::directory(layout, &dirs, search.place)? };
     let links = links.map(|links| [TOLD, links.as_os_str().as_bytes().strip_prefix(b"/").unwrap_or_default()].concat());
@@ -105,6 +112,18 @@ fn look(search: &Search<'_>, name: &CStr) -> io::Result<Option<Owned>> {
     }))
 }
 
+/// Whether a directory has a file that can be a library, or a directory in which a loader looks for those of a kind of
+/// processor; it has if it cannot be read.
+fn may_have_libraries(dir: &Path) -> bool {
+    let Ok(entries) = fs::read_dir(dir) else { return true };
+    entries.into_iter().any(|entry| {
+        let Ok(entry) = entry else { return true };
+        let name = entry.file_name();
+        let kinds: [&[u8]; 6] = [b"glibc-hwcaps", b"tls", b"x86_64", b"haswell", b"xeon_phi", b"avx512_1"];
+        kinds.contains(&name.as_bytes()) || memory_has(name.as_bytes(), b".so")
+    })
+}
+
 fn memory_has(bytes: &[u8], what: &[u8]) -> bool {
     // The first byte is rare enough in a loader for this to be quick.
     let mut rest = bytes;
@@ -115,4 +134,31 @@ fn memory_has(bytes: &[u8], what: &[u8]) -> bool {
         rest = &rest[at + 1..];
     }
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn directories_without_libraries_are_known() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let make = |name: &str| {
+            let made = dir.path().join(name);
+            fs::create_dir_all(made.parent().expect("inside")).expect("made");
+            fs::write(made, "").expect("written");
+        };
+        for (file, has) in [
+            ("a/python3/x.so", false),
+            ("b/libx.so.6", true),
+            ("c/plugin.so", true),
+            ("d/glibc-hwcaps/y", true),
+            ("e/tls/y", true),
+            ("f/README", false),
+        ] {
+            make(file);
+            assert_eq!(may_have_libraries(&dir.path().join(&file[..1])), has, "{file}");
+        }
+        assert!(may_have_libraries(&dir.path().join("none")));
+    }
 }
