@@ -1,7 +1,7 @@
 //! The run's description: from the launch specification to the file that all its processes map.
 
 use std::{
-    ffi::CString,
+    ffi::{CString, OsStr},
     fs, io,
     os::unix::{ffi::OsStrExt, fs::MetadataExt},
     path::{Path, PathBuf},
@@ -16,7 +16,7 @@ use crate::{
     loaders::{self, Owned, Search},
     place::{self, Safe, kept},
     program::Program,
-    shim,
+    shim, texts,
 };
 
 /// A description, written.
@@ -71,6 +71,13 @@ pub(crate) fn describe(
         host_ids: (spec.identity.host_uid, spec.identity.host_gid),
         groups: spec.identity.groups.clone(),
         ports: spec.ports.iter().filter(|map| map.differs()).map(port).collect(),
+        sites: loaders
+            .iter()
+            .map(Owned::borrow)
+            .flat_map(|loader| {
+                texts::of(Path::new(OsStr::from_bytes(loader.host.to_bytes())), loader.libraries.to_bytes())
+            })
+            .collect(),
         loaders: loaders.iter().map(Owned::borrow).collect(),
         binds,
         ..Facts::default()

@@ -20,6 +20,7 @@ mod place;
 mod probe;
 mod program;
 mod shim;
+mod texts;
 
 use std::{
     ffi::{CStr, CString},

@@ -17,6 +17,7 @@ mod elf;
 mod enter;
 mod run;
 mod script;
+mod sites;
 mod space;
 #[cfg(feature = "alloc")]
 mod write;
@@ -26,9 +27,10 @@ pub use elf::{Linkage, Source, linkage};
 pub use enter::{Carried, Command, EXTRA, Places, Start, WAY_OUT, Way, Why, command, received, way};
 pub use run::{Bind, Family, Loader, NotARun, Port, Run, Text};
 pub use script::Scripts;
+pub use sites::{ROOM, Site, build_id, sites};
 pub use space::Space;
 #[cfg(feature = "alloc")]
-pub use write::Facts;
+pub use write::{Facts, Sites};
 
 /// How directories outside the tree begin in the lists that loaders are told: the kernel takes it for `/`, and nobody writes
 /// it. A loader that opens a library there later, in a guest that does not see the directory under that name, is known by it.

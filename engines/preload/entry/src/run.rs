@@ -1,7 +1,7 @@
 //! A run's description, as it lies in a file: mapped read-only by every process of the run.
 //!
 //! Little-endian words of 32 bits. A header ([`MAGIC`], length of all, flags, four ids), then for every [`Text`] where it is
-//! and its length, then for each of the lists (binds, ports, groups, loaders) where it is and how many it has, then the
+//! and its length, then for each of the lists (binds, ports, groups, loaders, C libraries, their system calls) where it is and how many it has, then the
 //! lists' records and the strings, each with a NUL behind it.
 //!
 //! Rules: its maker belongs to the same build as its reader, so nothing is converted; [`Run::new`] looks at every number
@@ -10,6 +10,8 @@
 use core::ffi::CStr;
 
 use coracle_paths as paths;
+
+use crate::Site;
 
 /// First bytes; the digits are the version.
 pub(crate) const MAGIC: [u8; 8] = *b"CORRUN02";
@@ -22,13 +24,15 @@ pub(crate) const TEXTS_AT: usize = HEADER;
 pub(crate) const LISTS_AT: usize = TEXTS_AT + 2 * Text::COUNT;
 /// Where records begin, in words.
 pub(crate) const RECORDS_AT: usize = LISTS_AT + 2 * LISTS;
-const LISTS: usize = 4;
+const LISTS: usize = 6;
 pub(crate) const BINDS: usize = 0;
 pub(crate) const PORTS: usize = 1;
 pub(crate) const GROUPS: usize = 2;
 pub(crate) const LOADERS: usize = 3;
+pub(crate) const LIBRARIES: usize = 4;
+pub(crate) const SITES: usize = 5;
 /// Words of one record of each list.
-pub(crate) const RECORD: [usize; LISTS] = [5, 2, 1, 7];
+pub(crate) const RECORD: [usize; LISTS] = [5, 2, 1, 7, 5, 2];
 
 /// Flags of the header.
 pub(crate) mod flag {
@@ -283,6 +287,25 @@ impl<'a> Run<'a> {
                 inhibit_cache: flags & ability::INHIBIT_CACHE != 0,
             }
         })
+    }
+
+    /// The system calls in the text of a C library with this [`build_id`](crate::build_id), whose text is so long; `None` if
+    /// nobody has looked. They are to be looked at again.
+    #[must_use]
+    pub fn sites(&self, id: u64, len: usize) -> Option<impl Iterator<Item = Site> + use<'a>> {
+        let run = *self;
+        let half = |number: usize, word: usize| u64::from(run.number(run.record(LIBRARIES, number) + word));
+        let found = (0..self.count(LIBRARIES))
+            .find(|number| half(*number, 0) | half(*number, 1) << 32 == id && half(*number, 2) == len as u64)?;
+        let at = run.record(LIBRARIES, found);
+        let [first, count] = [run.number(at + 3), run.number(at + 4)].map(|word| usize::try_from(word).unwrap_or(0));
+        let last = first.saturating_add(count).min(self.count(SITES));
+        Some((first.min(last)..last).map(move |number| {
+            let at = run.record(SITES, number);
+            let [len, rest @ ..] = run.number(at + 1).to_le_bytes();
+            let number = u32::from_le_bytes([rest[0], rest[1], rest[2], 0]);
+            Site { at: usize::try_from(run.number(at)).unwrap_or(usize::MAX), len: len.into(), number }
+        }))
     }
 
     fn flag(&self, flag: u32) -> bool {

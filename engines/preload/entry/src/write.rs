@@ -2,9 +2,12 @@
 
 use alloc::{ffi::CString, vec::Vec};
 
-use crate::run::{
-    BINDS, Bind, Family, GROUPS, HEADER, LISTS_AT, LOADERS, Loader, MAGIC, PORTS, Port, RECORDS_AT, TEXTS_AT, Text,
-    ability, flag,
+use crate::{
+    Site,
+    run::{
+        BINDS, Bind, Family, GROUPS, HEADER, LIBRARIES, LISTS_AT, LOADERS, Loader, MAGIC, PORTS, Port, RECORDS_AT,
+        SITES, TEXTS_AT, Text, ability, flag,
+    },
 };
 
 /// All that [`crate::Run`] tells, to be written.
@@ -32,6 +35,19 @@ pub struct Facts<'a> {
     pub ports: Vec<Port>,
     /// See [`crate::Run::loaders`].
     pub loaders: Vec<Loader<'a>>,
+    /// See [`crate::Run::sites`].
+    pub sites: Vec<Sites>,
+}
+
+/// The system calls of one C library.
+#[derive(Debug, Clone)]
+pub struct Sites {
+    /// Its [`build_id`](crate::build_id).
+    pub id: u64,
+    /// Length of its text.
+    pub len: usize,
+    /// In any order.
+    pub sites: Vec<Site>,
 }
 
 impl<'a> Facts<'a> {
@@ -47,7 +63,9 @@ impl<'a> Facts<'a> {
         if let Some(name) = self.hostname {
             texts[Text::Hostname as usize] = name;
         }
-        let counts = [self.binds.len(), self.ports.len(), self.groups.len(), self.loaders.len()];
+        let sites = self.sites.iter().map(|library| library.sites.len()).sum();
+        let counts =
+            [self.binds.len(), self.ports.len(), self.groups.len(), self.loaders.len(), self.sites.len(), sites];
         let records: usize = counts.iter().zip(crate::run::RECORD).map(|(count, record)| count * record).sum();
         let mut out = Words { words: Vec::new(), strings: Vec::new(), strings_at: 4 * (RECORDS_AT + records) };
         let flags = [
@@ -70,7 +88,7 @@ impl<'a> Facts<'a> {
             out.words.extend([u32::try_from(at).ok()?, u32::try_from(count).ok()?]);
             at += count * crate::run::RECORD[list];
         }
-        debug_assert_eq!([BINDS, PORTS, GROUPS, LOADERS], [0, 1, 2, 3]);
+        debug_assert_eq!([BINDS, PORTS, GROUPS, LOADERS, LIBRARIES, SITES], [0, 1, 2, 3, 4, 5]);
         for bind in &self.binds {
             out.path(bind.guest)?;
             out.path(bind.host)?;
@@ -87,6 +105,7 @@ impl<'a> Facts<'a> {
             out.path(loader.libraries.to_bytes())?;
             out.words.push(abilities(loader));
         }
+        out.libraries(&self.sites)?;
         out.finish()
     }
 }
@@ -120,6 +139,24 @@ impl Words {
     fn path(&mut self, path: &[u8]) -> Option<()> {
         CString::new(path).ok()?;
         self.string(path)
+    }
+
+    fn libraries(&mut self, libraries: &[Sites]) -> Option<()> {
+        let mut first = 0;
+        for library in libraries {
+            let [a, b, c, d, e, f, g, h] = library.id.to_le_bytes();
+            self.words.extend([u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h])]);
+            let count = u32::try_from(library.sites.len()).ok()?;
+            self.words.extend([u32::try_from(library.len).ok()?, first, count]);
+            first += count;
+        }
+        for site in libraries.iter().flat_map(|library| &library.sites) {
+            let len = u8::try_from(site.len).ok()?;
+            // No system call's number has more than sixteen bits.
+            let number = u16::try_from(site.number).unwrap_or(u16::MAX);
+            self.words.extend([u32::try_from(site.at).ok()?, u32::from(len) | u32::from(number) << 8]);
+        }
+        Some(())
     }
 
     fn finish(mut self) -> Option<Vec<u8>> {
@@ -164,6 +201,14 @@ mod tests {
                 argv0: false,
                 inhibit_cache: false,
             }],
+            sites: vec![
+                Sites { id: 7, len: 10, sites: vec![] },
+                Sites {
+                    id: 0x0123_4567_89ab_cdef,
+                    len: 100,
+                    sites: vec![Site { at: 3, len: 0, number: 257 }, Site { at: 70, len: 32, number: 1 }],
+                },
+            ],
             ..Facts::default()
         };
         facts.set(Text::Root, b"/t");
@@ -187,6 +232,13 @@ mod tests {
         assert_eq!(run.ports().collect::<Vec<_>>(), facts.ports);
         assert_eq!(run.groups().collect::<Vec<_>>(), facts.groups);
         assert_eq!(run.loaders().collect::<Vec<_>>(), facts.loaders);
+        for library in &facts.sites {
+            let read = run.sites(library.id, library.len).expect("its sites");
+            assert_eq!(read.collect::<Vec<_>>(), library.sites);
+            assert!(
+                run.sites(library.id, library.len + 1).is_none() && run.sites(library.id + 1, library.len).is_none()
+            );
+        }
         let none = Facts::default().write().expect("it fits");
         assert_eq!(Run::new(&none).expect("whole").hostname(), None);
     }
@@ -203,6 +255,7 @@ mod tests {
                 copy[at] ^= flip;
                 if let Ok(run) = Run::new(&copy) {
                     let _ = (run.binds().count(), run.loaders().count(), run.ports().count(), run.groups().count());
+                    let _ = run.sites(7, 10).map(Iterator::count);
                     let _ = (run.text(Text::Shim), run.c_text(Text::Handover), run.hostname());
                 }
             }

@@ -14,7 +14,7 @@ use core::{
     sync::atomic::Ordering,
 };
 
-use coracle_entry::{TOLD, Text};
+use coracle_entry::{Site, TOLD, Text, build_id, sites};
 use coracle_paths::PATH_MAX;
 use coracle_sys::{
     self as sys,
@@ -32,7 +32,6 @@ use crate::{
         sites::{NUMBERS, RETURNS, STUBS, entry, pages, put},
     },
     call::{call, matters},
-    instructions::{find, number_of},
     libc::Next,
     names::{directories, exec, loading::Object, places, plain, stat, streams},
     state::{self, State},
@@ -142,7 +141,7 @@ pub(crate) fn take(state: &State) {
     if !may_change {
         return;
     }
-    let mut found = Found { state, count: 0, sites: [Site { at: 0, len: 0 }; STUBS], texts: [(0, 0); TEXTS] };
+    let mut found = Found { state, count: 0, sites: [Taken { at: 0, len: 0 }; STUBS], texts: [(0, 0); TEXTS] };
     // SAFETY: the function of that name; what it is handed lives until it returns.
     unsafe {
         let next: Iterate = core::mem::transmute(core::ptr::with_exposed_provenance::<()>(next));
@@ -234,9 +233,9 @@ fn change_text(start: usize, len: usize, change: impl FnOnce()) {
 /// As many texts there may be: the C library's, its loader's, and that of threads, which was apart once.
 const TEXTS: usize = 4;
 
-/// A site: where its number is set, and how many bytes of other instructions follow before the call.
+/// A site that is taken: where its number is set, and how many bytes of other instructions follow before the call.
 #[derive(Clone, Copy)]
-struct Site {
+struct Taken {
     at: usize,
     len: usize,
 }
@@ -244,7 +243,7 @@ struct Site {
 struct Found<'s> {
     state: &'s State,
     count: usize,
-    sites: [Site; STUBS],
+    sites: [Taken; STUBS],
     texts: [(usize, usize); TEXTS],
 }
 
@@ -263,6 +262,7 @@ struct Header {
 
 unsafe extern "C" fn visit(object: *mut Object, _: usize, found: *mut c_void) -> c_int {
     const LOAD: u32 = 1;
+    const NOTE: u32 = 4;
     const READ_EXECUTE: u32 = 5;
     // SAFETY: the loader's object, and what `take` handed on.
     unsafe {
@@ -271,13 +271,18 @@ unsafe extern "C" fn visit(object: *mut Object, _: usize, found: *mut c_void) ->
             return 0;
         }
         let headers = slice::from_raw_parts(object.headers.cast::<Header>(), usize::from(object.count));
+        let id = headers.iter().filter(|header| header.kind == NOTE).find_map(|header| {
+            let (address, len) = (usize::try_from(header.address).ok()?, usize::try_from(header.file_size).ok()?);
+            let notes = core::ptr::with_exposed_provenance::<u8>(object.address + address);
+            build_id(slice::from_raw_parts(notes, len))
+        });
         for header in headers.iter().filter(|header| header.kind == LOAD && header.flags == READ_EXECUTE) {
             let (address, len) = (usize::try_from(header.address), usize::try_from(header.file_size));
             if let (Ok(address), Ok(len)) = (address, len) {
                 let place = found.texts.iter_mut().find(|(_, len)| *len == 0);
                 if let Some(place) = place {
                     *place = (object.address + address, len);
-                    look(object.address + address, len, found);
+                    look(object.address + address, len, id, found);
                 }
             }
         }
@@ -298,34 +303,49 @@ fn is_libc(name: *const core::ffi::c_char) -> bool {
         .any(|start| name.starts_with(start))
 }
 
-/// Finds the sites in a text, and writes their stubs.
-unsafe fn look(start: usize, len: usize, found: &mut Found<'_>) {
+/// Finds the sites in a text, and writes their stubs. Those that the run names are only looked at, unless one is not there.
+unsafe fn look(start: usize, len: usize, id: Option<u64>, found: &mut Found<'_>) {
     // SAFETY: text of a library that is loaded, and can be read.
     let text = unsafe { slice::from_raw_parts(core::ptr::with_exposed_provenance::<u8>(start), len) };
-    find(text, |call| {
-        let Some((at, number)) = number_of(text, call).filter(|(_, number)| is_wanted(found.state, *number)) else {
-            return;
-        };
-        let between = &text[at + 5..call];
-        let jump = entry(found.count, between.len()).wrapping_sub(start + at + 5).cast_signed();
-        if found.count < STUBS && i32::try_from(jump).is_ok() {
-            NUMBERS[found.count].store(number, Ordering::Relaxed);
-            RETURNS[found.count].store(start + call + 2, Ordering::Relaxed);
-            // SAFETY: the pages are being written, and the instructions were looked at.
-            unsafe { put(found.count, between) };
-            found.sites[found.count] = Site { at: start + at, len: between.len() };
-            found.count += 1;
-        }
-    });
+    let state = found.state;
+    let told = || {
+        let told = id.and_then(|id| state.run.sites(id, len));
+        told.map(|told| told.filter(|site| is_wanted(state, site.number)))
+    };
+    if told().is_some_and(|mut all| all.all(|site| site.is_in(text))) {
+        told().into_iter().flatten().for_each(|site| add(start, text, site, found));
+    } else {
+        sites(text, |site| {
+            if is_wanted(state, site.number) {
+                add(start, text, site, found);
+            }
+        });
+    }
+}
+
+/// Writes the stub of a site.
+fn add(start: usize, text: &[u8], site: Site, found: &mut Found<'_>) {
+    let Some(between) = site.between(text) else { return };
+    let at = start + site.at;
+    let jump = entry(found.count, between.len()).wrapping_sub(at + 5).cast_signed();
+    if found.count < STUBS && i32::try_from(jump).is_ok() {
+        NUMBERS[found.count].store(site.number, Ordering::Relaxed);
+        RETURNS[found.count].store(start + site.call() + 2, Ordering::Relaxed);
+        // SAFETY: the pages are being written, and the instructions were looked at.
+        unsafe { put(found.count, between) };
+        found.sites[found.count] = Taken { at, len: between.len() };
+        found.count += 1;
+    }
 }
 
 /// Has the sites of a text jump to their stubs.
-fn jump(start: usize, len: usize, sites: &[Site]) {
+fn jump(start: usize, len: usize, sites: &[Taken]) {
     let all = || sites.iter().enumerate().filter(|(_, site)| (start..start + len).contains(&site.at));
-    if all().next().is_none() {
+    // No more of the text than must be.
+    let (Some(first), Some(last)) = (all().map(|(_, site)| site.at).min(), all().map(|(_, site)| site.at).max()) else {
         return;
-    }
-    change_text(start, len, || {
+    };
+    change_text(first, last + 5 - first, || {
         for (number, site) in all() {
             let distance = entry(number, site.len).wrapping_sub(site.at + 5).cast_signed();
             if let Ok(distance) = i32::try_from(distance) {

@@ -17,7 +17,7 @@ pub(crate) const STUBS: usize = 128;
 const STRIDE: usize = 64;
 
 /// Bytes of a stub that are left for a site's other instructions.
-pub(crate) const ROOM: usize = 32;
+pub(crate) const ROOM: usize = coracle_entry::ROOM;
 
 /// What a stub calls, and where it goes on.
 pub(crate) static NUMBERS: [AtomicU32; STUBS] = [const { AtomicU32::new(0) }; STUBS];
