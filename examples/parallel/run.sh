@@ -10,3 +10,7 @@ seq 8 | xargs -P 4 -n 1 ./sum.run | sort -n
 
 echo "unpacks: $(grep -c '"cache_hit":false' runs.jsonl)"
 coracle accounting --by bundle --format csv runs.jsonl | cut -d, -f 3,4
+
+echo "by GNU parallel:"
+seq 9 12 | parallel --will-cite -j 4 --joblog joblog ./sum.run | sort -n
+echo "failed: $(awk 'NR > 1 && $7 != 0' joblog | wc -l)"

@@ -7,7 +7,7 @@ use std::{
 };
 
 use harness::{
-    Sandbox, Slurm, coracle, hello,
+    Condor, Output, Sandbox, Slurm, coracle, hello,
     images::{self, ALPINE, workspace},
     skip,
 };
@@ -15,14 +15,17 @@ use harness::{
 /// Runs an example's script, as it was written or from a copy of its folder: the workspace may lie where only its owner can
 /// read.
 fn run(name: &str, sandbox: &mut Sandbox, source: &Path) {
+    run_by(name, sandbox, |sandbox, script| sandbox.run("sh", [script.as_ref(), source.as_os_str()]));
+}
+
+fn run_by(name: &str, sandbox: &mut Sandbox, start: impl FnOnce(&Sandbox, &Path) -> Output) {
     sandbox
         .set("PATH", format!("{}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", coracle().parent().unwrap().display()));
     let example = workspace().join("examples").join(name);
     for file in fs::read_dir(&example).unwrap().map(Result::unwrap) {
         sandbox.write(&format!("{name}/{}", file.file_name().display()), fs::read(file.path()).unwrap());
     }
-    let script = format!("{name}/run.sh");
-    let output = sandbox.run("sh", [script.as_ref(), source.as_os_str()]);
+    let output = start(sandbox, format!("{name}/run.sh").as_ref());
     let expected = fs::read_to_string(example.join("expected.txt")).unwrap();
     assert_eq!(output.ok(), expected.trim_end(), "{output}");
 }
@@ -45,7 +48,7 @@ fn hello() {
 
 #[test]
 fn parallel() {
-    on_alpine("parallel", &["xargs"]);
+    on_alpine("parallel", &["xargs", "parallel"]);
 }
 
 #[test]
@@ -73,8 +76,31 @@ fn slurm() {
 }
 
 #[test]
+fn htcondor() {
+    let Some(image) = images::find(ALPINE) else { return };
+    let Some(condor) = Condor::start() else { return };
+    let mut sandbox = Sandbox::new();
+    // What the tests set for their commands is none of the jobs'.
+    for name in ["CORACLE_CACHE", "TMPDIR"] {
+        sandbox.unset(name);
+    }
+    // The pool's tree has no Alpine, but the machine's /tmp.
+    let source = sandbox.write("image.tar.gz", fs::read(image).unwrap());
+    let source = format!("rootfs:{}", source.display());
+    run_by("htcondor", &mut sandbox, |sandbox, script| {
+        condor.run(sandbox, "sh", [script.as_os_str(), source.as_ref()])
+    });
+}
+
+#[test]
+fn ci() {
+    let Some(tar) = images::debian("bookworm") else { return };
+    run("ci", &mut Sandbox::new(), &PathBuf::from(format!("rootfs:{}", tar.display())));
+}
+
+#[test]
 fn no_example_is_left_out() {
     let folders = fs::read_dir(workspace().join("examples")).unwrap().map(|entry| entry.unwrap().file_name());
-    let run = ["cron", "hello", "parallel", "pipes", "signed", "slurm"];
+    let run = ["ci", "cron", "hello", "htcondor", "parallel", "pipes", "signed", "slurm"];
     assert_eq!(folders.collect::<BTreeSet<_>>(), run.iter().map(Into::into).collect());
 }

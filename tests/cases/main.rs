@@ -8,6 +8,7 @@ mod building;
 mod cache;
 mod capture;
 mod changes;
+mod condor;
 mod containers;
 mod damage;
 mod debugging;

@@ -52,20 +52,33 @@ pub fn find(name: &str) -> Option<PathBuf> {
 /// If nothing can be written below `target`.
 #[must_use]
 pub fn debian(release: &str) -> Option<PathBuf> {
+    make(release, release, "apt", PACKAGES)
+}
+
+/// As [`debian`], with other packages: `include` in mmdebstrap's words, kept under `name` as well.
+///
+/// # Panics
+/// If nothing can be written below `target`.
+#[must_use]
+pub fn debian_with(release: &str, name: &str, variant: &str, include: &str) -> Option<PathBuf> {
+    make(release, &format!("{release}-{name}"), variant, include)
+}
+
+fn make(release: &str, name: &str, variant: &str, include: &str) -> Option<PathBuf> {
     if skip::unless_slow() || skip::unless_root() || skip::lacks(&["mmdebstrap"]) {
         return None;
     }
-    let tar = workspace().join(format!("target/suites/{release}.tar"));
+    let tar = workspace().join(format!("target/suites/{name}.tar"));
     if !tar.exists() {
         fs::create_dir_all(tar.parent()?).expect("target can be written");
         // Tests that want the same one at the same time make it twice.
         let half = tar.with_extension(format!("half-{}.tar", std::process::id()));
         // An old snapshot of the archive is as good as a new one.
         let old = r#"--aptopt=Acquire::Check-Valid-Until "false""#;
-        let made =
-            Command::new("mmdebstrap").args(["--quiet", "--variant=apt", PACKAGES, old, release]).arg(&half).status();
+        let variant = format!("--variant={variant}");
+        let made = Command::new("mmdebstrap").args(["--quiet", &variant, include, old, release]).arg(&half).status();
         if !made.is_ok_and(|status| status.success()) {
-            skip::because(&format!("mmdebstrap makes no {release} here (no network?)"));
+            skip::because(&format!("mmdebstrap makes no {name} here (no network?)"));
             return None;
         }
         fs::rename(half, &tar).expect("target can be written");

@@ -7,13 +7,14 @@
 //! - [`bundles`]: bundles made once per process and shared by the cases.
 //! - [`oci`], [`hello`]: images made by hand; [`ways`]: files for a probe to change.
 //! - [`Registry`]: a real registry on loopback; [`Fake`]: a server that misbehaves on purpose.
-//! - [`Slurm`]: a controller and two nodes.
+//! - [`Slurm`]: a controller and two nodes; [`Condor`]: a pool of HTCondor.
 //! - [`skip`]: a test that lacks something says so by name; `cargo xtask test` lists all of them at its end.
 //!
 //! Rules: servers and background processes are owned by guards that end them by pid, also when a test fails. Nothing
 //! leaves loopback. Panics are assertions here.
 
 pub mod bundles;
+mod condor;
 pub mod engine;
 mod enter;
 mod fake;
@@ -29,6 +30,7 @@ pub mod user;
 mod wait;
 pub mod ways;
 
+pub use condor::Condor;
 pub use enter::enter;
 pub use fake::{Fake, Reply, Request};
 pub use output::Output;

@@ -204,7 +204,8 @@ impl Slurm {
     /// If it does not end in time.
     #[must_use]
     pub fn ended(&self, sandbox: &Sandbox, id: &str, seconds: u64) -> HashMap<String, String> {
-        const GOING: [&str; 6] = ["PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "SUSPENDED", "REQUEUED"];
+        const GOING: [&str; 7] =
+            ["SIGNALING", "PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "SUSPENDED", "REQUEUED"];
         let mut job = HashMap::new();
         eventually(&format!("job {id} ends"), seconds, || {
             job = self.job(sandbox, id);

@@ -4,6 +4,7 @@
 //! figures are medians with their quartiles and the ratio to the peer that the goal names. Run as root, everything
 //! measured runs as the tests' ordinary user.
 
+mod batch;
 mod calls;
 mod pack;
 mod peers;
@@ -41,6 +42,8 @@ enum What {
     Store,
     /// Single system calls, native and under every engine and peer.
     Syscalls,
+    /// Tasks of an array under Slurm, and 64 starts at once, native and under bubblewrap.
+    Batch,
     /// A C build, native and under every engine and peer.
     Compile,
 }
@@ -61,6 +64,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
             What::Unpack => unpack::run(options.rounds / 3)?,
             What::Store => store::run(options.rounds / 3)?,
             What::Syscalls => calls::syscalls(options.rounds)?,
+            What::Batch => batch::run(options.rounds / 3)?,
             What::Compile => calls::compile(options.rounds / 3)?,
         }
     }

@@ -32,6 +32,13 @@ impl<'a> Peer<'a> {
 /// Lets the peers take turns for `rounds` rounds after one unmeasured round, and prints a table. Ratios are to the peer
 /// named `base`, or to the fastest of several bases.
 pub(crate) fn compare(title: &str, rounds: usize, bases: &[&str], peers: &[Peer<'_>]) -> anyhow::Result<()> {
+    let times = take_turns(rounds, peers)?;
+    print(&format!("{title} ({rounds} rounds, interleaved)"), ("ms", 1e3), bases, peers, times);
+    Ok(())
+}
+
+/// The peers' times, round by round, after one unmeasured round.
+pub(crate) fn take_turns(rounds: usize, peers: &[Peer<'_>]) -> anyhow::Result<Vec<Vec<Duration>>> {
     let mut times: Vec<Vec<Duration>> = vec![Vec::new(); peers.len()];
     for round in 0..=rounds {
         for (peer, times) in peers.iter().zip(&mut times) {
@@ -47,8 +54,7 @@ pub(crate) fn compare(title: &str, rounds: usize, bases: &[&str], peers: &[Peer<
             }
         }
     }
-    print(&format!("{title} ({rounds} rounds, interleaved)"), ("ms", 1e3), bases, peers, times);
-    Ok(())
+    Ok(times)
 }
 
 /// As [`compare`], for peers that print how many nanoseconds it took.
@@ -98,6 +104,6 @@ fn print(title: &str, (unit, scale): (&str, f64), bases: &[&str], peers: &[Peer<
     clippy::cast_precision_loss,
     reason = "an index into a few dozen measurements"
 )]
-fn quantile(sorted: &[Duration], q: f64) -> Duration {
+pub(crate) fn quantile<T: Copy>(sorted: &[T], q: f64) -> T {
     sorted[((sorted.len() - 1) as f64 * q).round() as usize]
 }
