@@ -2,6 +2,9 @@
 
 use coracle_paths::Errno;
 
+/// No error of the kernel's, but a transport's own word: the call is to wait until the transport knows more, and be entered
+/// anew. It comes back to the transport as the answer of a verdict.
+pub const LATER: Errno = Errno(u16::MAX - 1);
 /// Operation not permitted.
 pub const EPERM: Errno = Errno(1);
 /// No such process.

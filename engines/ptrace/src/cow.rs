@@ -10,10 +10,16 @@ use std::{
 };
 
 use coracle_api::RunError;
-use coracle_intercept::{Errno, File, FileId, errno::EROFS};
+use coracle_intercept::{
+    Errno, File, FileId,
+    errno::{EROFS, LATER},
+};
 use coracle_view::{Asked, Turn, Unshared, View, ViewError};
 
-use crate::peer::last_errno;
+use crate::{
+    copying::{Copies, State},
+    peer::last_errno,
+};
 
 /// The view of a run, if its guest has one, and what became of its files in this run.
 #[derive(Debug, Default)]
@@ -23,6 +29,8 @@ pub(crate) struct CopyOnWrite<'v> {
     pin: RefCell<Option<OwnedFd>>,
     /// Shared inode to the number of its last copy.
     copies: RefCell<HashMap<u64, u64>>,
+    /// Copies of large files.
+    copies_made: Copies,
     /// How often names were changed.
     turns: Cell<u64>,
     /// How often when the call that now ends was entered.
@@ -32,6 +40,11 @@ pub(crate) struct CopyOnWrite<'v> {
 impl<'v> CopyOnWrite<'v> {
     pub(crate) fn new(view: Option<&'v View>) -> Self {
         Self { view, ..Self::default() }
+    }
+
+    /// Copies that take their time.
+    pub(crate) fn copies(&self) -> &Copies {
+        &self.copies_made
     }
 
     /// The descriptor behind a path that [`pin`](Self::pin) wrote: to be held until the call has been made.
@@ -62,7 +75,13 @@ impl<'v> CopyOnWrite<'v> {
 
     pub(crate) fn unshare(&self, host: &CStr, shared: &FileId, mode: u32) -> Result<Option<FileId>, Errno> {
         let view = self.view.ok_or(Errno::EINVAL)?;
-        match view.unshare(host, shared, mode) {
+        let done = match self.copies_made.find(view, host, shared, mode) {
+            State::Ready(aside) => view.unshare_by(&aside, host, shared),
+            State::Failed(errno) => return Err(errno),
+            State::Running => return Err(LATER),
+            State::None => view.unshare(host, shared, mode),
+        };
+        match done {
             Ok(Unshared::Copied(new)) => {
                 self.turns.set(self.turns.get() + 1);
                 self.copies.borrow_mut().insert(shared.inode, new.inode);

@@ -9,6 +9,7 @@
 //! guest's first process does; the tracer is a child of it ([`front`]) and stays as long as any guest lives. Nothing
 //! survives the tracer (`PTRACE_O_EXITKILL`).
 
+mod copying;
 mod cow;
 mod deep;
 mod filter;

@@ -64,11 +64,15 @@ impl Tracer<'_> {
             return None;
         }
         self.follow.get_mut().ended(thread);
+        if self.copied(thread, status) {
+            return None;
+        }
         if let Some(mut tracee) = self.tracees.remove(&thread) {
             self.ended(thread, tracee.id(), tracee.side.bond.take(), status);
             self.forget(tracee);
             self.sockets.borrow_mut().forget(thread);
             self.shortage.forget(thread);
+            self.forget_copy(thread);
         }
         if self.newborns > 0 {
             self.end_orphans();

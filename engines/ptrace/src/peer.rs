@@ -18,6 +18,7 @@ use coracle_intercept::{
 use coracle_paths::{Ancestor, Caller, Host, View};
 
 use crate::{
+    copying,
     cow::{self, CopyOnWrite},
     deep,
     follow::Follow,
@@ -361,6 +362,10 @@ impl Guest for Peer<'_> {
     }
 
     fn unshare(&self, host: &CStr, shared: &FileId, mode: u32) -> Result<Option<FileId>, Errno> {
+        if copying::is_large(host) {
+            // The process that copies it is to run wherever there is room.
+            self.follow.borrow_mut().let_go();
+        }
         self.cow.unshare(host, shared, mode)
     }
 

@@ -11,7 +11,7 @@ use std::{cell::RefCell, io, mem, rc::Rc, sync::Arc};
 
 use coracle_intercept::{
     Abi, Call, Left, Outside, Rules, Scratch, Verdict, enter,
-    errno::{E2BIG, ENOSYS},
+    errno::{E2BIG, ENOSYS, LATER},
     leave,
 };
 
@@ -57,7 +57,7 @@ pub(crate) struct Tracer<'r> {
     pub(crate) debuggers: Debuggers,
     aliases: Aliases,
     pub(crate) sockets: RefCell<Sockets>,
-    cow: CopyOnWrite<'r>,
+    pub(crate) cow: CopyOnWrite<'r>,
     /// What the run uses is written down.
     pub(crate) recorder: Option<RefCell<Recorder>>,
     pub(crate) window: Window,
@@ -262,6 +262,10 @@ impl<'r> Tracer<'r> {
         let pin = self.cow.take_pin().or_else(|| self.aliases.borrow_mut().shown.take());
         match verdict {
             Verdict::Pass => self.go_on(thread, 0),
+            Verdict::Answer(answer) if answer == -i64::from(LATER.0) => {
+                self.wait_for_copy(thread, place);
+                Ok(())
+            }
             Verdict::Answer(answer) => self.answer(thread, now, before, answer, place),
             Verdict::Make { outside, after } if outside::can_make(&call, outside) => {
                 let left = {

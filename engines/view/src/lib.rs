@@ -46,6 +46,6 @@ pub use marks::{FileId, Mark, Marks, NotMarks};
 pub use {
     error::ViewError,
     make::Made,
-    unshare::{Turn, Unshared},
+    unshare::{Aside, Turn, Unshared},
     view::{Asked, View},
 };

@@ -20,7 +20,7 @@ use nix::{
     unistd::{UnlinkatFlags, unlinkat},
 };
 
-use crate::{FileId, View, copy};
+use crate::{FileId, View, copy, error::errno};
 
 /// What became of a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,25 +70,67 @@ impl View {
     /// # Errors
     /// What the kernel says: `ENOSPC`, `EDQUOT`, `EACCES`… The name is as it was then.
     pub fn unshare(&self, host: &CStr, shared: &FileId, mode: u32) -> Result<Unshared, Errno> {
-        let bytes = host.to_bytes_with_nul();
-        let slash = bytes.iter().rposition(|byte| *byte == b'/').ok_or(Errno::EINVAL)?;
-        let name = CStr::from_bytes_with_nul(&bytes[slash + 1..]).map_err(|_| Errno::EINVAL)?;
+        self.put(host, shared, &self.aside()?, Some(mode))
+    }
+
+    /// A place for a copy that is made before it is needed.
+    ///
+    /// # Errors
+    /// `EMFILE`.
+    pub fn aside(&self) -> Result<Aside, Errno> {
+        let dir = self.tmp.try_clone().map_err(|error| errno(&error))?;
+        Ok(Aside::new(dir))
+    }
+
+    /// Makes the copy that [`unshare_by`](Self::unshare_by) needs, in another process perhaps; `false` if the name means another
+    /// file by now.
+    ///
+    /// # Errors
+    /// As [`unshare`](Self::unshare).
+    pub fn copy_aside(&self, aside: &Aside, host: &CStr, shared: &FileId, mode: u32) -> Result<bool, Errno> {
+        let (parent, name) = named(host)?;
+        match fstatat(&parent, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Ok(stat) if is(&stat, shared) => aside.copy_of(&parent, name, &stat, mode).map(|_| true),
+            Ok(_) | Err(Errno::ENOENT) => Ok(false),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// As [`unshare`](Self::unshare), with a copy of that file which is there already.
+    ///
+    /// # Errors
+    /// Those of unshare.
+    pub fn unshare_by(&self, aside: &Aside, host: &CStr, shared: &FileId) -> Result<Unshared, Errno> {
+        self.put(host, shared, aside, None)
+    }
+
+    fn put(&self, host: &CStr, shared: &FileId, aside: &Aside, mode: Option<u32>) -> Result<Unshared, Errno> {
         let _turn = self.turn();
-        let parent = open_parent(&bytes[..slash])?;
+        let (parent, name) = named(host)?;
         let old = match fstatat(&parent, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
             Ok(stat) if is(&stat, shared) => stat,
             Ok(_) | Err(Errno::ENOENT) => return Ok(Unshared::Meanwhile),
             Err(errno) => return Err(errno),
         };
-        let temporary = Temporary::new(self.tmp.as_fd());
-        let new = temporary.copy_of(&parent, name, &old, mode)?;
+        let new = match mode {
+            Some(mode) => aside.copy_of(&parent, name, &old, mode)?,
+            None => fstatat(&aside.dir, aside.name.as_str(), AtFlags::AT_SYMLINK_NOFOLLOW)?,
+        };
         let before = fstat(&parent)?;
-        let answer = temporary.put(&parent, name, shared, &before)?;
+        let answer = aside.put(&parent, name, shared, &before)?;
         let times = copy::times_of(&before);
         // Only what could be opened for reading can have its times set back.
         let _ = futimens(&parent, &times.0, &times.1);
         Ok(if answer { Unshared::Copied(id_of(&new)) } else { Unshared::Meanwhile })
     }
+}
+
+/// The directory of a name, and what it is called there.
+fn named(host: &CStr) -> Result<(OwnedFd, &CStr), Errno> {
+    let bytes = host.to_bytes_with_nul();
+    let slash = bytes.iter().rposition(|byte| *byte == b'/').ok_or(Errno::EINVAL)?;
+    let name = CStr::from_bytes_with_nul(&bytes[slash + 1..]).map_err(|_| Errno::EINVAL)?;
+    Ok((open_parent(&bytes[..slash])?, name))
 }
 
 fn open_parent(path: &[u8]) -> Result<OwnedFd, Errno> {
@@ -115,14 +157,15 @@ pub(crate) fn id_of(stat: &FileStat) -> FileId {
     }
 }
 
-/// A name in `tmp`, removed at the end whatever it means then.
-struct Temporary<'a> {
-    dir: BorrowedFd<'a>,
+/// A place for a copy: a name in `tmp`, removed at the end whatever it means then.
+#[derive(Debug)]
+pub struct Aside {
+    dir: OwnedFd,
     name: String,
 }
 
-impl<'a> Temporary<'a> {
-    fn new(dir: BorrowedFd<'a>) -> Self {
+impl Aside {
+    fn new(dir: OwnedFd) -> Self {
         static COUNTER: AtomicU32 = AtomicU32::new(0);
         let count = COUNTER.fetch_add(1, Ordering::Relaxed);
         Self { dir, name: format!("{}-{count}", std::process::id()) }
@@ -132,9 +175,9 @@ impl<'a> Temporary<'a> {
         let flags = OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let from = openat(parent, name, flags | OFlag::O_RDONLY | OFlag::O_NONBLOCK, Mode::empty())?;
         // A killed process of the same number may have left one of the same name.
-        let _ = unlinkat(self.dir, self.name.as_str(), UnlinkatFlags::NoRemoveDir);
+        let _ = unlinkat(&self.dir, self.name.as_str(), UnlinkatFlags::NoRemoveDir);
         let flags = flags | OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL;
-        let to = openat(self.dir, self.name.as_str(), flags, Mode::S_IRUSR | Mode::S_IWUSR)?;
+        let to = openat(&self.dir, self.name.as_str(), flags, Mode::S_IRUSR | Mode::S_IWUSR)?;
         copy::data(from.as_fd(), to.as_fd(), old.st_size)?;
         copy::xattrs(from.as_fd(), to.as_fd());
         fchmod(&to, Mode::from_bits_truncate(mode & 0o1777))?;
@@ -149,12 +192,12 @@ impl<'a> Temporary<'a> {
             Ok(_) | Err(Errno::ENOENT) => return Ok(false),
             Err(errno) => return Err(errno),
         }
-        match renameat(self.dir, self.name.as_str(), parent, name) {
+        match renameat(&self.dir, self.name.as_str(), parent, name) {
             Err(Errno::EACCES | Errno::EPERM) => {
                 // The guest has locked the directory; to the guest, changing a file in it is no change of the directory.
                 let mode = Mode::from_bits_truncate(before.st_mode & 0o7777);
                 fchmod(parent, mode | Mode::S_IWUSR | Mode::S_IXUSR)?;
-                let done = renameat(self.dir, self.name.as_str(), parent, name);
+                let done = renameat(&self.dir, self.name.as_str(), parent, name);
                 fchmod(parent, mode)?;
                 done.map(|()| true)
             }
@@ -163,8 +206,8 @@ impl<'a> Temporary<'a> {
     }
 }
 
-impl Drop for Temporary<'_> {
+impl Drop for Aside {
     fn drop(&mut self) {
-        let _ = unlinkat(self.dir, self.name.as_str(), UnlinkatFlags::NoRemoveDir);
+        let _ = unlinkat(&self.dir, self.name.as_str(), UnlinkatFlags::NoRemoveDir);
     }
 }
