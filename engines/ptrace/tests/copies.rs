@@ -12,7 +12,7 @@ use std::{
 use common::{NOBODY_IN_PARTICULAR, Tree, extract, run, spec, start, start_after, volume, wait};
 use coracle_api::{Access, Ended, LaunchSpec};
 
-const SIZE: usize = 128 << 20;
+const SIZE: usize = 64 << 20;
 
 /// A tree with a large file in it, and a run of a script in a view of that, which lies in `changes`.
 fn prepared(tree: &Tree, changes: &Path, variant: &str, script: &str) -> LaunchSpec {
