@@ -47,6 +47,11 @@ fn hello() {
 }
 
 #[test]
+fn capture() {
+    run("capture", &mut Sandbox::new(), Path::new("none"));
+}
+
+#[test]
 fn parallel() {
     on_alpine("parallel", &["xargs", "parallel"]);
 }
@@ -101,6 +106,6 @@ fn ci() {
 #[test]
 fn no_example_is_left_out() {
     let folders = fs::read_dir(workspace().join("examples")).unwrap().map(|entry| entry.unwrap().file_name());
-    let run = ["ci", "cron", "hello", "htcondor", "parallel", "pipes", "signed", "slurm"];
+    let run = ["capture", "ci", "cron", "hello", "htcondor", "parallel", "pipes", "signed", "slurm"];
     assert_eq!(folders.collect::<BTreeSet<_>>(), run.iter().map(Into::into).collect());
 }

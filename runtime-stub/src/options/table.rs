@@ -145,7 +145,7 @@ pub const ROWS: [Row; 34] = [
         "alone",
         Takes::Switch,
         Kind::Run,
-        "show none of your directories and variables: the image's files, variables and directory",
+        "show none of your directories and variables, only the image's own",
     ),
     row(
         Id::Writable,
