@@ -224,6 +224,7 @@ impl Run<'_> {
             orphaned: |over: Over| {
                 self.put_on_record(shell_status(over.ended));
                 self.do_finally();
+                self.drop_recording();
             },
         };
         let guest = |plan: &Plan| match engine.run(&plan.spec) {
@@ -302,6 +303,16 @@ impl Run<'_> {
             memory.write(engine.name());
         }
         Ok(Some(engine))
+    }
+
+    /// Nobody is left to make anything of it.
+    fn drop_recording(&self) {
+        let Some(recording) = &self.order.recording else { return };
+        // What cannot be removed is not ours to remove.
+        for directory in [Some(recording), self.order.made.as_ref()].into_iter().flatten() {
+            let _ = fs::remove_dir_all(directory);
+        }
+        let _ = recording.parent().map(fs::remove_dir);
     }
 
     /// What is to be done when all has ended, without the lease that the guest had.

@@ -317,6 +317,24 @@ fn streams_and_signals_pass_untouched() {
 }
 
 #[test]
+fn a_capture_that_is_killed_leaves_nothing() {
+    let scene = Scene::new();
+    scene.sandbox.write("in", "before\n");
+    let driver = format!(
+        "{} capture -q -o {} -- sh -c 'echo x >>in; echo $$ >pid; sleep 100' & p=$!
+         while ! [ -s pid ]; do sleep 0.05; done
+         kill -KILL $p; wait $p
+         n=0; while kill -0 $(cat pid) 2>/dev/null || [ \"$(ls -A $TMPDIR)\" ]; do sleep 0.1; n=$((n+1)); [ $n -lt 100 ]; done
+         echo over; ls -A $TMPDIR",
+        harness::coracle().display(),
+        scene.bundle().display()
+    );
+    let output = scene.sandbox.run("sh", ["-ec", &driver.replace("wait $p", "wait $p || true")]);
+    assert_eq!(output.ok(), "over", "{output}");
+    assert!(!scene.bundle().exists());
+}
+
+#[test]
 fn a_run_leaves_the_host_as_it_would_without() {
     let scene = Scene::new();
     let script = "umask; id -u; id -g; env | sort; echo made >made; ln -s made link; cat link; stat -c %a made";
