@@ -105,13 +105,9 @@ fn specification(caller: &Caller, description: &Path, program: &Path, argv: &[Os
         let found = view.to_guest(cwd.as_os_str().as_bytes(), &mut guest)?;
         Some(path(&guest[..found.len]))
     });
-    let (mut root, mut kept) = (text(Text::Pristine).unwrap_or_default(), Vec::new());
-    if !run.root_read_only() && run.text(Text::Root) != run.text(Text::Pristine) {
-        // A tree that is the guest's own, with edited files in it: what they were lies apart, and the edited ones do, but
-        // for the loaders, which look for nothing by themselves any more.
-        root = text(Text::Root).unwrap_or_default();
-        kept = true_loaders(&run, &root, &text(Text::Pristine).unwrap_or_default());
-    }
+    // Edited programs work here too, but for the loaders, which look for nothing by themselves any more.
+    let kept = text(Text::Originals)
+        .map(|originals| true_loaders(&run, Path::new(OsStr::from_bytes(run.text(Text::Root))), &originals));
     Ok(LaunchSpec {
         // A view has names of its own.
         names: text(Text::Names).filter(|_| run.text(Text::Root) == run.text(Text::Pristine)),
@@ -137,7 +133,7 @@ fn specification(caller: &Caller, description: &Path, program: &Path, argv: &[Os
                 optional: true,
                 origin: BindOrigin::Generated,
             })
-            .chain(kept)
+            .chain(kept.into_iter().flatten())
             .collect(),
         hostname: run.hostname().map(|name| OsStr::from_bytes(name).to_owned()),
         ports: run
@@ -148,15 +144,15 @@ fn specification(caller: &Caller, description: &Path, program: &Path, argv: &[Os
                 protocol: if port.datagram { Protocol::Udp } else { Protocol::Tcp },
             })
             .collect(),
-        ..LaunchSpec::new(root, identity)
+        ..LaunchSpec::new(text(Text::Pristine).unwrap_or_default(), identity)
     })
 }
 
 /// The tree's loaders as they were, over the edited ones.
-fn true_loaders(run: &Run<'_>, root: &Path, pristine: &Path) -> Vec<Bind> {
+fn true_loaders(run: &Run<'_>, root: &Path, originals: &Path) -> Vec<Bind> {
     let loaders = run.loaders().filter_map(|loader| {
         let name = Path::new(OsStr::from_bytes(loader.host.to_bytes())).strip_prefix(root).ok()?.to_owned();
-        let host = pristine.join(&name);
+        let host = originals.join(&name);
         let bind = Bind {
             host,
             guest: Path::new("/").join(name),

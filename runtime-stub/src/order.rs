@@ -347,7 +347,7 @@ fn suits(engine: &dyn Engine, order: &Order) -> bool {
 
 /// Has files of the container's tree edited if the engine wants that, and made as they were if it does not.
 fn settle_edits(order: &Order, plan: &mut Plan, engine: &dyn Engine, voice: Voice) -> Result<(), OrderError> {
-    let Some(edits) = order.edits.as_ref().filter(|_| order.own.is_none()) else { return Ok(()) };
+    let Some(edits) = order.edits.as_ref() else { return Ok(()) };
     let asked = order.engine.as_deref().filter(|name| !name.eq_ignore_ascii_case("auto"));
     if !engine.wants_edits(asked) {
         let taken = if edits.any { change_edits(order, edits, TAKE_OUT).map(|_| ()) } else { Ok(()) };
@@ -376,7 +376,7 @@ fn settle_edits(order: &Order, plan: &mut Plan, engine: &dyn Engine, voice: Voic
         "edits: the tree's programs name its own loader; as they were they are in {}",
         laid.pristine.display()
     ));
-    plan.spec.pristine = Some(laid.pristine);
+    plan.spec.originals = Some(laid.pristine);
     plan.spec.loaders = laid.loaders;
     Ok(())
 }
@@ -409,7 +409,9 @@ fn with_own_tree(order: &Order) -> Result<Order, OrderError> {
         return Err(failed(last.strip_prefix("coracle: ").unwrap_or(last).to_owned()));
     }
     let _ = io::stderr().write_all(&ran.stderr);
-    Ok(Order { root: own.root.clone(), access: Access::Direct, truths: None, own: None, ..order.clone() })
+    // The tree is made of the true files, so no edits are left.
+    let edits = order.edits.as_ref().map(|edits| TreeEdits { any: false, laid: None, ..edits.clone() });
+    Ok(Order { root: own.root.clone(), access: Access::Direct, truths: None, own: None, edits, ..order.clone() })
 }
 
 /// An exit status as a shell counts it.

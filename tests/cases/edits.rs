@@ -35,8 +35,14 @@ impl World {
         self.coracle(&["inspect", "-f", "{{.EditedFiles}}", "c"]).ok().trim().parse().unwrap()
     }
 
+    fn directory(&self) -> PathBuf {
+        let id = self.coracle(&["inspect", "-f", "{{.Id}}", "c"]);
+        self.sandbox.path().join("home/.coracle/containers").join(id.ok().trim())
+    }
+
+    /// Its own tree, or its view of the image's.
     fn root(&self) -> PathBuf {
-        PathBuf::from(self.coracle(&["inspect", "-p", "c"]).ok().trim())
+        PathBuf::from(self.coracle(&["inspect", "-f", "{{.Root}}", "c"]).ok().trim())
     }
 
     /// Whether a program of the tree names its loader by a path of the host's.
@@ -52,6 +58,7 @@ impl World {
 fn edits_are_laid_for_f3_taken_out_for_others_and_never_leave_the_container() {
     let Some(world) = World::new() else { return };
     assert!(world.edited() > 3 && world.is_edited("bin/busybox"));
+    assert_eq!(world.coracle(&["inspect", "-f", "{{.Sharing}}", "c"]).ok(), "hardlink", "the rest is the image's");
     // The program itself runs, and not a loader that is told of it.
     assert_eq!(world.run("--execmode=F3", "tr '\\0' ' ' </proc/self/cmdline").ok().trim(), "tr \\");
     world.run("--execmode=F4", "echo mine > /mine; cp /etc/motd /etc/motd2; chmod 700 /usr/bin/ssl_client; id -u").ok();
@@ -72,13 +79,13 @@ fn edits_are_laid_for_f3_taken_out_for_others_and_never_leave_the_container() {
     assert_eq!(world.run("--execmode=P1", sums).ok(), exported);
     assert!(world.edited() == 0 && !world.is_edited("bin/busybox"));
     assert_eq!(world.run("--execmode=R1", "cat /mine; stat -c %a /usr/bin/ssl_client").ok(), "mine\n700");
-    // And back, by the container's own mode.
+    // That one needed a tree of the container's own. And back, by the container's own mode.
     world.coracle(&["run", "c", "true"]).ok();
     assert!(world.edited() > 3);
     assert_eq!(world.run("--execmode=F3", "stat -c %a /usr/bin/ssl_client").ok(), "700");
     world.coracle(&["setup", "--execmode=auto", "c"]).ok();
     assert_eq!(world.edited(), 0);
-    assert!(!world.root().with_file_name("edits").exists());
+    assert!(!world.directory().join("edits").exists());
 }
 
 #[test]
@@ -89,7 +96,7 @@ fn what_a_guest_replaced_stays_replaced() {
     world.run("--execmode=F3", script).ok();
     let said = world.run("--execmode=R1", "cat /sbin/apk; ls -d /usr/bin/scanelf/. /usr/bin/getconf 2>/dev/null; true");
     assert_eq!(said.ok(), "#!/bin/sh\n/usr/bin/scanelf/.");
-    assert!(!world.root().with_file_name("edits").exists());
+    assert!(!world.directory().join("edits").exists());
 }
 
 #[test]
@@ -101,12 +108,16 @@ fn owners_follow_a_file_into_its_copy_and_back() {
     world.run("--execmode=F3", "chown 5:6 /sbin/apk; chmod 711 /sbin/apk").ok();
     assert_eq!(owner("--execmode=P1"), "5:6 711");
     assert_eq!(owner("--execmode=F3"), "5:6 711");
+    // The image's file is as it was, and the next container sees that.
+    world.coracle(&["create", "--name=other", "--execmode=P1", "alpine:1"]).ok();
+    assert_eq!(world.coracle(&["run", "other", "stat", "-c", "%u:%g %a", "/sbin/apk"]).ok(), "0:0 755");
+    assert!(world.coracle(&["verify"]).ok().ends_with("all whole"));
 }
 
 #[test]
 fn half_laid_moved_and_busy() {
     let Some(world) = World::new() else { return };
-    let edits = world.root().with_file_name("edits");
+    let edits = world.directory().join("edits");
     // As a command leaves it that was killed: some files replaced, and no record.
     fs::remove_file(edits.join("laid.json")).unwrap();
     let said = world.coracle(&["verify"]);
@@ -140,7 +151,7 @@ fn half_laid_moved_and_busy() {
 #[test]
 fn verify_sees_a_change_of_any_setting() {
     let Some(world) = World::new() else { return };
-    let path = world.root().with_file_name("container.json");
+    let path = world.directory().join("container.json");
     let whole = fs::read_to_string(&path).unwrap();
     let damage = |from: &str, to: &str| {
         assert!(whole.contains(from), "{from} in {whole}");

@@ -23,6 +23,10 @@ pub struct LaunchSpec {
     /// ([`Engine::wants_edits`](crate::Engine::wants_edits)): the tree itself, for engines that take programs over.
     #[serde(default)]
     pub pristine: Option<PathBuf>,
+    /// Where files of the guest's own tree are edited in place: host directory with those that they took the place of, under
+    /// their names in the tree.
+    #[serde(default)]
+    pub originals: Option<PathBuf>,
     /// The tree's names as one file (`coracle_paths::table`), if somebody made it: an engine that resolves paths itself
     /// maps it where the guest cannot change the tree, and walks where there is none or it is damaged.
     #[serde(default)]
@@ -110,6 +114,7 @@ impl LaunchSpec {
             version: SPEC_VERSION,
             root,
             pristine: None,
+            originals: None,
             names: None,
             truths: None,
             loaders: Vec::new(),

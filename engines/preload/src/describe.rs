@@ -50,7 +50,7 @@ pub(crate) fn describe(
         })
     };
     let (tree, place) = (safe(&root)?, safe(&scratch)?);
-    let edited = spec.pristine.is_some();
+    let edited = spec.pristine.is_some() || spec.originals.is_some();
     let changes = spec.access != Access::ReadOnly;
     let search = Search { layout, known: &spec.loaders, edited, changes, root: &root, tree: &tree, place: &place };
     let loaders = loaders::find(&search, program.interpreter.as_deref())
@@ -89,6 +89,11 @@ pub(crate) fn describe(
     let pristine = spec.pristine.as_ref().map(fs::canonicalize).transpose();
     let pristine = pristine.map_err(|error| RunError::step("find the tree that the view is of", error))?;
     facts.set(Text::Pristine, pristine.as_ref().unwrap_or(&shared).as_os_str().as_bytes());
+    let originals = spec.originals.as_ref().map(fs::canonicalize).transpose();
+    let originals = originals.map_err(|error| RunError::step("find the files as they were before edits", error))?;
+    if let Some(originals) = &originals {
+        facts.set(Text::Originals, originals.as_os_str().as_bytes());
+    }
     let handover: Vec<&[u8]> = spec.handover.iter().map(|argument| argument.as_bytes()).collect();
     let handover = handover.join(&0);
     facts.set(Text::Handover, &handover);

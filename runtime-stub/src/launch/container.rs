@@ -110,6 +110,7 @@ pub fn plan(order: &Order, caller: &Caller) -> Result<Plan, LaunchError> {
         version: SPEC_VERSION,
         root: order.root.clone(),
         pristine: None,
+        originals: None,
         names: None,
         loaders: order.facts.loaders.clone(),
         truths: order.truths.clone(),

@@ -179,6 +179,7 @@ pub fn plan(inputs: &Inputs) -> Result<Plan, LaunchError> {
         version: SPEC_VERSION,
         root: inputs.root.to_owned(),
         pristine: None,
+        originals: None,
         names: inputs.names.map(Path::to_owned),
         truths: inputs.truths.map(Path::to_owned),
         loaders: inputs.loaders.to_vec(),

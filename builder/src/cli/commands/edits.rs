@@ -7,6 +7,7 @@ use std::{
 
 use anyhow::bail;
 use coracle_api::{LAY, Laid, TAKE_OUT};
+use coracle_view::{Asked, View};
 
 use crate::{
     cli::{args::EditsArgs, print, source},
@@ -35,10 +36,15 @@ pub(super) fn run(args: &EditsArgs, quiet: bool) -> anyhow::Result<()> {
     }
 }
 
-/// Edits the programs and libraries of a container with a tree of its own for the `preload` engine, as a build does it for
-/// bundles.
+/// Edits the programs and libraries of a container for the `preload` engine, as a build does it for bundles: in its own tree,
+/// or in its view of the image's, which is made for it.
 pub(super) fn lay(container: &Container, lease: Option<BorrowedFd<'_>>) -> anyhow::Result<Laid> {
     container.lay_edits(lease, |container| {
+        if let Some(layers) = container.stands_on(&container.settings()?) {
+            let truths = layers.lower.with_file_name("truths");
+            let asked = Asked { tree: &layers.lower, truths: Some(&truths), changes: &layers.changes };
+            View::open(&asked)?;
+        }
         let tree = trees::read(&container.root(), &Owners::default())?;
         let analysis = patch::analyse(&tree, &container.settings()?.config)?;
         // A tree without a loader has no programs to edit; that the engine cannot run the others is for it to say.

@@ -127,7 +127,9 @@ impl Line {
                 (changed, changed + disk_use(&layers.lower).1)
             }
             _ => {
-                let ((own, all), kept) = (disk_use(&self.container.root()), disk_use(&self.container.kept_files()).1);
+                let (own, all) = disk_use(&self.container.root());
+                // Those of a view are the image's.
+                let (kept, _) = disk_use(&self.container.kept_files());
                 (own + kept, all + kept)
             }
         };

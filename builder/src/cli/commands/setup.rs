@@ -14,7 +14,7 @@ use crate::{
     cli::{args::SetupArgs, print, report, source},
     launch::ids,
     source::open_store,
-    store::containers::Container,
+    store::containers::{Container, Sharing},
 };
 
 /// Engines, and udocker's names of execution modes, lower case.
@@ -103,7 +103,10 @@ fn settle_edits(container: &Container, engine: &str, quiet: bool) -> anyhow::Res
         }
         return Ok(());
     }
-    own::make(container, None, false, quiet)?;
+    // An overlay's changes are nothing that programs could be edited in.
+    if container.sharing(&container.settings()?) == Sharing::Overlay {
+        own::make(container, None, false, quiet)?;
+    }
     if container.laid().is_none() {
         edits::lay(container, None)?;
     }

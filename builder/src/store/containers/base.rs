@@ -208,6 +208,8 @@ impl Container {
         settings.version = settings.form();
         let path = self.directory.join("container.json");
         replace(&path, &settings.encode(), 0o600).map_err(ContainerError::file("write", &path))?;
-        Ok(remove_tree(&self.directory.join("changes"))?)
+        remove_tree(&self.directory.join("changes"))?;
+        // Those of the view.
+        Ok(remove_tree(&self.edits())?)
     }
 }

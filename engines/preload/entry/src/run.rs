@@ -80,6 +80,9 @@ pub enum Text {
     Scratch,
     /// Canonical host path of the tree as other engines see it: without edits.
     Pristine,
+    /// Host path of the files of a guest's own tree that edited ones have taken the place of, under their names; empty if
+    /// there are none.
+    Originals,
     /// What takes over programs that this engine cannot run: the host path of a program and its first arguments, each with
     /// a NUL behind it but the last.
     Handover,

@@ -137,6 +137,16 @@ fn keep(pristine: &Path, name: &Path, there: &Path) -> Result<(), ContainerError
     }
 }
 
+/// Has a name of a shared file mean a copy.
+pub(super) fn copy_away(path: &Path) -> io::Result<fs::Metadata> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".coracle-copy");
+    let beside = PathBuf::from(beside);
+    copy_whole(path, &beside)?;
+    fs::rename(&beside, path)?;
+    fs::symlink_metadata(path)
+}
+
 fn copy_whole(from: &Path, to: &Path) -> io::Result<()> {
     let meta = fs::symlink_metadata(from)?;
     if meta.is_symlink() {

@@ -78,7 +78,7 @@ pub struct Edited {
 }
 
 impl Container {
-    fn edits(&self) -> PathBuf {
+    pub(super) fn edits(&self) -> PathBuf {
         self.directory().join(EDITS)
     }
 
@@ -179,17 +179,24 @@ impl Container {
     fn restore(&self) -> Result<(), ContainerError> {
         let mut moved = Vec::new();
         let edited = self.edited()?;
+        let shared = self.root() == self.view();
         for Edited { path, pristine } in &edited {
             let there = self.root().join(path);
             let failed = || ContainerError::file("restore", &there);
-            let (now, then) =
+            let (now, mut then) =
                 (fs::symlink_metadata(&there).map_err(failed())?, fs::symlink_metadata(pristine).map_err(failed())?);
             // A guest's chmod stays, and what the ledger says of the file.
-            if !now.is_symlink() && now.mode() != then.mode() {
-                fs::set_permissions(pristine, fs::Permissions::from_mode(now.mode() & 0o7777)).map_err(failed())?;
-            }
-            if (now.uid(), now.gid()) != (then.uid(), then.gid()) {
+            let same =
+                (now.uid(), now.gid()) == (then.uid(), then.gid()) && (now.is_symlink() || now.mode() == then.mode());
+            if !same {
+                if shared {
+                    // Of a view the true file is the image's.
+                    then = lay::copy_away(pristine).map_err(failed())?;
+                }
                 std::os::unix::fs::lchown(pristine, Some(now.uid()), Some(now.gid())).map_err(failed())?;
+                if !now.is_symlink() {
+                    fs::set_permissions(pristine, fs::Permissions::from_mode(now.mode() & 0o7777)).map_err(failed())?;
+                }
             }
             moved.push((now.ino(), then.ino()));
         }
