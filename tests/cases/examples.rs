@@ -9,7 +9,7 @@ use std::{
 use harness::{
     Condor, Output, Sandbox, Slurm, coracle, hello,
     images::{self, ALPINE, workspace},
-    skip,
+    mpi, skip,
 };
 
 /// Runs an example's script, as it was written or from a copy of its folder: the workspace may lie where only its owner can
@@ -104,8 +104,20 @@ fn ci() {
 }
 
 #[test]
+fn mpi() {
+    if mpi::Library::OpenMpi.is_missing() {
+        return;
+    }
+    let mut sandbox = Sandbox::new();
+    let program = mpi::compile(&sandbox, mpi::Library::OpenMpi, "examples/mpi/ranks.c".as_ref(), "linked");
+    let root = sandbox.work("tree");
+    mpi::lay_out(&root, &[&program]);
+    run("mpi", &mut sandbox, &PathBuf::from(format!("rootfs:{}", root.display())));
+}
+
+#[test]
 fn no_example_is_left_out() {
     let folders = fs::read_dir(workspace().join("examples")).unwrap().map(|entry| entry.unwrap().file_name());
-    let run = ["capture", "ci", "cron", "hello", "htcondor", "parallel", "pipes", "signed", "slurm"];
+    let run = ["capture", "ci", "cron", "hello", "htcondor", "mpi", "parallel", "pipes", "signed", "slurm"];
     assert_eq!(folders.collect::<BTreeSet<_>>(), run.iter().map(Into::into).collect());
 }

@@ -21,6 +21,7 @@ mod hammer;
 mod killing;
 mod lasting;
 mod loading;
+mod mpi;
 mod options;
 mod pipes;
 mod probes;

@@ -5,6 +5,7 @@
 //! - [`images`]: published root file systems, where the folder with them is there.
 //! - [`engine`], [`enter`]: an engine alone, for its own crate's tests and for looking at it.
 //! - [`bundles`]: bundles made once per process and shared by the cases.
+//! - [`mpi`]: images with an MPI library, from the host's files.
 //! - [`oci`], [`hello`]: images made by hand; [`ways`]: files for a probe to change.
 //! - [`Registry`]: a real registry on loopback; [`Fake`]: a server that misbehaves on purpose.
 //! - [`Slurm`]: a controller and two nodes; [`Condor`]: a pool of HTCondor.
@@ -20,6 +21,7 @@ mod enter;
 mod fake;
 pub mod hello;
 pub mod images;
+pub mod mpi;
 pub mod oci;
 mod output;
 mod registry;

@@ -40,6 +40,10 @@ const QUICK: &[Need] = &[
     need("gcc", "gcc"),
     need("rpmbuild", "rpm"),
     need("db5.3_load", "db5.3-util"),
+    need("mpirun.openmpi", "openmpi-bin"),
+    need("mpicc.openmpi", "libopenmpi-dev"),
+    need("mpirun.mpich", "mpich"),
+    need("mpicc.mpich", "libmpich-dev"),
     need("/usr/lib32/libc.a", "gcc-multilib"),
 ];
 

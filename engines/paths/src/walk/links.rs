@@ -80,13 +80,17 @@ impl<H: Host> Walk<'_, '_, H> {
         } else {
             self.outside.root_of(magic.pid, link)
         };
-        let Some(root) = root else {
-            // Not one of ours: as if in another container. What does not exist, does not, all the same.
-            self.outside.readlink(host.as_c_str(), link)?;
-            return Err(Errno::EACCES);
-        };
-        if magic.link == Link::Root {
-            return Ok(Step::Jump(root));
+        match root {
+            Some(root) if magic.link == Link::Root => return Ok(Step::Jump(root)),
+            Some(_) => {}
+            // An open file of another run's, as ranks of one job give each other their shared memory: nothing is resolved
+            // in it, and whether one may have it is the kernel's to judge.
+            None if is_last && matches!(magic.link, Link::Fd | Link::MapFile) => {}
+            None => {
+                // Not one of ours: as if in another container. What does not exist, does not, all the same.
+                self.outside.readlink(host.as_c_str(), link)?;
+                return Err(Errno::EACCES);
+            }
         }
         if magic.link == Link::Exe {
             return match self.outside.exe_of(magic.pid, link) {
