@@ -59,7 +59,7 @@ impl Library {
     }
 }
 
-/// Compiles `examples/mpi/ranks.c` with the library, as `work/NAME`.
+/// Compiles a file of the workspace with the library, as `work/NAME`.
 ///
 /// # Panics
 /// If it cannot be compiled.
@@ -93,14 +93,14 @@ pub fn lay_out(root: &Path, programs: &[&Path]) {
     }
 }
 
-/// A bundle of the program for `library`, in the sandbox.
+/// A bundle of the programs for `library`, in the sandbox, that starts the first.
 #[must_use]
-pub fn bundle(sandbox: &Sandbox, library: Library, program: &Path) -> PathBuf {
+pub fn bundle(sandbox: &Sandbox, library: Library, programs: &[&Path]) -> PathBuf {
     let root = sandbox.work(&format!("{}.tree", library.suffix()));
-    lay_out(&root, &[program]);
+    lay_out(&root, programs);
     let output = sandbox.work(&format!("{}.run", library.suffix()));
     let (source, to) = (format!("rootfs:{}", root.display()), output.display().to_string());
-    let entrypoint = format!("[{:?}]", program.display().to_string());
+    let entrypoint = format!("[{:?}]", programs[0].display().to_string());
     sandbox.coracle(["build", "--quiet", &source, "-o", &to, "--compression", "1", "--entrypoint", &entrypoint]).ok();
     output
 }

@@ -6,6 +6,7 @@
 
 mod batch;
 mod calls;
+mod mpi;
 mod pack;
 mod peers;
 mod start;
@@ -40,6 +41,8 @@ enum What {
     Unpack,
     /// Making containers and running programs in new ones, against udocker, podman and crun.
     Store,
+    /// Messages between two ranks of an MPI program, against the same program without a bundle.
+    Mpi,
     /// Single system calls, native and under every engine and peer.
     Syscalls,
     /// Tasks of an array under Slurm, and 64 starts at once, native and under bubblewrap.
@@ -63,6 +66,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
             What::Pack => pack::run(options.rounds / 3)?,
             What::Unpack => unpack::run(options.rounds / 3)?,
             What::Store => store::run(options.rounds / 3)?,
+            What::Mpi => mpi::run(options.rounds)?,
             What::Syscalls => calls::syscalls(options.rounds)?,
             What::Batch => batch::run(options.rounds / 3)?,
             What::Compile => calls::compile(options.rounds / 3)?,
