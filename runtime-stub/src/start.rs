@@ -235,7 +235,13 @@ impl Start<'_> {
     /// is returned.
     fn edit(&self, plan: &mut Plan, engine: &dyn Engine, cached: &Cached) -> Result<Option<Cached>, StartError> {
         let asked = self.asked_engine();
-        if !engine.wants_edits(asked) || plan.spec.access != Access::ReadOnly {
+        if !engine.wants_edits(asked) {
+            return Ok(None);
+        }
+        if plan.spec.access != Access::ReadOnly {
+            // Edits hold the path of a loader that the guest may replace.
+            self.voice
+                .note("a run that may change its tree has no edited programs: they are started by their loader (F1)");
             return Ok(None);
         }
         match cache::view(self.bundle, &self.cache(), cached, engine.name(), &mut |event| self.tell(&event)) {

@@ -182,6 +182,27 @@ fn an_engine_that_intercepts_gets_hard_links_and_another_one_a_tree_of_its_own()
         }
     };
     told(&world, "box");
+    // The shim's processes keep the same kind of view, and each engine goes on with what the other has left.
+    world.create("shim");
+    world.run(&["--execmode=F1"], "shim", script).ok();
+    assert_eq!(world.sharing("shim"), "hardlink");
+    told(&world, "shim");
+    world.verify();
+    let seen = "stat -c '%n %u:%g %a %F' /etc/passwd /etc/group /srv /null /etc/shadow; cat /etc/motd";
+    let seen = ["P1", "F1"].map(|mode| {
+        let mode = format!("--execmode={mode}");
+        ["box", "shim"].map(|name| world.run(&[&mode], name, seen).ok().to_owned())
+    });
+    assert!(seen.iter().flatten().all(|text| *text == seen[0][0]) && seen[0][0].contains("33:34"), "{seen:?}");
+    world.run(&["--execmode=P1"], "shim", "echo tracer >> /etc/motd; echo tracer > /etc/issue").ok();
+    let both = world.run(
+        &["--execmode=F1"],
+        "shim",
+        "echo shim >> /etc/motd; echo shim >> /etc/issue; cat /etc/motd /etc/issue",
+    );
+    assert_eq!(both.ok(), "own\ntracer\nshim\ntracer\nshim");
+    assert_eq!(inode(tree.join("bin/busybox")), busybox);
+    world.verify();
     world.sandbox.coracle(["clone", "box", "--name", "copy"]).ok();
     told(&world, "copy");
     assert_eq!(world.sharing("copy"), "copy");
