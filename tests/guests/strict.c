@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stddef.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -94,6 +95,17 @@ static void changed(void) {
     T(INSTALL(0, LOAD(nr), NEEDED, ON(SYS_sendmmsg, PASS), ON(SYS_lchown, PASS), ON(SYS_sendto, PASS), GIVE(SECCOMP_RET_KILL_PROCESS))); T(sendmmsg(two, many, 2, 0)); T(syscall(SYS_lchown, "/work/kept", -1, -1));
 }
 
+static volatile int listener;
+static void *supervises(void *arg) {
+    struct seccomp_notif asked; struct seccomp_notif_resp answer; while (listener <= 0) usleep(1000);
+    for (int at = 0; at < 5; at++) { memset(&asked, 0, sizeof asked); memset(&answer, 0, sizeof answer); if (ioctl(listener, SECCOMP_IOCTL_NOTIF_RECV, &asked)) break; answer.id = asked.id; if (asked.data.nr == SYS_getppid) answer.val = 55; else if (asked.data.nr == SYS_getuid) answer.error = -ENOTNAM; else answer.flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE; ioctl(listener, SECCOMP_IOCTL_NOTIF_SEND, &answer); }
+    return arg;
+}
+static void supervised(void) {
+    pthread_t t; pthread_create(&t, NULL, supervises, NULL); long fd = INSTALL(SECCOMP_FILTER_FLAG_NEW_LISTENER, LOAD(nr), ON(SYS_openat, SECCOMP_RET_USER_NOTIF), ON(SYS_getppid, SECCOMP_RET_USER_NOTIF), ON(SYS_getuid, SECCOMP_RET_USER_NOTIF), GIVE(PASS)); printf("%d\n", fd > 0); listener = fd;
+    O(syscall(SYS_openat, AT_FDCWD, "/dir/file", O_RDONLY)); T(syscall(SYS_getppid)); T(syscall(SYS_getuid)); O(syscall(SYS_openat, AT_FDCWD, "/links/../etc/passwd", O_RDONLY)); T(syscall(SYS_access, "/dir/file", F_OK)); T(syscall(SYS_access, "/none", F_OK)); O(syscall(SYS_openat, AT_FDCWD, "/dir/sub/deep", O_RDONLY)); pthread_join(t, NULL);
+}
+
 static void wrong(void) {
     prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); struct sock_filter bad = {0xffff, 0, 0, 0}; struct sock_fprog program = {1, &bad}; T(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program)); program.len = 0; T(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program)); program.len = 4097; T(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program)); program = (struct sock_fprog){1, (void *)8}; T(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program)); T(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, 8)); T(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 1u << 30, &program)); T(syscall(SYS_seccomp, 99, 0, 0)); unsigned action = SECCOMP_RET_TRAP; T(syscall(SYS_seccomp, SECCOMP_GET_ACTION_AVAIL, 0, &action)); T(syscall(SYS_access, "/dir/file", F_OK));
     static struct sock_filter longest[4096]; for (int at = 0; at < 4095; at++) longest[at] = (struct sock_filter)LOAD(nr); longest[4095] = (struct sock_filter)GIVE(PASS); program = (struct sock_fprog){4096, longest}; T(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program)); program.len = 3000; program.filter = longest + 1096; T(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program)); T(syscall(SYS_access, "/dir/file", F_OK)); O(syscall(SYS_openat, AT_FDCWD, "/dir/file", O_RDONLY));
@@ -102,6 +114,6 @@ static void wrong(void) {
 int main(int argc, char **argv) {
     if (argc > 1) { T(syscall(SYS_unlink, "/work/kept")); T(syscall(SYS_access, "/dir/file", F_OK)); T(prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)); return 3; }
     put("/work/kept", "x"); T(mkdir("/work/dir", 0700)); T(symlink("dir", "/work/link"));
-    in_child("a list of what is allowed", whitelist); T(access("/work/kept", F_OK)); in_child("refused", refused); in_child("arguments", arguments); in_child("trapped", traps); in_child("killed", kills); in_child("threads", threads); in_child("executed", executed); in_child("changed calls", changed); in_child("wrong", wrong);
+    in_child("a list of what is allowed", whitelist); T(access("/work/kept", F_OK)); in_child("refused", refused); in_child("arguments", arguments); in_child("trapped", traps); in_child("killed", kills); in_child("threads", threads); in_child("executed", executed); in_child("changed calls", changed); in_child("supervised", supervised); in_child("wrong", wrong);
     T(access("/work/kept", F_OK)); return 0;
 }

@@ -6,6 +6,10 @@
 //! own filter stops a call, the guest's were asked with it.) What we then put in a call's place must pass them unseen. So
 //! each gets a few instructions before its own: no call at all passes, and so does one that carries our mark.
 //!
+//! Where a filter hands calls to a supervisor (`SECCOMP_RET_USER_NOTIF`), that comes before our own filter's stop, and the
+//! supervisor may say that the call is to go on: so there all calls stop at their entry, and what the supervisor is asked about
+//! is the call that is made in the end, unmarked.
+//!
 //! Rules:
 //! - A filter is known from the moment when the kernel has taken it, to its thread and all that this makes, for good.
 //! - Marks are put where no argument is.
@@ -65,21 +69,31 @@ type Program = Rc<[Step]>;
 
 /// The filters of a thread, in the order in which they came.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Filters(Option<Rc<Vec<Program>>>);
+pub(crate) struct Filters {
+    programs: Option<Rc<Vec<Program>>>,
+    /// One of them has a supervisor.
+    listens: bool,
+}
 
 impl Filters {
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_none()
+        self.programs.is_none()
     }
 
-    fn push(&mut self, program: Program) {
-        Rc::make_mut(self.0.get_or_insert_default()).push(program);
+    /// Whether a supervisor may be asked about calls.
+    pub(crate) fn listen(&self) -> bool {
+        self.listens
+    }
+
+    fn push(&mut self, taken: &Taken) {
+        Rc::make_mut(self.programs.get_or_insert_default()).push(Rc::clone(&taken.program));
+        self.listens |= taken.listens;
     }
 
     /// What the kernel would do with a call: the strictest of all answers, the newest filter's among equals.
     fn action(&self, data: &[u32; 16]) -> u32 {
         let strictness = |answer: u32| (answer & libc::SECCOMP_RET_ACTION_FULL).cast_signed();
-        let programs = self.0.iter().flat_map(|programs| programs.iter().rev());
+        let programs = self.programs.iter().flat_map(|programs| programs.iter().rev());
         programs.map(|program| run(program, data)).fold(libc::SECCOMP_RET_ALLOW, |strictest, answer| {
             if strictness(answer) < strictness(strictest) { answer } else { strictest }
         })
@@ -221,8 +235,15 @@ fn installed(call: &Call, memory: Memory) -> Option<(Taken, u8)> {
     Some((taken, at))
 }
 
-/// Puts our mark on a call of a thread that has filters, if there is an argument that is not one.
-pub(crate) fn mark(tracee: &Tracee, mark: u64, call: &mut Call) {
+/// Puts our mark on a call of a thread that has filters, if there is an argument that is not one, and no supervisor is to be
+/// asked about it. `before` is what the program made, with what follows at `instruction`.
+pub(crate) fn mark(tracee: &Tracee, mark: u64, call: &mut Call, (before, instruction): (&Call, u64)) {
+    if tracee.filters.listens
+        && tracee.filters.action(&data_of(before, instruction)) & libc::SECCOMP_RET_ACTION_FULL
+            == libc::SECCOMP_RET_USER_NOTIF
+    {
+        return;
+    }
     let whole = |name| matches!(name, "sendto" | "recvfrom" | "fanotify_mark");
     if !tracee.filters.is_empty() && !table::row_of(call.abi, call.number).is_some_and(|row| whole(row.name)) {
         call.args[5] = if call.abi == Abi::X86_64 { mark } else { u64::from(low(mark)) };
@@ -289,7 +310,7 @@ impl Tracer<'_> {
             return;
         }
         let Some(tracee) = self.tracees.get_mut(&thread) else { return };
-        tracee.filters.push(Rc::clone(&taken.program));
+        tracee.filters.push(taken);
         let (filters, process) = (tracee.filters.clone(), tracee.id());
         if taken.all_threads {
             for other in self.tracees.values_mut().filter(|other| other.id() == process) {

@@ -352,7 +352,7 @@ impl<'r> Tracer<'r> {
     pub(crate) fn hold(&mut self, thread: i32, now: Registers, call: Call, held: Held) -> Result<(), Gone> {
         let (mut changed, mut call) = (now, call);
         if let Some(tracee) = self.tracees.get(&thread) {
-            sandbox::mark(tracee, self.mark, &mut call);
+            sandbox::mark(tracee, self.mark, &mut call, (&held.call, now.instruction()));
         }
         changed.set_call(call.number, call.args);
         if set_registers(thread, &changed).is_err() {

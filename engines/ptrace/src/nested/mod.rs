@@ -170,7 +170,8 @@ impl Tracer<'_> {
     pub(crate) fn stops_at_calls(&self, thread: i32) -> bool {
         self.every
             || self.tracees.get(&thread).is_some_and(|tracee| {
-                self.debuggers.include(tracee.id())
+                tracee.filters.listen()
+                    || self.debuggers.include(tracee.id())
                     || tracee.side.bond.as_deref().is_some_and(|bond| bond.how == How::ToSyscall)
             })
     }
@@ -178,7 +179,7 @@ impl Tracer<'_> {
     /// How a thread goes on that is in the middle of nothing.
     pub(crate) fn way_on(&self, thread: i32, tracee: &Tracee) -> Resume {
         if !self.debuggers.are_any() {
-            return if self.every { Resume::ToSyscall } else { Resume::Run };
+            return if self.every || tracee.filters.listen() { Resume::ToSyscall } else { Resume::Run };
         }
         let steps = tracee.side.bond.as_deref().is_some_and(|bond| bond.how == How::Step);
         let stops = self.stops_at_calls(thread);
