@@ -471,7 +471,11 @@ impl Start<'_> {
         let cached = self.acquire()?;
         let plan = self.plan(&cached, None)?;
         let (host, facts) = (self.host(), self.facts()?);
-        let candidates = engines::ask_all(&engines::ENGINES, &host, &facts, &plan.request);
+        let mut candidates = engines::ask_all(&engines::ENGINES, &host, &facts, &plan.request);
+        for one in candidates.iter_mut().filter(|one| one.answer.is_ok()) {
+            let own = |name: &&str| engines::find(&[one.engine], name).is_some();
+            one.notes.extend(report::entering(one.engine, self.asked_engine().filter(own), &plan, &facts));
+        }
         let chosen = engines::choose(&engines::ENGINES, self.asked_engine(), &host, &facts, &plan.request);
         let places = self.places(&cached);
         let name = chosen.as_ref().ok().map(|(engine, _)| engine.name());

@@ -5,7 +5,7 @@
 
 use std::{
     fs,
-    os::unix::fs::symlink,
+    os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},
     process::Command,
     sync::OnceLock,
@@ -48,6 +48,8 @@ struct World {
     bundle: PathBuf,
     /// Where the tree's loader looks first.
     directory: String,
+    /// What building it said.
+    built: Output,
 }
 
 fn gcc(args: &[&str], source: &str, output: &Path) {
@@ -83,6 +85,11 @@ fn prepare() -> World {
     library(&root.join("opt/own/libown.so"), "own");
     let own = root.join("opt/own").display().to_string();
     gcc(&["-L", &own, "-lown", "-Wl,-rpath,/opt/own"], LINKED, &root.join("bin/own"));
+    gcc(&["-static"], "int main(void) { return 0; }\n", &root.join("bin/static"));
+    // Cut off in the middle.
+    let whole = fs::read(root.join("bin/own")).unwrap();
+    fs::write(root.join("bin/odd"), &whole[..whole.len() / 2]).unwrap();
+    fs::set_permissions(root.join("bin/odd"), fs::Permissions::from_mode(0o755)).unwrap();
     let vol = sandbox.make_dir("work/vol");
     library(&vol.join("lib/libvol.so"), "vol");
     fs::create_dir(vol.join("links")).unwrap();
@@ -93,8 +100,10 @@ fn prepare() -> World {
     }
     let bundle = sandbox.work("loading.run");
     let source = format!("rootfs:{}", root.display());
-    sandbox.run(coracle(), ["build", &source, "--cmd", r#"["/bin/load"]"#, "-o", bundle.to_str().unwrap()]).ok();
-    World { sandbox, bundle, directory }
+    let cmd = r#"["/bin/load"]"#;
+    let built = sandbox.run(coracle(), ["build", &source, "--report", "--cmd", cmd, "-o", bundle.to_str().unwrap()]);
+    built.ok();
+    World { sandbox, bundle, directory, built }
 }
 
 fn world() -> Option<&'static World> {
@@ -174,5 +183,35 @@ fn a_tree_may_lie_anywhere_and_be_moved() {
     fs::rename(from, &to).unwrap();
     for engine in ["F3", "F1"] {
         world.is_whole(engine, &to);
+    }
+}
+
+#[test]
+fn who_asks_is_told_how_programs_are_started_and_what_was_edited() {
+    let Some(world) = world() else { return };
+    let Output { stdout: report, stderr: said, .. } = &world.built;
+    for (word, path) in [("edited", "/bin/load"), ("edited", "/bin/own"), ("left", "/bin/static"), ("left", "/bin/odd")]
+    {
+        let line = report.lines().find_map(|line| line.strip_prefix(&format!("{word} {path}: ")));
+        assert!(line.is_some_and(|why| !why.is_empty()), "{word} {path}: {report}");
+    }
+    assert!(report.contains("libfar.so: link made relative"), "{report}");
+    let (edited, left) = (report.matches("edited /").count(), report.matches("left /").count());
+    let how = format!("preload: F3 (programs are edited): {edited} files edited, {left} left as they are");
+    assert!(said.contains(&how), "{said}");
+    assert!(said.contains("1 static program, which the preload engine cannot run by itself: /bin/static"), "{said}");
+    let explained = |options: &[&str]| {
+        let output = world.sandbox.run(&world.bundle, [options, &["--coracle-explain"]].concat()).stdout;
+        assert!(output.contains("static program: /bin/static"), "{output}");
+        output.lines().find(|line| line.trim_start().starts_with("preload: ")).unwrap_or_default().to_owned()
+    };
+    for (options, way) in [
+        (&[][..], "; F3: "),
+        (&["--coracle-engine=F3"], "would run; F3: "),
+        (&["--coracle-engine=F1"], "would run; F1: programs are started by their loader, as asked"),
+        (&["--coracle-engine=F3", "--coracle-writable"], "F1: programs are started by their loader, for its files can"),
+    ] {
+        let line = explained(options);
+        assert!(line.contains(way), "{options:?}: {line}");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use coracle_api::{Access, BindOrigin, Devices, ImageFacts};
+use coracle_api::{Access, BindOrigin, Devices, Engine, ImageFacts};
 
 use crate::{
     launch::{Plan, engines::Candidate},
@@ -88,6 +88,25 @@ pub fn explain(
         .collect();
     section("engines", &engines);
     out
+}
+
+/// How an engine would start programs that are loaded, if it can do so in two ways: edited (udocker's F3), or not (F1).
+/// `asked` is the name by which it was asked for.
+#[must_use]
+pub fn entering(engine: &dyn Engine, asked: Option<&str>, plan: &Plan, facts: &ImageFacts) -> Option<String> {
+    if !engine.wants_edits(None) {
+        return None;
+    }
+    let why = if !engine.wants_edits(asked) {
+        "as asked"
+    } else if plan.spec.access != Access::ReadOnly {
+        "for its files can change"
+    } else if facts.loaders.is_empty() {
+        "for the bundle has no edits"
+    } else {
+        return Some("F3: programs are edited to name their own loader, in a view of the tree".to_owned());
+    };
+    Some(format!("F1: programs are started by their loader, {why}"))
 }
 
 /// What engines ask of the image: which loaders bring its programs to run, and which programs ask none.

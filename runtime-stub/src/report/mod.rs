@@ -5,7 +5,7 @@ mod info;
 
 use std::io::Write;
 
-pub use explain::explain;
+pub use explain::{entering, explain};
 pub use info::{info, info_json};
 
 use crate::{

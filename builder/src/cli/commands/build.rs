@@ -5,6 +5,7 @@ use std::{
     path::Path,
 };
 
+use coracle_api::ImageFacts;
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 
 use super::image::{self, Ready};
@@ -21,7 +22,7 @@ pub(super) fn run(plan: BuildPlan, quiet: bool) -> anyhow::Result<()> {
     let Ready { tree, config, defaults, provenance } = image::load(&plan, quiet)?;
     let Analysis { facts, edits, report: edits_of } = patch::analyse(&tree, &config)?;
     let notes = tree.notes.clone();
-    let static_programs = facts.static_programs.clone();
+    let of_programs = [of_static(&facts.static_programs), of_preload(&facts, &edits_of)];
     let contents = Contents { tree: &tree, config, defaults, provenance, facts, edits };
     let bar = bar(quiet);
     let summary = pack::write_bundle(output.file(), contents, plan.pack, &|done, total| {
@@ -31,7 +32,7 @@ pub(super) fn run(plan: BuildPlan, quiet: bool) -> anyhow::Result<()> {
     bar.finish_and_clear();
     let summary = summary?;
     output.finish()?;
-    for text in notes.into_iter().chain(of_static(&static_programs)) {
+    for text in notes.into_iter().chain(of_programs.into_iter().flatten()) {
         report::note(quiet, &text);
     }
     if plan.report {
@@ -56,8 +57,24 @@ fn of_static(programs: &[String]) -> Option<String> {
     const SHOWN: usize = 5;
     let more = if programs.len() > SHOWN { ", …" } else { "" };
     let shown = programs.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
-    (!programs.is_empty()).then(|| {
-        format!("{} static programs, which the preload engine cannot run by itself: {shown}{more}", programs.len())
+    let those =
+        if programs.len() == 1 { "1 static program".to_owned() } else { format!("{} static programs", programs.len()) };
+    (!programs.is_empty()).then(|| format!("{those}, which the preload engine cannot run by itself: {shown}{more}"))
+}
+
+/// How the preload engine is going to start programs: edited (F3), or by their loader (F1).
+fn of_preload(facts: &ImageFacts, report: &patch::Report) -> Option<String> {
+    if facts.interpreters.is_empty() {
+        return None;
+    }
+    let (edited, left) = (report.edited.len(), report.left.len());
+    Some(if facts.loaders.is_empty() {
+        "preload: F1 (programs are started by their loader): the image has no loader that edits can be made for"
+            .to_owned()
+    } else {
+        format!(
+            "preload: F3 (programs are edited): {edited} files edited, {left} left as they are; --report lists them"
+        )
     })
 }
 
