@@ -306,6 +306,12 @@ fn streams_and_signals_pass_untouched() {
     let args = ["capture", "-q", "-o", bundle.to_str().unwrap(), "--", "cat"];
     let through = scene.sandbox.run_with_input(harness::coracle(), args, &bytes);
     assert!(through.code == Some(0) && through.stdout_bytes == bytes && through.stderr.is_empty());
+    scene.sandbox.write("words", "b\na\n");
+    let line = format!("{} capture -o {} -- sort <words", harness::coracle().display(), bundle.display());
+    let sorted = scene.sandbox.run("sh", ["-c", &line]);
+    assert_eq!(sorted.ok(), "a\nb");
+    assert!(sorted.stderr.contains(&format!("standard input was {}", scene.work("words"))), "{sorted}");
+    assert_eq!(scene.elsewhere(|node| node.run_with_input(&bundle, [""; 0], b"d\nc\n")).ok(), "c\nd");
     let script = "trap 'echo caught; exit 3' TERM; echo $PPID >pid; while :; do sleep 0.1; done";
     let driver = format!(
         "{} capture -q -o {} -- sh -c \"$1\" & p=$!; while ! [ -s pid ]; do sleep 0.05; done; kill -TERM $p; wait $p",

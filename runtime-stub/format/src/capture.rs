@@ -12,6 +12,9 @@ pub struct Capture {
     pub directory: String,
     /// `UID:GID` of whoever ran it.
     pub user: String,
+    /// The file that its standard input was, if it was one: a run that repeats it needs the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stdin: Option<String>,
     /// Exit status, if the program exited.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<u8>,
@@ -66,6 +69,7 @@ impl Capture {
     pub fn lines(&self) -> Vec<(&'static str, String)> {
         let mut lines =
             vec![("captured", format!("{:?} in {}, as {}: {}", self.command, self.directory, self.user, self.ended()))];
+        lines.extend(self.stdin.iter().map(|path| ("input from", path.clone())));
         let lists = [
             ("program", &self.programs),
             ("changed", &self.changed),

@@ -136,6 +136,7 @@ impl Scene {
         Capture {
             command: self.command.clone(),
             directory: self.directory.to_string_lossy().into_owned(),
+            stdin: input_file(),
             user: format!("{}:{}", nix::unistd::geteuid(), nix::unistd::getegid()),
             status: record.ended.and_then(|ended| if let Ended::Exited(status) = ended { Some(status) } else { None }),
             signal: record
@@ -173,6 +174,9 @@ fn warn(about: &Capture, scene: &Scene, captured: &Captured, quiet: bool) {
     list("changed by others meanwhile, and kept as it is now", &mut captured.unsteady.iter().cloned(), "");
     list("devices, which are the node's", &mut captured.devices.iter().cloned(), "");
     list("sockets that the run connected to, whose servers are the node's", &mut about.sockets.iter().cloned(), "");
+    if let Some(file) = &about.stdin {
+        report::note(quiet, &format!("standard input was {file}, which is not in the bundle: give it the same"));
+    }
     if about.network {
         report::note(quiet, "the run connected to the network, which is not in the bundle");
     }
@@ -182,6 +186,13 @@ fn warn(about: &Capture, scene: &Scene, captured: &Captured, quiet: bool) {
             "the command looks as if it held a secret, and is in the bundle: give secrets in a variable or a file",
         );
     }
+}
+
+/// The file that standard input is, if it is one with a name.
+fn input_file() -> Option<String> {
+    let is_file = fs::metadata("/proc/self/fd/0").is_ok_and(|found| found.is_file());
+    let file = is_file.then(|| fs::read_link("/proc/self/fd/0").ok()).flatten()?;
+    Some(file.to_string_lossy().into_owned())
 }
 
 fn ended(record: &Record) -> String {
