@@ -239,9 +239,11 @@ impl Run<'_> {
     fn mark_subordinate(&self, plan: &Plan, engine: &dyn Engine, voice: Voice) {
         let Some(mark) = self.order.made.as_ref().map(|made| made.with_file_name(SUBORDINATE)) else { return };
         if !engine.mounts() && mark.exists() {
-            voice.note(&format!(
-                "engine {}: what this container's programs gave to other users under `namespaces` belongs to subordinate ids here",
-                engine.name()
+            let id = mark.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy().into_owned();
+            voice.warn(&format!(
+                "engine {}: what this container's programs gave to other users under `namespaces` belongs to your subordinate ids, and may be closed to it: `coracle setup --fixperm {}` makes it yours",
+                engine.name(),
+                id.get(..12).unwrap_or(&id)
             ));
         }
         if engine.mounts() && plan.spec.identity.subordinate.is_some() && !mark.exists() {

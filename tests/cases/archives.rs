@@ -155,6 +155,22 @@ fn podman_loads_what_we_save_and_we_load_what_it_saves() {
         podman(&["save", "--format", form, "-o", &back, "docker.io/example/one:1"]).ok();
         podman(&["rmi", "docker.io/example/one:1"]).ok();
     }
+    // Several in one file, there and back.
+    write(&sandbox, "two", "second");
+    sandbox.run("tar", ["-C", "two", "-cf", "two.tar", "."]).ok();
+    sandbox.coracle(["load", "-i", "two.tar", "localhost:5000/two:x"]).ok();
+    let wases = [was.clone(), tree(&sandbox, "localhost:5000/two:x")];
+    sandbox.coracle(["save", "-o", "many.tar", "example/one:1", "localhost:5000/two:x"]).ok();
+    podman(&["load", "-i", "many.tar"]).ok();
+    podman(&["save", "-m", "-o", "many.back", "docker.io/example/one:1", "localhost:5000/two:x"]).ok();
+    let ids = sandbox.coracle(["images", "-q", "--no-trunc"]).ok().to_owned();
+    let theirs = podman(&["images", "-q", "--no-trunc"]).ok().replace("sha256:", "");
+    let sorted = |text: &str| {
+        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    assert_eq!(sorted(&theirs), sorted(&ids), "an image has one id");
     podman(&["unshare", "true"]);
     let other = sandbox.make_dir("other");
     sandbox.set("CORACLE_DIR", &other);
@@ -165,6 +181,12 @@ fn podman_loads_what_we_save_and_we_load_what_it_saves() {
         assert_eq!(tree(&sandbox, "example/one:1"), was, "{form}");
         assert_eq!(field(&sandbox, "example/one:1", "config.labels"), "{\"word\":\"first\"}");
         sandbox.coracle(["rmi", "example/one:1"]).ok();
+    }
+    sandbox.own(&sandbox.work("many.back"));
+    let said = sandbox.coracle(["load", "-i", "many.back"]);
+    assert_eq!(sorted(said.ok()), ["Loaded image: example/one:1", "Loaded image: localhost:5000/two:x"]);
+    for (name, was) in ["example/one:1", "localhost:5000/two:x"].into_iter().zip(wases) {
+        assert_eq!(tree(&sandbox, name), was, "{name}");
     }
     let _ = std::process::Command::new("rm").arg("-rf").arg(sandbox.path().join("p")).status();
 }

@@ -342,8 +342,8 @@ pub struct PullArgs {
 #[derive(Debug, Args)]
 pub struct InspectArgs {
     /// A bundle, a container, or an image as for build.
-    #[arg(value_name = "FILE|CONTAINER|IMAGE", value_hint = ValueHint::AnyPath)]
-    pub what: OsString,
+    #[arg(value_name = "FILE|CONTAINER|IMAGE", value_hint = ValueHint::AnyPath, required = true)]
+    pub what: Vec<OsString>,
     /// Print JSON, as is always done for containers.
     #[arg(long)]
     pub json: bool,

@@ -1,6 +1,6 @@
 //! `coracle inspect`: what a bundle or an image is, for people and as JSON.
 
-use std::{fs::File, io::Read as _, path::Path};
+use std::{ffi::OsStr, fs::File, io::Read as _, path::Path};
 
 use coracle_format::{Capture, ImageConfig, Index, Kind, Manifest, Provenance};
 use coracle_open::{Bundle, split_signatures};
@@ -10,14 +10,28 @@ use serde_json::json;
 
 use super::container;
 use crate::{
-    cli::{args::InspectArgs, print, source, table},
+    cli::{args::InspectArgs, print, report, source, table},
     source::{Content, Layer, SourceSpec, resolve},
     store::containers::ContainerError,
 };
 
-/// Shows what a bundle or an image is.
+/// Shows what each of these is, and goes on after one that is none.
 pub(super) fn run(args: &InspectArgs, quiet: bool) -> anyhow::Result<()> {
-    let text = args.what.to_string_lossy();
+    let mut failed = Ok(());
+    for what in &args.what {
+        let done = one(what, args, quiet);
+        if done.is_err()
+            && let Err(before) = std::mem::replace(&mut failed, done)
+        {
+            eprintln!("{}", report::line(&before));
+        }
+    }
+    failed
+}
+
+/// Shows what a bundle or an image is.
+fn one(what: &OsStr, args: &InspectArgs, quiet: bool) -> anyhow::Result<()> {
+    let text = what.to_string_lossy();
     let path = Path::new(text.strip_prefix("bundle:").unwrap_or(&text));
     if !args.path && is_program(path) {
         return bundle(path, args);
@@ -25,7 +39,7 @@ pub(super) fn run(args: &InspectArgs, quiet: bool) -> anyhow::Result<()> {
     match container::find(&text, quiet)? {
         Some(found) => container::run(&found.0, &found.1, args, quiet),
         None if args.path => Err(ContainerError::NoSuch { given: text.into_owned() }.into()),
-        None => image(args, quiet),
+        None => image(what, args, quiet),
     }
 }
 
@@ -47,8 +61,8 @@ pub(super) fn is_program(path: &Path) -> bool {
 }
 
 /// An image of any source; one in a registry is fetched, and stays in the store for the build that follows.
-fn image(args: &InspectArgs, quiet: bool) -> anyhow::Result<()> {
-    let spec = SourceSpec::parse_os(&args.what)?;
+fn image(what: &OsStr, args: &InspectArgs, quiet: bool) -> anyhow::Result<()> {
+    let spec = SourceSpec::parse_os(what)?;
     let image = resolve(&spec, &source::container_options(&args.source_options, quiet)?)?;
     let layers = match &image.content {
         Content::Layers(layers) => layers.as_slice(),
