@@ -102,6 +102,8 @@ fn names_are_given_changed_and_taken() {
     sandbox.coracle(["name", "one", "uno"]).ok();
     sandbox.coracle(["rename", "one", "first"]).ok();
     sandbox.coracle(["rename", &other[..6], "second"]).ok();
+    let several = sandbox.coracle(["inspect", "-f", "{{.Id}}", "first", "nobody:1", "second"]);
+    assert!(several.code != Some(0) && several.stdout.trim() == format!("{id}\n{other}"), "{several}");
     sandbox.coracle(["rename", "second", "first"]).fails_as(1, &["is taken"]);
     let listed = names(&sandbox, "{{.ID}} {{.Names}}");
     assert!(listed.contains(&format!("{} first,uno", &id[..12])), "{listed:?}");
