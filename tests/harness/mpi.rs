@@ -10,9 +10,13 @@ use std::{
 
 use crate::{Sandbox, images::workspace, skip};
 
-/// Open MPI's and PMIx's plugins and texts, which no program names.
-const LOADED: [&str; 2] =
-    ["/usr/lib/x86_64-linux-gnu/openmpi/lib/openmpi3", "/usr/lib/x86_64-linux-gnu/pmix2/lib/pmix"];
+/// Open MPI's, PMIx's and UCX's plugins and texts, which no program names. (Without UCX's for CMA, MPICH's ranks sometimes
+/// wait for each other at their end for ever, on any host.)
+const LOADED: [&str; 3] = [
+    "/usr/lib/x86_64-linux-gnu/openmpi/lib/openmpi3",
+    "/usr/lib/x86_64-linux-gnu/pmix2/lib/pmix",
+    "/usr/lib/x86_64-linux-gnu/ucx",
+];
 const READ: [&str; 2] = ["/usr/share/openmpi", "/etc/openmpi"];
 
 /// An MPI library.
@@ -78,7 +82,8 @@ pub fn compile(sandbox: &Sandbox, library: Library, source: &Path, name: &str) -
 /// If it cannot be written.
 pub fn lay_out(root: &Path, programs: &[&Path]) {
     let mut files: BTreeSet<PathBuf> = READ.iter().flat_map(|dir| below(Path::new(dir))).collect();
-    let plugins: Vec<PathBuf> = LOADED.iter().flat_map(|dir| below(Path::new(dir))).collect();
+    let mut plugins: Vec<PathBuf> = LOADED.iter().flat_map(|dir| below(Path::new(dir))).collect();
+    plugins.retain(|file| file.extension().is_none_or(|kind| kind != "a"));
     let named = ["/bin/sh", "/bin/cat", "/bin/sleep"].iter().map(PathBuf::from);
     let named: Vec<PathBuf> = named.chain(programs.iter().map(|path| path.to_path_buf())).chain(plugins).collect();
     files.extend(libraries(&named));
