@@ -7,7 +7,7 @@ use std::{
 
 use harness::{Sandbox, bundles, skip};
 
-use super::extremes::{ENGINES, clean, limit, prepared};
+use super::extremes::{ALL, clean, limit, prepared};
 
 /// Threads that unpacked, by the record of a run with nothing in the cache.
 fn threads(sandbox: &Sandbox, bundle: &Path, prepare: impl Fn() + Send + Sync + 'static) -> u64 {
@@ -81,7 +81,7 @@ fn limits_niceness_and_processors_are_the_jobs() {
     };
     let script = "cat /proc/self/limits; grep Cpus_allowed_list /proc/self/status; cut -d' ' -f19 /proc/self/stat; cat /proc/self/cgroup";
     let native = prepared(&sandbox, Path::new("/bin/sh"), ["-c", script], prepare);
-    for engine in ENGINES {
+    for engine in ALL {
         for option in ["--coracle-quiet", "--coracle-report=report.json"] {
             let inside = prepared(&sandbox, &bundle, [engine, option, "sh", "-c", script], prepare);
             assert_eq!(inside.ok(), native.ok(), "{engine} {option}");
