@@ -6,6 +6,7 @@
 
 mod batch;
 mod calls;
+mod gromacs;
 mod mpi;
 mod pack;
 mod peers;
@@ -49,6 +50,8 @@ enum What {
     Batch,
     /// A C build, native and under every engine and peer.
     Compile,
+    /// Molecular dynamics in pairs with native runs, at least 20 rounds.
+    Gromacs,
 }
 
 /// Builds the release binary, unless `CORACLE_BIN` names another, and runs the benchmarks asked for.
@@ -70,6 +73,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
             What::Syscalls => calls::syscalls(options.rounds)?,
             What::Batch => batch::run(options.rounds / 3)?,
             What::Compile => calls::compile(options.rounds / 3)?,
+            What::Gromacs => gromacs::gromacs(options.rounds)?,
         }
     }
     Ok(())

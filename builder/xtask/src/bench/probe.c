@@ -1,5 +1,4 @@
-/* What one system call costs: `probe CALL COUNT` prints the nanoseconds of one, the mean of COUNT. `probe where` prints the
- * inode of a file of the tree, by which it is known whether a peer shows the tree at all. */
+/* What one system call costs: `probe CALL COUNT` prints the nanoseconds of one, the mean of COUNT. */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <stdio.h>
@@ -21,11 +20,6 @@ int main(int argc, char **argv) {
     char text[4096];
     const char *call = argc > 1 ? argv[1] : "";
     long count = argc > 2 ? atol(argv[2]) : 1;
-    if (!strcmp(call, "where")) {
-        if (stat("/bench/probe", &st)) return 1;
-        printf("%lu\n", (unsigned long)st.st_ino);
-        return 0;
-    }
     double begin = now();
     for (long i = 0; i < count; i++) {
         if (!strcmp(call, "stat")) { if (stat("/usr/include/x86_64-linux-gnu/sys/stat.h", &st)) return 1; }
