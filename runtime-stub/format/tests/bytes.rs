@@ -163,6 +163,7 @@ fn manifest() -> Manifest {
             licences: vec!["MIT".into()],
             options: vec!["--isolated".into()],
             capture: None,
+            changed: None,
         },
         stub: StubInfo { target: "x86_64-unknown-linux-musl".into(), len: 5, slot: 1, sha256: hex(&sha256(b"stub")) },
         payload: PayloadInfo { stored: 1, unpacked: u64::MAX, inodes: 3 },
