@@ -99,7 +99,7 @@ pub const ROWS: [Row; 34] = [
         "export",
         Takes::Value("docker|oci|bundle"),
         Kind::Action,
-        "write the image to stdout, as an archive that other tools load or a bundle; with a run's changes",
+        "write the image, with a run's changes, to stdout: for other tools, or as a bundle",
     ),
     row(Id::Offset, "offset", Takes::Switch, Kind::Action, "print where the payload, a zstd-compressed tar, starts"),
     row(Id::Cleanup, "cleanup", Takes::Switch, Kind::Action, "remove what this and other bundles left in the cache"),
