@@ -159,7 +159,7 @@ pub const ROWS: [Row; 34] = [
         "join",
         Takes::Value("auto|never|NAME"),
         Kind::Run,
-        "share namespaces with the other ranks of this MPI job, with nobody, or with all runs that name the same",
+        "share namespaces with the ranks of this MPI job, with nobody, or with all of a name",
     ),
     row(Id::Cache, "cache", Takes::Value("DIR|none"), Kind::Node, "where unpacked images are kept and shared, or none"),
     row(Id::Scratch, "scratch", Takes::Value("DIR"), Kind::Node, "where this run's temporary files go"),
