@@ -137,7 +137,9 @@ fn ranks_of_a_step_of_slurm_meet_on_each_node() {
     }
     // A disk of each node's own: one unpack on each, and other directories of the job's.
     sandbox.set("CORACLE_CACHE", slurm.local()).set("TMPDIR", slurm.local());
-    let step = "srun --mpi=pmix -N2 -n4 --ntasks-per-node=2 --distribution=block --mem-per-cpu=400".split(' ').map(str::to_owned);
+    let step = "srun --mpi=pmix -N2 -n4 --ntasks-per-node=2 --distribution=block --mem-per-cpu=400"
+        .split(' ')
+        .map(str::to_owned);
     let step: Vec<String> = step.collect();
     let output = run(&sandbox, &step, &[bundle.to_str().unwrap(), "--coracle-engine=namespaces"]);
     let rank = |number: u32, memory: &str| format!("\nrank {number}: message whole, neighbour's memory: {memory}");

@@ -162,7 +162,9 @@ fn tree() -> anyhow::Result<PathBuf> {
             None => {
                 let old = r#"--aptopt=Acquire::Check-Valid-Until "false""#;
                 let include = "--include=gromacs,gromacs-data";
-                run(Command::new("mmdebstrap").args(["--quiet", "--variant=apt", include, old, "bookworm"]).arg(&tree))?;
+                run(Command::new("mmdebstrap")
+                    .args(["--quiet", "--variant=apt", include, old, "bookworm"])
+                    .arg(&tree))?;
             }
         }
         run(Command::new("chmod").args(["-R", "a+rX"]).arg(&tree))?;
