@@ -18,7 +18,7 @@ struct Job {
     supervised: bool,
 }
 
-const JOBS: [Job; 9] = [
+const JOBS: [Job; 12] = [
     Job { options: &["--coracle-engine=namespaces"], supervised: false },
     Job { options: &["--coracle-engine=ptrace"], supervised: false },
     Job { options: &["--coracle-engine=namespaces", "--coracle-report=report.json"], supervised: true },
@@ -28,6 +28,9 @@ const JOBS: [Job; 9] = [
     Job { options: &["--coracle-engine=namespaces", "--coracle-cache=none"], supervised: true },
     Job { options: &["--coracle-engine=ptrace", "--coracle-cache=none"], supervised: true },
     Job { options: &["--coracle-engine=namespaces", "--coracle-isolated"], supervised: true },
+    Job { options: &["--coracle-engine=preload"], supervised: false },
+    Job { options: &["--coracle-engine=preload", "--coracle-report=report.json"], supervised: true },
+    Job { options: &["--coracle-engine=preload", "--coracle-writable"], supervised: true },
 ];
 
 /// Numbers by xorshift: the same ones each time, from a seed that a failure names.
@@ -98,7 +101,7 @@ fn start(sandbox: &Sandbox, bundle: &Path, job: &Job, word: &str) -> Child {
 
 /// One job, killed after a while. What its end was.
 fn kill_one(sandbox: &Sandbox, bundle: &Path, random: &mut Random, number: u64) {
-    let job = &JOBS[usize::try_from(random.below(9)).unwrap()];
+    let job = &JOBS[usize::try_from(random.below(JOBS.len() as u64)).unwrap()];
     let cold = random.below(2) == 0;
     let signal = if random.below(2) == 0 { libc::SIGTERM } else { libc::SIGKILL };
     let group = random.below(3) == 0;

@@ -5,6 +5,7 @@ use std::{
     env, fs,
     path::{Path, PathBuf},
     process::Command,
+    sync::{Mutex, PoisonError},
 };
 
 use crate::skip;
@@ -69,9 +70,12 @@ fn make(release: &str, name: &str, variant: &str, include: &str) -> Option<PathB
         return None;
     }
     let tar = workspace().join(format!("target/suites/{name}.tar"));
+    // Tests of one process that want the same tree wait for the first of them.
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     if !tar.exists() {
         fs::create_dir_all(tar.parent()?).expect("target can be written");
-        // Tests that want the same one at the same time make it twice.
+        // Other processes that want it at the same time make it twice.
         let half = tar.with_extension(format!("half-{}.tar", std::process::id()));
         // An old snapshot of the archive is as good as a new one.
         let old = r#"--aptopt=Acquire::Check-Valid-Until "false""#;

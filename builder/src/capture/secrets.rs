@@ -3,7 +3,7 @@
 //! A guess, on the careful side: what is left out is named, and a word of the user's brings it back.
 
 /// Files that hold credentials, by the conventions of their programs; patterns as [`super::Choice::new`] takes them.
-pub const FILES: [&str; 28] = [
+pub const FILES: [&str; 38] = [
     "/etc/shadow",
     "/etc/shadow-",
     "/etc/gshadow",
@@ -14,6 +14,16 @@ pub const FILES: [&str; 28] = [
     "/etc/munge/munge.key",
     "/tmp/krb5cc_*",
     "/tmp/x509up_u*",
+    "/tmp/bt_u*",
+    "/run/user/*/krb5cc*",
+    "/run/user/*/bt_u*",
+    "/etc/condor/passwords.d",
+    "/etc/condor/tokens.d",
+    ".condor/tokens.d",
+    ".cargo/credentials*",
+    ".config/rclone",
+    ".s3cfg",
+    ".cache/huggingface/token",
     ".ssh/id_*",
     ".ssh/*.pem",
     ".gnupg",

@@ -19,7 +19,7 @@ use coracle_format::{Reference, Time, hex};
 use sha2::Digest as _;
 
 use super::{CaptureError, Choice, Record, choice::Fate, record::Met};
-use crate::flatten::{Data, Inode, InodeId, InodeKind, Tree};
+use crate::flatten::{Data, Inode, InodeId, InodeKind, Tree, open_file};
 
 /// The node's own.
 const NODE: [&[u8]; 3] = [b"/proc", b"/sys", b"/dev"];
@@ -143,7 +143,7 @@ impl Taking<'_> {
     fn file(&mut self, path: &[u8], met: &Met, state: &State) -> Result<Option<InodeKind>, CaptureError> {
         let host = host(path);
         let source = met.saved.clone().unwrap_or_else(|| host.clone());
-        let found = match File::open(&source).and_then(|file| file.metadata()) {
+        let found = match open_file(&source).and_then(|file| file.metadata()) {
             Ok(found) => found,
             Err(error) => {
                 self.captured.unreadable.push((text(path), error.to_string()));
@@ -340,7 +340,7 @@ fn inode(state: &State, kind: InodeKind) -> Inode {
 }
 
 fn digest(path: &Path) -> io::Result<String> {
-    let (mut file, mut hash) = (File::open(path)?, sha2::Sha256::new());
+    let (mut file, mut hash) = (open_file(path)?, sha2::Sha256::new());
     let mut buffer = vec![0; 1 << 20];
     loop {
         match file.read(&mut buffer)? {

@@ -39,7 +39,7 @@ use crate::source::{Content, Layer};
 
 pub use error::{FlattenError, LayerError};
 pub use limits::Limits;
-pub use tree::{Data, Inode, InodeId, InodeKind, Tree};
+pub use tree::{Data, Inode, InodeId, InodeKind, Tree, open_file};
 
 /// How to flatten.
 #[derive(Debug, Clone)]

@@ -2,7 +2,14 @@
 //!
 //! Paths lead to inodes, as in a real file system: two paths with one inode are hard links. Metadata is the inode's.
 
-use std::{collections::BTreeMap, fs::File, io, os::unix::fs::FileExt as _, path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io,
+    os::unix::fs::{FileExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use coracle_format::{Time, Xattr};
 
@@ -92,7 +99,7 @@ impl Data {
                 buffer.copy_from_slice(from);
                 Ok(())
             }
-            Self::Host(path) | Self::Own(path) => File::open(path)?.read_exact_at(buffer, at),
+            Self::Host(path) | Self::Own(path) => open_file(path)?.read_exact_at(buffer, at),
             Self::Slice { file, offset } => file.read_exact_at(buffer, offset + at),
         }
     }
@@ -105,6 +112,20 @@ impl Data {
             Self::Host(path) => path.display().to_string(),
             Self::Own(_) | Self::Slice { .. } => "its layer".to_owned(),
         }
+    }
+}
+
+/// Opens a regular file of the host's that was found earlier. What somebody has put in its place meanwhile is neither followed nor
+/// waited for.
+///
+/// # Errors
+/// Those of the host; `InvalidInput` for what is no regular file any more.
+pub fn open_file(path: &Path) -> io::Result<File> {
+    let file = File::options().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;
+    if file.metadata()?.is_file() {
+        Ok(file)
+    } else {
+        Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no file any more"))
     }
 }
 

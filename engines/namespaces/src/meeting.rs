@@ -103,8 +103,7 @@ impl Meeting {
         let kinds = if spec.unshare.uts || spec.hostname.is_some() { &KINDS[..] } else { &KINDS[..2] };
         let mut file = open_locked(path).ok()?;
         let own = (fs::read_link("/proc/self").ok()?.to_str()?.parse().ok()?, start_of("/proc/self/stat")?);
-        let mut text = String::new();
-        file.read_to_string(&mut text).ok()?;
+        let text = contents(&mut file).ok()?;
         let found = text.lines().find_map(|line| Line::parse(line)?.open(kinds));
         if found.is_some() && text.len() > LONGEST {
             // Whoever has ended is of no use any more.
@@ -192,10 +191,9 @@ fn sweep(meeting: &Path) {
             continue;
         }
         let Ok(mut file) = open(&path) else { continue };
-        let mut text = String::new();
         // Locked, so that nobody is about to begin there; who waits for the lock sees that the file is gone.
         if try_lock(&file)
-            && file.read_to_string(&mut text).is_ok()
+            && let Ok(text) = contents(&mut file)
             && !text.lines().any(|line| Line::parse(line).is_some_and(|line| line.lives()))
         {
             let _ = fs::remove_file(&path);
@@ -310,6 +308,13 @@ fn unlock(file: &File) {
     // Forked processes have the descriptor, too: unlocking is not left to closing it.
     // SAFETY: flock takes integers; the descriptor is open.
     unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_UN) };
+}
+
+/// What a meeting's file says. A file that was damaged says less, and hinders nobody.
+fn contents(file: &mut File) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 fn rewrite(file: &mut File, text: &str) -> io::Result<()> {

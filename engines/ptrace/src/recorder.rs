@@ -14,7 +14,10 @@ use std::{
     ffi::{CStr, OsStr},
     fs::{self, File},
     io::{self, Write as _},
-    os::unix::{ffi::OsStrExt, fs::MetadataExt},
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{MetadataExt, OpenOptionsExt as _},
+    },
     path::{Path, PathBuf},
 };
 
@@ -231,11 +234,15 @@ impl Recorder {
         }
         let number = self.count;
         let copy = self.saved.join(number.to_string());
-        match fs::copy(now, &copy) {
-            Ok(_) => {
+        match copy_file(now, &copy) {
+            Ok(found) => {
                 self.count += 1;
-                self.copies.insert((device, inode), number);
                 self.has_copy(name, number);
+                // Somebody else may have put another file there since: its other names are not this one's.
+                if found != (device, inode) {
+                    return;
+                }
+                self.copies.insert(found, number);
                 if links > 1 {
                     self.others_have_copy(seen.kind, number);
                 }
@@ -327,6 +334,19 @@ impl Recorder {
             }
         }
     }
+}
+
+/// Copies a regular file for its owner alone; says which it was. What others have put in its place meanwhile, a link to what is
+/// the user's own or a pipe without a writer, is neither followed nor waited for.
+fn copy_file(from: &Path, to: &Path) -> io::Result<(u64, u64)> {
+    let mut from = File::options().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(from)?;
+    let found = from.metadata()?;
+    if !found.is_file() {
+        return Err(io::Error::from_raw_os_error(libc::ESTALE));
+    }
+    let mut to = File::options().write(true).create_new(true).mode(0o600).open(to)?;
+    io::copy(&mut from, &mut to)?;
+    Ok((found.dev(), found.ino()))
 }
 
 /// A host path without doubled and trailing slashes and dots; none for what is not recorded.
@@ -433,6 +453,24 @@ mod tests {
         assert_eq!(run.saved("old/f").as_deref(), Some(&b"before"[..]));
         assert!(run.events().iter().any(|event| matches!(event, Event::Used(path, Used::Changed)
             if path.ends_with(b"old/f"))));
+    }
+
+    #[test]
+    fn what_others_put_in_a_files_place_is_neither_followed_nor_waited_for() {
+        let mut run = Run::new();
+        fs::write(run.path("own"), "the user's own").expect("writable");
+        for name in ["link", "pipe"] {
+            fs::write(run.path(name), "before").expect("writable");
+            run.recorder.look(&run.c(name));
+            fs::remove_file(run.path(name)).expect("ours");
+        }
+        std::os::unix::fs::symlink("own", run.path("link")).expect("the name is free");
+        nix::unistd::mkfifo(&run.path("pipe"), nix::sys::stat::Mode::S_IRWXU).expect("the name is free");
+        run.recorder.uses(&run.c("link"), Used::Changed);
+        run.recorder.uses(&run.c("pipe"), Used::Changed);
+        assert_eq!((run.saved("link"), run.saved("pipe")), (None, None));
+        let unsaved = run.events().into_iter().filter(|event| matches!(event, Event::Unsaved(..))).count();
+        assert_eq!(unsaved, 2);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use coracle_format::{Content, Entry, Index, Kind};
 
 use super::{
     found::{Found, Owners, below},
-    stream::Contents,
+    stream::{Contents, open_file},
     tree::{Bytes, Tree, bytes_of},
 };
 use crate::{actions::ActionError, open::Bundle};
@@ -234,7 +234,7 @@ fn holds(
 ) -> Result<bool, ActionError> {
     use std::io::Read as _;
     let failed = |error: std::io::Error| ActionError::Changes { path: host.to_owned(), why: error.to_string() };
-    let mut file = fs::File::open(host).map_err(failed)?;
+    let mut file = open_file(host).map_err(failed)?;
     let (mut same, mut buffer) = (true, Vec::new());
     contents.kept(tree, content, size, |plain| {
         if same {

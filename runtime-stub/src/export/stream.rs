@@ -133,12 +133,15 @@ impl<'a> Contents<'a> {
     }
 }
 
+/// Opens what was a file when it was looked at; a pipe in its place must not hold us up.
+pub(super) fn open_file(path: &Path) -> io::Result<File> {
+    File::options().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)
+}
+
 /// The bytes of a file that a run has left.
 fn host(path: &Path, size: u64, take: &mut dyn FnMut(&[u8]) -> Result<(), ActionError>) -> Result<(), ActionError> {
     let failed = |why: io::Error| ActionError::Changes { path: path.to_owned(), why: why.to_string() };
-    // It was a file when it was looked at; a pipe must not hold us up.
-    let options = || File::options().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path);
-    let file = options().map_err(failed)?;
+    let file = open_file(path).map_err(failed)?;
     let mut buffer = vec![0; usize::try_from(size).map_or(PIECE, |size| size.clamp(1, PIECE))];
     let mut at = 0;
     while at < size {

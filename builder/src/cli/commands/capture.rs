@@ -4,7 +4,10 @@ use std::{
     env,
     ffi::{OsStr, OsString},
     fs,
-    os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
+    os::unix::{
+        ffi::OsStrExt as _,
+        fs::{MetadataExt as _, PermissionsExt as _},
+    },
     path::{Path, PathBuf},
 };
 
@@ -260,7 +263,9 @@ fn scratch() -> anyhow::Result<tempfile::TempDir> {
     let named = env::var_os("TMPDIR").map(PathBuf::from).filter(|path| path.is_absolute());
     let mut last = None;
     for place in named.into_iter().chain(["/var/tmp".into(), "/tmp".into()]) {
-        match tempfile::Builder::new().prefix("coracle-capture-").tempdir_in(&place) {
+        // Copies of what others may not read, and names of it: closed whatever the umask says.
+        let closed = fs::Permissions::from_mode(0o700);
+        match tempfile::Builder::new().prefix("coracle-capture-").permissions(closed).tempdir_in(&place) {
             Ok(made) => return Ok(made),
             Err(error) => {
                 last =
