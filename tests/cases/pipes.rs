@@ -109,6 +109,20 @@ fn podman_loads_an_export() {
         command.args(options).args(["rmi", "localhost/my-app:latest"]);
         Output::of(command).ok();
     }
+    // Files alone, as `docker import -` takes them; settings are given anew.
+    let options = ["--root", &at("p/root"), "--runroot", &at("p/run"), "--storage-driver=vfs"];
+    let script = format!(
+        "'{}' --coracle-tar | podman \"$@\" import -q -c 'CMD [\"/bin/hello\"]' - files && podman \"$@\" save files > files.tar",
+        bundle.display()
+    );
+    let mut command = std::process::Command::new("sh");
+    command.args(["-ec", &script, "sh"]).args(options).args(["--cgroup-manager=cgroupfs", "--events-backend=file"]);
+    command.current_dir(sandbox.work(""));
+    Output::of(command).ok();
+    sandbox.own(&sandbox.work("files.tar"));
+    sandbox.coracle(["build", "docker-archive:files.tar", "-o", "files.run"]).ok();
+    let tar = |bundle: &std::path::Path| sandbox.run(bundle, ["--coracle-tar"]).stdout_bytes;
+    assert!(tar(&sandbox.work("files.run")) == tar(&bundle), "podman has other files than the bundle");
     let _ = std::process::Command::new("rm").arg("-rf").arg(sandbox.path().join("p")).status();
 }
 

@@ -1,4 +1,4 @@
-//! A container on its way to another node: through a pipe of `ssh`'s, into the store of a real `sshd` on loopback.
+//! Containers and bundles on their way to another node: through a pipe of `ssh`'s, to a real `sshd` on loopback.
 
 use std::{
     fs,
@@ -7,7 +7,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use harness::{Sandbox, eventually, images, skip, user};
+use harness::{Sandbox, bundles, eventually, images, skip, user};
 
 const SSHD: &str = "/usr/sbin/sshd";
 
@@ -68,16 +68,74 @@ impl Node {
         command.env("PATH", format!("{bin}:/usr/bin:/bin")).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
+
+    /// What such a script prints, which must succeed.
+    fn run(&self, sandbox: &Sandbox, script: &str) -> String {
+        let output = self.script(sandbox, script).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let log = fs::read_to_string(sandbox.path().join("ssh/log")).unwrap_or_default();
+        assert!(output.status.success(), "{script}: {said}\nsshd: {log}");
+        String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
+    }
+}
+
+/// Whether there is no `sshd` here, or nobody whom it lets in; recorded as a skip.
+fn no_ssh() -> bool {
+    if user::ordinary().name.is_none() {
+        skip::because("ssh lets nobody in who has no account");
+        return true;
+    }
+    skip::lacks(&["sshd", "ssh", "ssh-keygen", "bash"])
+}
+
+#[test]
+fn bundles_travel_to_another_node_by_ssh() {
+    let Some(app) = bundles::alpine() else { return };
+    if no_ssh() {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let store = sandbox.make_dir("there");
+    let node = Node::open(&sandbox, &store);
+    let (app, there) = (app.display(), store.display());
+    let run = |script: &str| node.run(&sandbox, script);
+    // What a run has changed, shipped and run in one line; the application there gets arguments and gives its status.
+    run(&format!("{app} --coracle-writable=box sh -c 'echo shipped > /etc/word; rm /etc/motd'"));
+    let ship = format!(
+        "{app} --coracle-writable=box --coracle-export=bundle \
+         | ssh node 'cd {there} && cat > b.run && chmod +x b.run && ./b.run sh -c \"cat /etc/word; ls /etc/motd; exit 9\"'"
+    );
+    let output = node.script(&sandbox, &ship).output().unwrap();
+    assert_eq!((output.status.code(), &output.stdout[..]), (Some(9), &b"shipped\n"[..]), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("/etc/motd: No such file"), "{output:?}");
+    // Built into a pipe.
+    let build = format!(
+        "coracle build --quiet bundle:{app} --cmd '[\"echo\",\"built\"]' -o - \
+         | ssh node 'cd {there} && cat > c.run && chmod +x c.run && ./c.run && ./c.run --coracle-verify >&2'"
+    );
+    assert_eq!(run(&build), "built");
+    // A bundle becomes a container there, with its settings; half of one becomes nothing.
+    run(&format!("coracle build --quiet bundle:{app} --env WORD=afloat -o env.run"));
+    let id = run("ssh node 'coracle import --clone --name=xx -' < env.run");
+    assert_eq!(id.len(), 32, "{id}");
+    assert_eq!(run("ssh node \"coracle run xx sh -c 'echo \\$WORD'\""), "afloat");
+    let cut = "head -c -100000 env.run | ssh node 'coracle import --clone --name=cut -'";
+    assert!(!node.script(&sandbox, cut).output().unwrap().status.success());
+    let half =
+        format!("head -c -100000 env.run | ssh node 'cd {there} && cat > d.run && chmod +x d.run && ./d.run true'");
+    let output = node.script(&sandbox, &half).output().unwrap();
+    assert!(output.status.code() == Some(125) && output.stdout.is_empty(), "{output:?}");
+    assert_eq!(run("ssh node coracle ps -aq | wc -l"), "1");
+    // Its input and output are bytes, both ways.
+    run("head -c 3000000 /dev/urandom > bytes");
+    run(&format!("ssh node '{there}/c.run cat' < bytes | cmp - bytes"));
 }
 
 #[test]
 fn a_container_travels_to_another_node_by_ssh() {
     let Some(tar) = images::find(images::ALPINE) else { return };
-    if skip::lacks(&["sshd", "ssh", "ssh-keygen", "bash"]) {
+    if no_ssh() {
         return;
-    }
-    if user::ordinary().name.is_none() {
-        return skip::because("ssh lets nobody in who has no account");
     }
     let sandbox = Sandbox::new();
     let image = format!("rootfs:{}", tar.display());
@@ -87,13 +145,7 @@ fn a_container_travels_to_another_node_by_ssh() {
     sandbox.coracle(["setup", "--execmode=P1", "box"]).ok();
     let store = sandbox.make_dir("there");
     let node = Node::open(&sandbox, &store);
-    let run = |script: &str| {
-        let output = node.script(&sandbox, script).output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        let log = fs::read_to_string(sandbox.path().join("ssh/log")).unwrap_or_default();
-        assert!(output.status.success(), "{script}: {said}\nsshd: {log}");
-        String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
-    };
+    let run = |script: &str| node.run(&sandbox, script);
     // As the README has it.
     let id = run("coracle export --clone box | ssh node coracle import --clone --name=box -");
     assert_eq!(id.len(), 32, "{id}");

@@ -5,7 +5,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
-    fs::{self, File, Metadata},
+    fs::{self, Metadata},
     io::{self, Read as _},
     os::unix::{
         ffi::{OsStrExt as _, OsStringExt as _},

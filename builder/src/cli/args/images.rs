@@ -95,7 +95,8 @@ pub struct LoadArgs {
 /// `coracle import`.
 #[derive(Debug, Args)]
 pub struct ImportArgs {
-    /// A tar of a root file system, compressed or not; - is standard input. With --clone, what `export --clone` wrote.
+    /// A tar of a root file system, compressed or not; - is standard input. With --clone, what `export --clone` wrote. A
+    /// bundle becomes a container either way, with its settings.
     #[arg(value_hint = ValueHint::FilePath)]
     pub file: PathBuf,
     /// The new image's name.

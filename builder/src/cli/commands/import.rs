@@ -1,6 +1,6 @@
 //! `coracle import`: a root file system becomes an image or a container, an exported clone a container.
 
-use std::{fs, path::Path};
+use std::{fs, io::Read as _, path::Path};
 
 use anyhow::{Context as _, bail, ensure};
 use coracle_format::Health;
@@ -11,7 +11,7 @@ use crate::{
     cli::{args::ImportArgs, plan, print, report, source},
     flatten,
     launch::health::parse_time,
-    source::{Content, Image, Options, Platform, Reference, SourceSpec, manifest, open_store, resolve},
+    source::{Content, Image, Options, Platform, Reference, SourceSpec, manifest, open_store, resolve, sniff},
     store::{
         Store,
         containers::{SETTINGS_VERSION, Settings, Sharing},
@@ -28,12 +28,20 @@ pub(super) fn run(args: ImportArgs, quiet: bool) -> anyhow::Result<()> {
     options.platform =
         args.platform.as_deref().map(str::parse).transpose().map_err(|why: String| anyhow::anyhow!(why))?;
     let store = open_store(&options)?;
-    let spec = if stdin { SourceSpec::Stdin } else { SourceSpec::Rootfs(args.file.clone()) };
+    let spec = match &args.file {
+        _ if stdin => SourceSpec::Stdin,
+        file if is_bundle(file) => SourceSpec::Bundle(file.clone()),
+        file => SourceSpec::Rootfs(file.clone()),
+    };
     if args.clone || args.tocontainer {
         let draft = store.containers().begin(args.name.as_deref())?;
         let image = resolve(&spec, &options)?;
+        // A bundle is both: a container's files with their settings.
+        let bundle = image.provenance.source.strip_prefix("bundle:").map(str::to_owned);
+        let from = || bundle.clone().unwrap_or_else(|| args.file.display().to_string());
         let mut settings = Settings {
-            image: args.image.clone().unwrap_or_else(|| args.file.display().to_string()),
+            image: args.image.clone().unwrap_or_else(from),
+            engine: image.defaults.engine.clone(),
             provenance: image.provenance.clone(),
             config: image.config.clone(),
             ..Settings::default()
@@ -42,7 +50,7 @@ pub(super) fn run(args: ImportArgs, quiet: bool) -> anyhow::Result<()> {
         let flatten = flatten::Options { limits, spool: draft.apart()?, threads, apart: true };
         let mut tree = flatten::flatten(image.content, &flatten)?;
         drop(image.spools);
-        if args.clone {
+        if args.clone && bundle.is_none() {
             let (json, root) = from_clone(tree, &args.file)?;
             settings = cloned(&json, settings)?;
             tree = root;
@@ -69,6 +77,13 @@ pub(super) fn run(args: ImportArgs, quiet: bool) -> anyhow::Result<()> {
         fs::remove_file(&args.file).with_context(|| format!("cannot remove {}", args.file.display()))?;
     }
     Ok(())
+}
+
+/// Whether a file begins as a bundle does, and no archive.
+fn is_bundle(file: &Path) -> bool {
+    let mut head = [0; 4];
+    let opened = fs::metadata(file).ok().filter(fs::Metadata::is_file).and_then(|_| fs::File::open(file).ok());
+    opened.is_some_and(|mut file| file.read_exact(&mut head).is_ok()) && sniff::is_elf(&head)
 }
 
 /// Settings as exported by us, or by udocker (an image's config in Docker's form).
