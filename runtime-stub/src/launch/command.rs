@@ -9,7 +9,7 @@ use std::{
 use coracle_format::ImageConfig;
 
 use super::{LaunchError, Tree, identity};
-use crate::options::Options;
+use crate::options::{Action, Options};
 
 /// What decides the command besides the image.
 #[derive(Debug, Clone, Copy)]
@@ -57,7 +57,15 @@ pub(super) fn command(config: &ImageConfig, asked: Asked, tree: Tree) -> Result<
         }
         argv.extend_from_slice(asked.args);
     }
-    if argv.is_empty() { Err(LaunchError::NothingToRun) } else { Ok((argv, why)) }
+    if !argv.is_empty() {
+        return Ok((argv, why));
+    }
+    if asked.options.action == Action::Explain {
+        // Whoever wants to know how programs would run here needs no program for that.
+        let why = "nothing: the image names no program, and its shell stands for whatever will be given";
+        return Ok((vec![identity::shell(tree, asked.path)?], why.to_owned()));
+    }
+    Err(LaunchError::NothingToRun)
 }
 
 /// The name that a link to the bundle gives it, if it differs from the bundle's own.
@@ -122,7 +130,10 @@ mod tests {
         let case = Case::new(&[], &["sh", "-l"]);
         assert_eq!(case.argv("python", &[]), strings(&["sh", "-l"]));
         assert_eq!(case.argv("python", &["ls"]), strings(&["ls"]));
-        assert!(Case::new(&[], &[]).argv("python.run", &[]).is_err_and(|error| error.contains("--coracle-shell")));
+        let mut case = Case::new(&[], &[]);
+        assert!(case.argv("python.run", &[]).is_err_and(|error| error.contains("--coracle-shell")));
+        case.options.action = Action::Explain;
+        assert_eq!(case.argv("python.run", &[]), strings(&["sh"]), "any program serves to explain");
     }
 
     #[test]
