@@ -27,6 +27,7 @@ mod pipes;
 mod probes;
 mod programs;
 mod quotas;
+mod reflinks;
 mod registries;
 mod root;
 mod running;

@@ -366,12 +366,22 @@ fn udockers_images_and_containers_are_copied() {
     sandbox.write(&format!("{loaded}/ancestry"), json!(["top", "base"]).to_string());
     sandbox.write(&format!("{loaded}/base.layer"), blob(layers[0]));
     sandbox.write(&format!("{loaded}/top.layer"), blob(layers[1]));
+    // What it imports has no container.json, and the digest of the compressed layer for the plain one's.
+    let imported = "udocker/repos/imported/1";
+    let config_of_import = json!({"id": "a", "comment": "created by udocker", "architecture": "amd64", "os": "linux",
+        "rootfs": {"type": "layers", "diff_ids": [layers[0].to_owned()]}, "config": {"Env": null, "Cmd": null}});
+    sandbox.write(&format!("{imported}/TAG"), "/home/u/.udocker/repos/imported:1");
+    sandbox.write(&format!("{imported}/ancestry"), json!(["a"]).to_string());
+    sandbox.write(&format!("{imported}/a.json"), config_of_import.to_string());
+    sandbox.write(&format!("{imported}/a.layer"), blob(layers[0]));
+    sandbox.write(&format!("{imported}/PROTECT"), "");
     sandbox.write("udocker/repos/broken/1/TAG", "broken:1");
     let container = "udocker/containers/4ca0f363-b31f-3a95-9f9c-000000000001";
     sandbox.write(&format!("{container}/ROOT/etc/word"), "kept");
     sandbox.write(&format!("{container}/container.json"), blob(config));
     sandbox.write(&format!("{container}/imagerepo.name"), "loaded:latest");
     sandbox.write(&format!("{container}/execmode"), "F1\n");
+    sandbox.write(&format!("{container}/PROTECT"), "");
     let absolute = sandbox.work(&format!("{container}/ROOT/etc/word"));
     std::os::unix::fs::symlink(&absolute, sandbox.work(&format!("{container}/ROOT/link"))).unwrap();
     std::os::unix::fs::symlink("4ca0f363-b31f-3a95-9f9c-000000000001", sandbox.work("udocker/containers/mine"))
@@ -379,10 +389,13 @@ fn udockers_images_and_containers_are_copied() {
     let copied = sandbox.coracle(["import-udocker", "udocker"]);
     copied.code_is(1);
     assert!(copied.stderr.contains("image broken:1 cannot be copied"), "{copied}");
-    for line in ["image quay.io/lib/pulled:1", "image loaded:latest", "mine"] {
+    for line in ["image quay.io/lib/pulled:1", "image loaded:latest", "image imported:1", "mine"] {
         assert!(copied.stdout.contains(line), "{line}: {copied}");
     }
     sandbox.coracle(["verify"]).ok();
+    sandbox.coracle(["rm", "mine"]).fails_as(1, &["protected"]);
+    sandbox.coracle(["rmi", "imported:1"]).fails_as(1, &["protected"]);
+    sandbox.coracle(["create", "--pull=never", "imported:1"]).ok();
     for (name, image) in [("p", "quay.io/lib/pulled:1"), ("l", "loaded")] {
         sandbox.coracle(["create", "--name", name, "--pull=never", image]).ok();
         let root = sandbox.coracle(["inspect", "-p", name]).ok().to_owned();

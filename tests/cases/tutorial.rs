@@ -78,16 +78,14 @@ fn udockers_tutorial_runs_from_the_first_line_to_the_last() {
     pipe(&format!("coracle save -o - {image} > saved.tar && coracle rmi {image} && coracle load -i - < saved.tar"));
     assert!(coracle(&["images"]).ok().contains("ubuntu"));
     // Engines.
-    for mode in ["P1", "P2", "R1", "auto"] {
+    for mode in ["P1", "P2", "R1", "F1", "F2", "F3", "F4", "auto"] {
         coracle(&["setup", &format!("--execmode={mode}"), "ubuntu18"]).ok();
         assert_eq!(coracle(&["run", "ubuntu18", "cat", "/changed"]).ok(), "changed", "{mode}");
     }
-    for mode in ["F1", "F2", "F3", "F4", "S1"] {
-        coracle(&["setup", &format!("--execmode={mode}"), "ubuntu18"]).ok();
-        let said = coracle(&["run", "ubuntu18", "cat", "/changed"]);
-        // It runs by what was asked for, or says why not: never by something else.
-        assert!(said.code == Some(0) || said.stderr.starts_with("coracle: engine "), "{mode}: {said}");
-    }
+    coracle(&["setup", "--execmode=S1", "ubuntu18"]).ok();
+    let said = coracle(&["run", "ubuntu18", "cat", "/changed"]);
+    // It runs by what was asked for, where that is installed, or says why not: never by something else.
+    assert!(said.code == Some(0) || said.stderr.starts_with("coracle: engine apptainer"), "{said}");
     coracle(&["setup", "--execmode=auto", "ubuntu18"]).ok();
     // The tree, and what may be removed.
     let root = coracle(&["inspect", "-p", "ubuntu18"]).ok().to_owned();

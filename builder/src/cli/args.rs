@@ -13,6 +13,7 @@ mod keys;
 mod others;
 mod run;
 mod store;
+mod udocker;
 
 pub use capture::*;
 pub use containers::*;
@@ -21,6 +22,7 @@ pub use keys::*;
 pub use others::*;
 pub use run::*;
 pub use store::*;
+pub use udocker::*;
 
 /// A container image in, one executable file out.
 #[derive(Debug, Parser)]
@@ -39,6 +41,12 @@ pub struct Cli {
     /// Print nothing but errors and what was asked for.
     #[arg(long, short, global = true)]
     pub quiet: bool,
+    /// Use this store, which must be there, instead of $CORACLE_DIR or ~/.coracle.
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub repo: Option<PathBuf>,
+    /// What udocker has before its commands besides.
+    #[command(flatten)]
+    pub before: BeforeArgs,
 }
 
 /// The commands.
@@ -152,6 +160,9 @@ pub enum Command {
     Logout(LogoutArgs),
     /// Copy the images and containers of udocker.
     ImportUdocker(ImportUdockerArgs),
+    /// Say that there is nothing to install.
+    #[command(hide = true)]
+    Install(InstallArgs),
     /// Print versions.
     Version,
     /// Print help: of a command, or (help udocker) what udocker's commands are called here.
@@ -247,6 +258,9 @@ pub struct SourceArgs {
     /// Allow plain http and unknown certificates.
     #[arg(long)]
     pub insecure: bool,
+    /// How a registry is reached.
+    #[command(flatten)]
+    pub net: NetArgs,
     /// Leave out, with a note, what cannot be read of a directory.
     #[arg(long)]
     pub skip_unreadable: bool,

@@ -4,6 +4,7 @@
 
 pub mod args;
 mod ask;
+mod before;
 mod changes;
 mod commands;
 mod options;
@@ -41,7 +42,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
     };
     // Docker's: `run`, `create` and the like say 125, so that a guest's status stays apart; the rest say 1.
     let failure = parsed.command.failure();
-    match commands::run(parsed) {
+    match before::apply(parsed).and_then(commands::run) {
         Ok(status) => status,
         // Whoever reads our output has read enough: `coracle inspect … | head -1`.
         Err(error) if error.is::<print::Closed>() => 0,

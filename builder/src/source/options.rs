@@ -101,6 +101,8 @@ pub struct Options {
     pub pull: PullPolicy,
     /// Plain http and unknown certificates are accepted from every registry.
     pub insecure: bool,
+    /// The registry of names that have none, instead of Docker's.
+    pub registry: Option<String>,
     /// Downloads at once.
     pub jobs: usize,
     /// How a directory is read.
@@ -187,6 +189,7 @@ impl Options {
             platform: None,
             pull: PullPolicy::default(),
             insecure: false,
+            registry: None,
             jobs: 4,
             walk: WalkOptions::default(),
             limit: Limits::default().size,

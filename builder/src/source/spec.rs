@@ -14,7 +14,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{SourceError, reference::Reference, sniff};
+use super::{
+    SourceError,
+    reference::{DEFAULT_REGISTRY, Reference},
+    sniff,
+};
 
 /// Where an image is to come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,6 +74,20 @@ impl SourceSpec {
         } else {
             let given = text.to_string_lossy().into_owned();
             Err(SourceError::Name { given, why: "it is not UTF-8: write a path with ./ before it".to_owned() })
+        }
+    }
+
+    /// The same source, with another registry than Docker's for a name that has none.
+    #[must_use]
+    pub fn at(self, registry: Option<&str>) -> Self {
+        match (self, registry) {
+            (Self::Docker(reference), Some(registry)) if reference.registry == DEFAULT_REGISTRY => {
+                // Only Docker's own registry keeps such names below `library/`.
+                let repository =
+                    reference.repository.strip_prefix("library/").unwrap_or(&reference.repository).to_owned();
+                Self::Docker(Reference { registry: registry.to_owned(), repository, ..reference })
+            }
+            (spec, _) => spec,
         }
     }
 

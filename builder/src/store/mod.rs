@@ -21,6 +21,7 @@ mod images;
 mod local;
 mod lock;
 pub mod trees;
+pub mod usage;
 
 use std::{
     fs, io,

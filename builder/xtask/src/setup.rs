@@ -26,6 +26,8 @@ const QUICK: &[Need] = &[
     need("newuidmap", "uidmap"),
     need("zstd", "zstd"),
     need("minisign", "minisign"),
+    need("mkfs.xfs", "xfsprogs"),
+    need("mkfs.btrfs", "btrfs-progs"),
     need("xz", "xz-utils"),
     need("strace", "strace"),
     need("gdb", "gdb"),

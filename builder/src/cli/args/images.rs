@@ -151,8 +151,14 @@ pub struct SearchArgs {
     #[arg(long)]
     pub list_tags: bool,
     /// The registry to ask; Docker's unless given.
-    #[arg(long, value_name = "HOST", alias = "index")]
+    #[arg(long, value_name = "[http://]HOST[:PORT]")]
     pub registry: Option<String>,
+    /// The same; udocker's searches ask an index.
+    #[arg(long, value_name = "URL", hide = true)]
+    pub index: Option<String>,
+    /// Reach it through this proxy; it comes before those of the environment.
+    #[arg(long, value_name = "URL")]
+    pub httpproxy: Option<String>,
     /// At most so many.
     #[arg(long, value_name = "N", default_value_t = 25)]
     pub limit: usize,

@@ -58,7 +58,7 @@ pub(super) fn make(
     quiet: bool,
     adjust: impl FnOnce(&mut Settings),
 ) -> anyhow::Result<Container> {
-    let spec = SourceSpec::parse_os(image)?;
+    let spec = SourceSpec::parse_os(image)?.at(options.registry.as_deref());
     // First: a name that is taken is said before anything is fetched.
     let draft = store.containers().begin(name)?;
     let options = Options { limit: limits.size, ..options };

@@ -14,7 +14,9 @@ udocker's commands here. Most are written alike; options take their value after 
 empty arguments mean what they mean to Docker.
 
   udocker                     coracle                     what differs
-  install                     (nothing)                   there is nothing to install
+  install                     install                     there is nothing to install, and it says so
+  --repo=DIR, -D, --insecure  the same                    --config=FILE is refused: see `coracle showconf`
+  --registry= --httpproxy=    the same                    --registry is for names that have none; --index for searches
   search [-a] EXPR            search TERM                 --list-tags takes a repository; -a changes nothing
   pull IMAGE                  pull IMAGE                  resumes, checks every digest; NAME@DIGEST works everywhere
   load -i FILE|- [NAME]       load -i FILE|- [NAME]       also OCI layouts and several images in one file

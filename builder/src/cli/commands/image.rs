@@ -53,7 +53,7 @@ pub(super) fn load(plan: &BuildPlan, quiet: bool) -> anyhow::Result<Ready> {
 pub(super) fn find(source: &OsStr, options: &Options) -> anyhow::Result<Image> {
     match source.to_str().and_then(|source| source.strip_prefix("container:")) {
         Some(name) => of_container(name, options),
-        None => Ok(resolve(&SourceSpec::parse_os(source)?, options)?),
+        None => Ok(resolve(&SourceSpec::parse_os(source)?.at(options.registry.as_deref()), options)?),
     }
 }
 

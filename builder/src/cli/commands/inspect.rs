@@ -62,8 +62,9 @@ pub(super) fn is_program(path: &Path) -> bool {
 
 /// An image of any source; one in a registry is fetched, and stays in the store for the build that follows.
 fn image(what: &OsStr, args: &InspectArgs, quiet: bool) -> anyhow::Result<()> {
-    let spec = SourceSpec::parse_os(what)?;
-    let image = resolve(&spec, &source::container_options(&args.source_options, quiet)?)?;
+    let options = source::container_options(&args.source_options, quiet)?;
+    let spec = SourceSpec::parse_os(what)?.at(options.registry.as_deref());
+    let image = resolve(&spec, &options)?;
     let layers = match &image.content {
         Content::Layers(layers) => layers.as_slice(),
         Content::Tree(_) => &[],

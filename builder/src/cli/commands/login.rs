@@ -37,18 +37,9 @@ pub(super) fn run(args: LoginArgs, quiet: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A registry as the user names it: with or without `https://` and a path.
+/// A registry as the user names it; Docker's if none is named.
 pub(super) fn name(given: Option<&str>) -> anyhow::Result<String> {
-    let given = given.unwrap_or(DEFAULT_REGISTRY);
-    let bare = given.strip_prefix("https://").or_else(|| given.strip_prefix("http://")).unwrap_or(given);
-    let host = bare.split('/').next().unwrap_or_default();
-    // What a reference may begin with is a registry.
-    let reference = format!("{host}/x").parse::<crate::source::Reference>();
-    match reference {
-        Ok(reference) if reference.registry != DEFAULT_REGISTRY => Ok(reference.registry),
-        Ok(_) if host.ends_with(DEFAULT_REGISTRY) => Ok(DEFAULT_REGISTRY.to_owned()),
-        _ => bail!("{given:?} is no registry: write HOST or HOST:PORT"),
-    }
+    source::registry_name(given.unwrap_or(DEFAULT_REGISTRY))
 }
 
 #[cfg(test)]

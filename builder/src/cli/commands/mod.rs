@@ -115,6 +115,7 @@ pub(super) fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Sweep => foreign::swept(quiet),
         Command::Own(args) => own::run(&args, quiet),
         Command::Edits(args) => edits::run(&args, quiet),
+        Command::Install(_) => repo::install(quiet),
         Command::Version => version::run(),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),

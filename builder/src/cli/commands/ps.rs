@@ -1,7 +1,5 @@
 //! `coracle ps`: the containers there are.
 
-use std::{collections::HashMap, fs, os::unix::fs::MetadataExt as _, path::Path};
-
 use anyhow::bail;
 
 use super::launching;
@@ -13,7 +11,10 @@ use crate::{
     },
     launch::order,
     source::{Reference, open_store},
-    store::containers::{Container, RunRecord, Settings, Sharing, State},
+    store::{
+        containers::{Container, RunRecord, Settings, Sharing, State},
+        usage::{disk_use, disk_use_unshared},
+    },
 };
 
 /// The status of a run that nobody could put on record: what stayed beside it was killed, and it with that.
@@ -121,20 +122,24 @@ impl Line {
 
     /// What the tree takes by itself, and what it would take without what it shares.
     fn size(&self) -> String {
+        let sharing = self.container.sharing(&self.settings);
         let (own, all) = match self.container.stands_on(&self.settings) {
             Some(layers) if !self.container.root().is_dir() => {
                 let changed = disk_use(&layers.upper).1;
                 (changed, changed + disk_use(&layers.lower).1)
             }
             _ => {
-                let (own, all) = disk_use(&self.container.root());
+                let root = self.container.root();
+                let (own, all) = match sharing {
+                    Sharing::Reflink => disk_use_unshared(&root),
+                    _ => disk_use(&root),
+                };
                 // Those of a view are the image's.
                 let (kept, _) = disk_use(&self.container.kept_files());
                 (own + kept, all + kept)
             }
         };
-        let shares = self.container.sharing(&self.settings) != Sharing::Copy;
-        size(own) + &if shares { format!(" (virtual {})", size(all)) } else { String::new() }
+        size(own) + &if sharing != Sharing::Copy { format!(" (virtual {})", size(all)) } else { String::new() }
     }
 }
 
@@ -177,34 +182,6 @@ fn cut(text: &str, whole: bool, most: usize) -> String {
         return text.to_owned();
     }
     text.chars().take(most - 1).chain(['…']).collect()
-}
-
-/// Bytes on disk of a tree: of inodes that have no name outside it, and of all.
-pub(super) fn disk_use(root: &Path) -> (u64, u64) {
-    let (mut own, mut all) = (0, 0);
-    // Inodes with several names: names seen, names there are, bytes.
-    let mut several: HashMap<(u64, u64), (u64, u64, u64)> = HashMap::new();
-    let mut open = vec![root.to_owned()];
-    while let Some(directory) = open.pop() {
-        // What a guest has closed takes what the directory itself takes.
-        for entry in fs::read_dir(&directory).into_iter().flatten().filter_map(Result::ok) {
-            let Ok(meta) = entry.metadata() else { continue };
-            let bytes = meta.blocks() * 512;
-            if meta.is_dir() {
-                open.push(entry.path());
-            } else if meta.nlink() > 1 {
-                several.entry((meta.dev(), meta.ino())).or_insert((0, meta.nlink(), bytes)).0 += 1;
-                continue;
-            }
-            own += bytes;
-            all += bytes;
-        }
-    }
-    for (seen, links, bytes) in several.into_values() {
-        all += bytes;
-        own += if seen == links { bytes } else { 0 };
-    }
-    (own, all)
 }
 
 enum Filter {

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, bail};
 
 use crate::{
-    cli::{args::MkrepoArgs, print, source},
+    cli::{args::MkrepoArgs, print, report, source},
     store::Store,
 };
 
@@ -16,6 +16,12 @@ pub(super) fn make(args: &MkrepoArgs) -> anyhow::Result<()> {
     Store::open(directory)?;
     let path = std::fs::canonicalize(directory).with_context(|| format!("cannot find {}", directory.display()))?;
     print::line(&format!("CORACLE_DIR={}", path.display()))
+}
+
+/// Says to who is used to udocker that nothing need be installed.
+pub(super) fn install(quiet: bool) -> anyhow::Result<()> {
+    report::note(quiet, "there is nothing to install: the engines are inside");
+    Ok(())
 }
 
 /// Prints what the environment and the configuration files come to.

@@ -17,8 +17,12 @@ const FIELDS: [(&str, &str); 4] =
 pub(super) fn run(args: &SearchArgs, quiet: bool) -> anyhow::Result<()> {
     let mut options = source::bare(quiet)?;
     options.insecure = args.insecure;
+    let registry = args.registry.as_deref().or(args.index.as_deref());
+    source::reach(&mut options, registry, args.httpproxy.as_deref())?;
     if args.list_tags {
-        let reference: Reference = args.term.parse().map_err(|why| anyhow::anyhow!("{}: {why}", args.term))?;
+        let SourceSpec::Docker(reference) = SourceSpec::parse(&args.term)?.at(options.registry.as_deref()) else {
+            anyhow::bail!("{}: only registries have tags to list: name a repository", args.term);
+        };
         let mut listing = Listing::new(&[("Name", "NAME"), ("Tag", "TAG")], &["Tag"]);
         let name = Reference { tag: None, digest: None, ..reference.clone() };
         for tag in search::tags(&reference, &options)? {
@@ -26,10 +30,11 @@ pub(super) fn run(args: &SearchArgs, quiet: bool) -> anyhow::Result<()> {
         }
         return listing.print(&args.list, quiet);
     }
-    let registry = login::name(args.registry.as_deref())?;
+    let named = options.registry.clone();
+    let registry = login::name(named.as_deref())?;
     let mut listing = Listing::new(&FIELDS, &["Name", "Description", "StarCount", "IsOfficial"]);
     for hit in search::search(&registry, &args.term, args.limit, &options)? {
-        let name = match args.registry {
+        let name = match named {
             Some(_) => format!("{registry}/{}", hit.name),
             None => hit.name,
         };
@@ -46,7 +51,7 @@ pub(super) fn run(args: &SearchArgs, quiet: bool) -> anyhow::Result<()> {
 /// Prints an index or a manifest, as the registry has it.
 pub(super) fn manifest(args: &ManifestArgs, quiet: bool) -> anyhow::Result<()> {
     let options = source::options(&args.source_options, quiet)?;
-    let SourceSpec::Docker(reference) = SourceSpec::parse_os(&args.image)? else {
+    let SourceSpec::Docker(reference) = SourceSpec::parse_os(&args.image)?.at(options.registry.as_deref()) else {
         anyhow::bail!(
             "{}: only images of registries have manifests to show: see `coracle inspect`",
             args.image.display()

@@ -1,7 +1,9 @@
 //! `coracle import-udocker`: images and containers of a udocker repository, copied.
 //!
 //! udocker keeps `repos/[REGISTRY/]REPOSITORY/TAG/` with `TAG`, `manifest` and links to blobs by digest (or `ancestry`,
-//! `container.json` and links to `ID.layer`, for what was loaded from archives); and `containers/ID/` with `container.json`, `imagerepo.name`, `execmode`, `ROOT/`, and links `NAME -> ID` beside it.
+//! `container.json` and links to `ID.layer`, for what was loaded from archives; `ID.json` instead of `container.json` for what
+//! was imported, with the digest of the compressed layer as its diff id); and `containers/ID/` with `container.json`,
+//! `imagerepo.name`, `execmode`, `ROOT/`, and links `NAME -> ID` beside it. `PROTECT` in either directory protects it.
 
 use std::{
     collections::BTreeMap,
@@ -11,7 +13,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{create::fill, import::docker_config};
 use crate::{
@@ -100,12 +102,13 @@ fn image(store: &Store, repos: &Path, tag: &Path) -> anyhow::Result<String> {
     let repository = place.parent().unwrap_or(place).to_string_lossy();
     let name = format!("{repository}:{}", place.file_name().unwrap_or_default().to_string_lossy());
     let reference: Reference = name.parse().map_err(|why| anyhow::anyhow!("image {name}: {why}"))?;
-    let Parts { config, layers, manifest } =
+    let Parts { config, layers, manifest, imported } =
         parts(tag).with_context(|| format!("image {name} cannot be copied: pull or load it again"))?;
     let bytes = fs::read(&config).with_context(|| format!("image {name}: cannot read {}", config.display()))?;
     // A manifest names its config by digest, and udocker the file by that.
     let whole = manifest.is_none() || config.ends_with(crate::store::digest::sha256(&bytes));
     ensure!(whole, "image {name}: its config is damaged: pull it again");
+    let mut bytes = bytes;
     let parsed = crate::source::manifest::parse_config(&bytes, &format!("the config of {name}"))?;
     ensure!(parsed.diff_ids.len() == layers.len(), "image {name}: its config does not fit its layers: pull it again");
     let _using = store.use_blobs()?;
@@ -115,9 +118,15 @@ fn image(store: &Store, repos: &Path, tag: &Path) -> anyhow::Result<String> {
         let head = sniff::head_at(&fs::File::open(&file)?, 0, len)?;
         let compression: Compression = sniff::compression(&head);
         let blob = Blob { file, offset: 0, len };
-        let taken =
-            store.add_layer(&blob, compression, digest.as_deref(), Some(diff_id), &format!("a layer of {name}"));
+        let diff_id = (!imported).then_some(diff_id.as_str());
+        let taken = store.add_layer(&blob, compression, digest.as_deref(), diff_id, &format!("a layer of {name}"));
         stored.push(taken.map_err(|error: SourceError| anyhow::Error::new(error).context("pull or load it again"))?);
+    }
+    if imported {
+        let mut value: Value = serde_json::from_slice(&bytes)?;
+        let diff_ids: Vec<&String> = stored.iter().map(|layer| &layer.diff_id).collect();
+        value["rootfs"] = json!({ "type": "layers", "diff_ids": diff_ids });
+        bytes = value.to_string().into_bytes();
     }
     let host = crate::source::Platform::host();
     let or = |text: String, otherwise: String| if text.is_empty() { otherwise } else { text };
@@ -127,6 +136,9 @@ fn image(store: &Store, repos: &Path, tag: &Path) -> anyhow::Result<String> {
         variant: parsed.config.variant,
     };
     store.add_image(&[reference.to_string()], &platform.to_string(), &stored, &bytes, manifest.as_deref())?;
+    if tag.join("PROTECT").exists() {
+        store.protect_image(&reference.to_string(), true)?;
+    }
     Ok(format!("image {}", reference.familiar()))
 }
 
@@ -136,6 +148,8 @@ struct Parts {
     /// Lowest first; with the blob's digest where it is known.
     layers: Vec<(Option<String>, PathBuf)>,
     manifest: Option<Vec<u8>>,
+    /// By `udocker import`: the config's diff ids are wrong.
+    imported: bool,
 }
 
 fn parts(tag: &Path) -> anyhow::Result<Parts> {
@@ -146,7 +160,10 @@ fn parts(tag: &Path) -> anyhow::Result<Parts> {
             let ancestry = fs::read(tag.join("ancestry")).context("it has neither manifest nor ancestry")?;
             let ids: Vec<String> = serde_json::from_slice(&ancestry).context("its ancestry is damaged")?;
             let layers = ids.iter().rev().map(|id| (None, tag.join(format!("{id}.layer")))).collect();
-            return Ok(Parts { config: tag.join("container.json"), layers, manifest: None });
+            let config = tag.join("container.json");
+            let imported = ids.len() == 1 && !config.exists();
+            let config = if imported { tag.join(format!("{}.json", ids[0])) } else { config };
+            return Ok(Parts { config, layers, manifest: None, imported });
         }
     };
     let value: Value = serde_json::from_slice(&manifest).context("its manifest is damaged")?;
@@ -158,6 +175,7 @@ fn parts(tag: &Path) -> anyhow::Result<Parts> {
         config: tag.join(digest(&value["config"])?),
         layers: layers.into_iter().map(|(path, digest)| (Some(digest), path)).collect(),
         manifest: Some(manifest),
+        imported: false,
     })
 }
 
@@ -202,7 +220,8 @@ fn container(store: &Store, path: &Path, given: &[String], options: &Options, qu
     for note in fill(&draft, &tree, options.threads)? {
         report::note(quiet, &note);
     }
-    let settings = Settings { image, config, engine, ..Settings::default() };
+    let protected = path.join("PROTECT").exists();
+    let settings = Settings { image, config, engine, protected, ..Settings::default() };
     let made = draft.finish(settings, None)?;
     let mut kept = Vec::new();
     for name in given {
