@@ -299,6 +299,33 @@ fn endings_are_the_commands_own() {
 }
 
 #[test]
+fn small_limits_and_any_umask_are_met_or_named_and_nothing_is_left() {
+    let scene = Scene::new();
+    scene.sandbox.write("private", "before\n");
+    let capture = format!("{} capture -q -o {}", harness::coracle().display(), scene.bundle().display());
+    let left = || fs::read_dir(scene.sandbox.path().join("tmp")).unwrap().count();
+    // A file that may not grow is an error that is told, and the command's own affair only where the command meets it.
+    for blocks in [0, 20, 2000] {
+        let output = scene.sandbox.run("bash", ["-c", &format!("ulimit -f {blocks}; {capture} -- echo ran")]);
+        output.fails_as(125, &["File too large"]);
+        assert!(!scene.bundle().exists() && left() == 0, "{blocks}: {output}");
+    }
+    let own = "trap - XFSZ; ulimit -f 1; head -c 9000 /dev/zero >grown; echo $?";
+    let output = scene.sandbox.run("bash", ["-c", &format!("{capture} -- bash -c '{own}'")]);
+    assert_eq!(output.ok(), "153", "the signal is the command's as it was: {output}");
+    // What is kept of a run is its user's alone.
+    let script =
+        "echo x >>private; ls -ld $TMPDIR/coracle-capture-*; stat -c %a $TMPDIR/coracle-capture-*/recording/saved/0";
+    let output = scene.sandbox.run("sh", ["-c", &format!("umask 0; {capture} -- sh -c '{script}'")]);
+    assert!(output.ok().starts_with("drwx------ ") && output.stdout.ends_with("\n600\n"), "{output}");
+    // Few descriptors, and none of the usual ones.
+    let output = scene.sandbox.run("sh", ["-c", &format!("ulimit -n 24; {capture} -- cat private <&- | cat")]);
+    assert_eq!(output.ok(), "before\nx");
+    scene.sandbox.run("sh", ["-c", &format!("{capture} -- true <&- >&- 2>&-")]).ok();
+    assert_eq!(left(), 0);
+}
+
+#[test]
 fn streams_and_signals_pass_untouched() {
     let scene = Scene::new();
     let bytes: Vec<u8> = (0..=255).cycle().take(100_000).collect();

@@ -31,13 +31,33 @@ pub struct Ran {
     pub started: bool,
 }
 
+/// What the job does about files that become too large, which the command inherits.
+#[derive(Debug, Clone, Copy)]
+pub struct FileSize(libc::sighandler_t);
+
+impl FileSize {
+    /// From here on a file that becomes larger than the job allows is an error of this process, which it tells and tidies up
+    /// after, and not its end.
+    #[must_use]
+    pub fn as_error() -> Self {
+        // SAFETY: to ignore a signal installs no function of ours.
+        Self(unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) })
+    }
+}
+
 /// Runs a command; the record goes to `recording`, an empty directory of ours, and `made` is one for the launcher's own files.
 ///
 /// `places` are directories to try a file in where memory may not be executed.
 ///
 /// # Errors
 /// The launcher cannot be executed, or not be waited for.
-pub fn run(argv: &[OsString], recording: &Path, made: &Path, places: &[PathBuf]) -> Result<Ran, LaunchError> {
+pub fn run(
+    argv: &[OsString],
+    recording: &Path,
+    made: &Path,
+    places: &[PathBuf],
+    FileSize(inherited): FileSize,
+) -> Result<Ran, LaunchError> {
     let mut order = Order::new("/".into());
     order.access = Access::Direct;
     order.argv = argv.to_vec();
@@ -53,9 +73,11 @@ pub fn run(argv: &[OsString], recording: &Path, made: &Path, places: &[PathBuf])
         let mut command = Command::new(path);
         command.arg0("coracle").arg(argument.to_str().unwrap_or_default());
         let tell = tell.as_raw_fd();
-        // SAFETY: between fork and exec the closure makes two system calls, on integers.
+        // SAFETY: between fork and exec the closure makes system calls on integers; a disposition that was inherited is no
+        // function of ours.
         unsafe {
             command.pre_exec(move || {
+                libc::signal(libc::SIGXFSZ, inherited);
                 libc::fcntl(tell, libc::F_SETFD, 0);
                 libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0);
                 Ok(())

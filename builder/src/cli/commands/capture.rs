@@ -17,7 +17,12 @@ use coracle_format::{Capture, Defaults, ImageConfig, Provenance};
 use indicatif::HumanBytes;
 
 use crate::{
-    capture::{self, Captured, Choice, Record, run::Ran, secrets, variables::Variables},
+    capture::{
+        self, Captured, Choice, Record,
+        run::{FileSize, Ran},
+        secrets,
+        variables::Variables,
+    },
     cli::{args::CaptureArgs, report},
     pack::{self, Contents, Output},
     packages::Packages,
@@ -51,6 +56,7 @@ pub(super) fn run(args: &CaptureArgs, quiet: bool) -> anyhow::Result<u8> {
     let mut choice = Choice::new(include, &args.exclude)?;
     choice.reference_larger = args.reference_larger;
     choice.listed = args.listed;
+    let file_size = FileSize::as_error();
     let output = Output::create(&args.output)?;
     let scratch = scratch()?;
     let (recording, made) = (scratch.path().join("recording"), scratch.path().join("made"));
@@ -58,7 +64,7 @@ pub(super) fn run(args: &CaptureArgs, quiet: bool) -> anyhow::Result<u8> {
         fs::create_dir(directory).with_context(|| format!("cannot create {}", directory.display()))?;
     }
     let places = [scratch.path().to_owned(), "/tmp".into()];
-    let Ran { status, started } = capture::run::run(&args.command, &recording, &made, &places)?;
+    let Ran { status, started } = capture::run::run(&args.command, &recording, &made, &places, file_size)?;
     if !started {
         // Why was said, and there is nothing to repeat.
         return Ok(status);
