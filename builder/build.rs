@@ -54,8 +54,7 @@ fn stub_target() -> Result<String, Box<dyn Error>> {
 
 fn build(workspace: &Path, out: &Path, target: &str) -> Result<(), Box<dyn Error>> {
     let mut cargo = nested::cargo("STUB", variable("PROFILE")? == "debug")?;
-    // The target feature stands here too because these flags replace those of .cargo/config.toml.
-    cargo.env("CARGO_ENCODED_RUSTFLAGS", ["-Ctarget-feature=+crt-static"].join("\u{1f}"));
+    cargo.env("CARGO_ENCODED_RUSTFLAGS", flags(workspace, target).join("\u{1f}"));
     set_compiler(&mut cargo, target);
     cargo
         .current_dir(workspace)
@@ -67,6 +66,21 @@ fn build(workspace: &Path, out: &Path, target: &str) -> Result<(), Box<dyn Error
     }
     let status = cargo.status()?;
     if status.success() { Ok(()) } else { Err(format!("the stub was not built for {target}: {status}").into()) }
+}
+
+/// The compiler's flags, in place of those of .cargo/config.toml.
+fn flags(workspace: &Path, target: &str) -> Vec<String> {
+    let mut flags = vec!["-Ctarget-feature=+crt-static".to_owned()];
+    // Static glibc has threads cancelled by unwinding, and applies packed relocations only since 2.36.
+    if target.ends_with("-musl") {
+        let script = workspace.join("runtime-stub/no-unwind-tables.ld");
+        flags.extend([
+            format!("-Clink-arg=-Wl,-T,{}", script.display()),
+            "-Clink-arg=-Wl,--no-eh-frame-hdr".to_owned(),
+            "-Clink-arg=-Wl,-z,pack-relative-relocs".to_owned(),
+        ]);
+    }
+    flags
 }
 
 /// The stub compresses what a run has changed, fast and little: zstd's thorough strategies stay out of it.

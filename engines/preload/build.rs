@@ -10,6 +10,7 @@ use std::{
     env,
     error::Error,
     fs,
+    hash::{DefaultHasher, Hash, Hasher},
     path::{Path, PathBuf},
 };
 
@@ -49,15 +50,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     for source in SOURCES.iter().map(|source| workspace.join(source)).filter(|path| path.exists()) {
         println!("cargo::rerun-if-changed={}", source.display());
     }
-    let file = match variable("CARGO_CFG_TARGET_ARCH")?.as_str() {
-        "x86_64" => build(workspace, &out.join("shim"), "x86_64-unknown-linux-gnu")?,
+    let frame = match variable("CARGO_CFG_TARGET_ARCH")?.as_str() {
+        "x86_64" => compress(&fs::read(build(workspace, &out.join("shim"), "x86_64-unknown-linux-gnu")?)?)?,
         // There is no shim for others yet, and the engine says so.
-        _ => {
-            let empty = out.join("no-shim");
-            fs::write(&empty, b"")?;
-            empty
-        }
+        _ => Vec::new(),
     };
+    let file = out.join("shim.zst");
+    fs::write(&file, &frame)?;
+    let mut hasher = DefaultHasher::new();
+    frame.hash(&mut hasher);
+    println!("cargo::rustc-env=CORACLE_SHIM_HASH={:016x}", hasher.finish());
     println!("cargo::rustc-env=CORACLE_SHIM_FILE={}", file.display());
     Ok(())
 }
@@ -82,4 +84,13 @@ fn build(workspace: &Path, out: &Path, target: &str) -> Result<PathBuf, Box<dyn 
         return Err(format!("the shim was not built for {target}: {status}").into());
     }
     Ok(out.join(target).join("shim/libcoracle_shim.so"))
+}
+
+/// As small as zstd makes it: this is done once, and the bytes are in every bundle.
+fn compress(bytes: &[u8]) -> Result<Vec<u8>, Box<dyn Error>> {
+    let mut frame = vec![0; zstd_safe::compress_bound(bytes.len())];
+    let len =
+        zstd_safe::compress(&mut frame[..], bytes, zstd_safe::max_c_level()).map_err(zstd_safe::get_error_name)?;
+    frame.truncate(len);
+    Ok(frame)
 }

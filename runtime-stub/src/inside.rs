@@ -5,7 +5,7 @@
 
 use std::{
     fs::File,
-    io::{self, Write as _},
+    io::{self, Read as _, Write as _},
     os::{
         fd::{FromRawFd, OwnedFd, RawFd},
         unix::ffi::OsStrExt,
@@ -31,8 +31,10 @@ pub fn start(caller: &Caller) -> Option<u8> {
 
 fn read(digits: &[u8]) -> io::Result<Inside> {
     let descriptor = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse::<RawFd>().ok());
-    let file = descriptor.filter(|fd| *fd > 2).and_then(take).ok_or(io::ErrorKind::InvalidInput)?;
-    serde_json::from_reader(io::BufReader::new(file)).map_err(io::Error::other)
+    let mut file = descriptor.filter(|fd| *fd > 2).and_then(take).ok_or(io::ErrorKind::InvalidInput)?;
+    let mut text = Vec::new();
+    file.read_to_end(&mut text)?;
+    serde_json::from_slice(&text).map_err(io::Error::other)
 }
 
 /// An inherited descriptor as ours, if it is open.

@@ -108,12 +108,19 @@ fn read(descriptor: &[u8]) -> Result<Order, OrderError> {
     let mut file = unsafe { File::from_raw_fd(fd) };
     let mut text = Vec::new();
     file.read_to_end(&mut text).map_err(OrderError::Read)?;
-    let value: serde_json::Value = serde_json::from_slice(&text).map_err(|error| OrderError::Read(error.into()))?;
-    let found = value.get("version").and_then(serde_json::Value::as_u64).unwrap_or(0);
+    let malformed = |error: serde_json::Error| OrderError::Read(error.into());
+    let Versioned { version: found } = serde_json::from_slice(&text).map_err(malformed)?;
     if found != u64::from(ORDER_VERSION) {
         return Err(OrderError::Version { found });
     }
-    serde_json::from_value(value).map_err(|error| OrderError::Read(error.into()))
+    serde_json::from_slice(&text).map_err(malformed)
+}
+
+/// What an order of any version has; the rest is only understood if the version is ours.
+#[derive(serde::Deserialize)]
+struct Versioned {
+    #[serde(default)]
+    version: u64,
 }
 
 fn is_open(fd: RawFd) -> bool {

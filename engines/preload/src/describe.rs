@@ -14,7 +14,7 @@ use coracle_layout::{Layout, Mapped, Names};
 use crate::{
     changed::Changed,
     loaders::{self, Owned, Search},
-    place::{self, Safe, kept},
+    place::{self, Safe, kept, kept_as},
     program::Program,
     shim, texts,
 };
@@ -55,11 +55,9 @@ pub(crate) fn describe(
     let search = Search { layout, known: &spec.loaders, edited, changes, root: &root, tree: &tree, place: &place };
     let loaders = loaders::find(&search, program.interpreter.as_deref())
         .map_err(|error| RunError::step(format!("make links to libraries in {}", scratch.display()), error))?;
-    let write = |what: &str, kind: &str, end: &str, bytes: &[u8]| {
-        kept(place.dir(), kind, end, bytes)
-            .map_err(|error| RunError::step(format!("write {what} to {}", scratch.display()), error))
-    };
-    let shim = write("the shim", "shim", ".so", shim::BYTES)?;
+    let unwritten = |what: &str, error| RunError::step(format!("write {what} to {}", scratch.display()), error);
+    let shim = shim::bytes().and_then(|bytes| kept_as(place.dir(), shim::NAME, &bytes));
+    let shim = shim.map_err(|error| unwritten("the shim", error))?;
     let ledger = ledger(spec, changed, &root, &scratch)?;
     let binds = layout.binds();
     let mut facts = Facts {
@@ -111,7 +109,7 @@ pub(crate) fn describe(
     }
     let invalid = || RunError::step("describe the run", io::ErrorKind::InvalidInput.into());
     let bytes = facts.write().ok_or_else(invalid)?;
-    let path = write("the run's description", "run", "", &bytes)?;
+    let path = kept(place.dir(), "run", &bytes).map_err(|error| unwritten("the run's description", error))?;
     let path = CString::new(path.into_os_string().into_encoded_bytes()).map_err(|_| invalid())?;
     Ok(Described { bytes, path })
 }

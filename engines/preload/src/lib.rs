@@ -39,7 +39,7 @@ use crate::{
     program::{Program, find, not_here},
 };
 
-pub use shim::BYTES as SHIM;
+pub use shim::bytes as shim_bytes;
 
 /// The engine.
 #[derive(Debug, Clone, Copy, Default)]

@@ -84,13 +84,18 @@ fn link(place: &Path, dir: &Path, uid: u32) -> io::Result<PathBuf> {
 }
 
 /// The path of a file with this content in `dir`, written if it is not there: its name is made of its content.
-pub(crate) fn kept(dir: &Path, kind: &str, end: &str, content: &[u8]) -> io::Result<PathBuf> {
-    let path = dir.join(format!("{kind}-{:016x}{end}", sum(content)));
-    // The sum is no digest: what is there is compared.
+pub(crate) fn kept(dir: &Path, kind: &str, content: &[u8]) -> io::Result<PathBuf> {
+    kept_as(dir, &format!("{kind}-{:016x}", sum(content)), content)
+}
+
+/// [`kept`], under a name that follows from the content.
+pub(crate) fn kept_as(dir: &Path, name: &str, content: &[u8]) -> io::Result<PathBuf> {
+    let path = dir.join(name);
+    // A name is no digest: what is there is compared.
     if fs::read(&path).is_ok_and(|found| found == content) {
         return Ok(path);
     }
-    let beside = dir.join(format!(".new-{kind}-{}", std::process::id()));
+    let beside = dir.join(format!(".new-{name}-{}", std::process::id()));
     let _ = fs::remove_file(&beside);
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&beside)?;
     let written = file.write_all(content).and_then(|()| fs::rename(&beside, &path));
@@ -153,12 +158,12 @@ mod tests {
     #[test]
     fn a_file_is_written_once_and_again_when_it_was_damaged() {
         let dir = tempfile::tempdir().expect("a directory");
-        let path = kept(dir.path(), "run", "", b"one").expect("written");
-        assert_eq!(kept(dir.path(), "run", "", b"one").expect("kept"), path);
+        let path = kept(dir.path(), "run", b"one").expect("written");
+        assert_eq!(kept(dir.path(), "run", b"one").expect("kept"), path);
         fs::write(&path, "o").expect("written");
-        assert_eq!(kept(dir.path(), "run", "", b"one").expect("written"), path);
+        assert_eq!(kept(dir.path(), "run", b"one").expect("written"), path);
         assert_eq!(fs::read(&path).expect("read"), b"one");
-        assert_ne!(kept(dir.path(), "run", "", b"two").expect("written"), path);
+        assert_ne!(kept(dir.path(), "run", b"two").expect("written"), path);
         assert_eq!(fs::read_dir(dir.path()).expect("listed").count(), 2, "nothing temporary is left");
     }
 }

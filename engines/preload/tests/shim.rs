@@ -1,8 +1,8 @@
 //! The shim's own file: what it asks of a C library, which none may lack, and what it shows of itself.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::LazyLock};
 
-use coracle_preload::SHIM;
+use coracle_preload::shim_bytes;
 use goblin::elf::{
     Elf,
     dynamic::{DF_1_NODELETE, DF_1_NOW, DT_FLAGS_1, DT_GNU_HASH, DT_HASH, DT_NEEDED, DT_TEXTREL, DT_VERNEED},
@@ -47,8 +47,10 @@ const PERHAPS: &[&str] = &[
     "program_invocation_short_name",
 ];
 
+static SHIM: LazyLock<Vec<u8>> = LazyLock::new(|| shim_bytes().expect("the shim decompresses"));
+
 fn elf() -> Elf<'static> {
-    Elf::parse(SHIM).expect("the shim is an ELF file")
+    Elf::parse(&SHIM).expect("the shim is an ELF file")
 }
 
 #[test]

@@ -180,7 +180,7 @@ fn read(file: &Path, is_json: bool) -> Result<Specification, String> {
     }
     let text = fs::read_to_string(file).map_err(|error| error.to_string())?;
     let value = if is_json {
-        serde_json::from_str(&text).map_err(|error| error.to_string())?
+        serde_json::from_slice(text.as_bytes()).map_err(|error| error.to_string())?
     } else {
         yaml::parse(&text).ok_or("not YAML as specifications use it")?
     };
