@@ -116,6 +116,10 @@ fn a_second_container_takes_no_room_and_its_changes_are_its_own() {
         assert!(changed.ok().lines().any(|found| found == line), "{line}: {changed}");
     }
     assert!(!changed.stdout.contains("/bin"), "{changed}");
+    assert!(
+        !changed.stdout.contains("resolv.conf"),
+        "what the run put there is no change of the application's: {changed}"
+    );
     // What was changed in place shows, and not as a container's damage.
     let motd = tree.join("etc/motd");
     fs::write(&motd, "changed behind our back").unwrap();

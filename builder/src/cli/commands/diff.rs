@@ -11,6 +11,10 @@ use crate::{
     store::trees,
 };
 
+/// Files of the node that every run shows. Where the image lacks one, a run has made an empty file to put it on: no change of
+/// the application's, so it is not listed, as with Docker.
+const SHOWN_BY_RUNS: [&[u8]; 2] = [b"etc/resolv.conf", b"etc/hosts"];
+
 /// Lists added (A), changed (C) and deleted (D) paths.
 pub(super) fn run(args: &DiffArgs, quiet: bool) -> anyhow::Result<()> {
     let options = source::bare(quiet)?;
@@ -32,6 +36,7 @@ pub(super) fn run(args: &DiffArgs, quiet: bool) -> anyhow::Result<()> {
     let mut changes: BTreeMap<Vec<u8>, char> = BTreeMap::new();
     for (path, id) in &now.paths {
         let kind = match image.get(path) {
+            None if SHOWN_BY_RUNS.contains(&&path[..]) && is_empty(now.inode(*id)) => continue,
             None => 'A',
             Some(was) if differs(was, now.inode(*id))? => 'C',
             Some(_) => continue,
@@ -72,6 +77,10 @@ fn parent(path: &[u8]) -> &[u8] {
 
 fn is_there(tree: &Tree, path: &[u8]) -> bool {
     tree.paths.contains_key(path)
+}
+
+fn is_empty(inode: &Inode) -> bool {
+    matches!(inode.kind, InodeKind::File { size: 0, .. })
 }
 
 /// Whether two inodes differ in what a program can see, times of directories apart.
