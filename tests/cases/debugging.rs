@@ -16,6 +16,7 @@ int main(int argc, char **argv) {
     pthread_t t;
     if (argc > 1 && !strcmp(argv[1], "wait")) { for (int at = 0; at < 400 && !counter; at++) usleep(50000); return counter; }
     pthread_create(&t, 0, work, (void *)3); pthread_join(t, 0);
+    if (argc > 1 && !strcmp(argv[1], "fall")) *(volatile int *)0 = twice(5);
     int s = twice(21);
     counter = s + 1;
     printf("sum %d\n", s);
@@ -151,4 +152,23 @@ fn gdb_runs_a_program_and_attaches_to_one() {
         | grep -E '^[$]|detached'; wait $!; echo ended $?; echo; echo";
     let seen = prepared.same(script, own);
     assert!(seen.iter().any(|line| line == "ended N"), "{seen:#?}");
+}
+
+#[test]
+fn gdb_reads_what_a_program_left_behind() {
+    let Some(prepared) = prepared("gdb") else { return };
+    let own = |line: &str| {
+        let words = ["#", "Program terminated", "$", "ended", "Saved", "core"];
+        words.iter().any(|word| line.starts_with(word)).then(|| numberless(line))
+    };
+    let asked = "-ex bt -ex 'print counter' -ex 'info symbol twice' -ex 'frame 0'";
+    // As gdb writes it, and as the kernel does; where the node has it written elsewhere, there is none outside either.
+    let script = format!(
+        "gdb -nx -q -batch -ex 'break twice' -ex run -ex 'gcore kept' -ex kill ./p 2>&1; gdb -nx -q -batch {asked} ./p kept 2>&1; \
+         ulimit -c unlimited; ./p fall; echo ended $?; for c in core*; do echo core; gdb -nx -q -batch {asked} ./p $c 2>&1; done; rm -f kept core*"
+    );
+    let seen = prepared.same(&script, own);
+    for part in ["Program terminated with signal SIGSEGV, Segmentation fault.", "ended N"] {
+        assert!(seen.iter().any(|line| line == part), "{part}: {seen:#?}");
+    }
 }

@@ -239,7 +239,7 @@ static void filters(void) {
 
 int main(int argc, char **argv) {
     if (argc > 1) return 9;
-    setvbuf(stdout, NULL, _IOFBF, 1 << 16); chdir("/work"); signal(SIGCHLD, SIG_DFL);
+    setvbuf(stdout, NULL, _IOFBF, 1 << 16); chdir("/work"); signal(SIGCHLD, SIG_DFL); signal(SIGHUP, SIG_DFL); /* Who was started by nohup ignores it. */
 #ifdef FILTERS
     filters();
 #else
