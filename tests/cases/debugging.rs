@@ -156,6 +156,9 @@ fn gdb_runs_a_program_and_attaches_to_one() {
 
 #[test]
 fn gdb_reads_what_a_program_left_behind() {
+    if skip::unless_slow() {
+        return;
+    }
     let Some(prepared) = prepared("gdb") else { return };
     let own = |line: &str| {
         let words = ["#", "Program terminated", "$", "ended", "Saved", "core"];

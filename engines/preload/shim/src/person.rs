@@ -154,6 +154,11 @@ pub(crate) fn groups(groups: &mut [u32]) -> usize {
     })
 }
 
+/// One of the supplementary groups.
+pub(crate) fn group(at: usize) -> Option<u32> {
+    look(|person| person.groups.get(..person.count)?.get(at).copied())
+}
+
 /// Gives this process other groups.
 pub(crate) fn set_groups(groups: &[u32]) {
     change(|person| {

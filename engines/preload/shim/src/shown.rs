@@ -5,7 +5,7 @@
 
 use core::{ffi::CStr, slice};
 
-use coracle_intercept::Scratch;
+use coracle_intercept::{Ids, Scratch};
 use coracle_paths::{PATH_MAX, View};
 use coracle_sys::{
     self as sys, Fd,
@@ -14,7 +14,7 @@ use coracle_sys::{
 
 use crate::{
     files::{Held, Short},
-    person, pool,
+    person, pool, state,
 };
 
 /// A file that shows what `/proc` file `host` says to a guest with this view; `None`: it stays the host's.
@@ -86,20 +86,52 @@ fn mapping(view: &View<'_>, line: &[u8], out: &mut [u8]) -> Option<usize> {
     Some(at + found.len + 1)
 }
 
-/// A line of status: ids are those that this process believes to have.
+/// A line of status, if it tells of what this process may believe of itself.
 fn status(line: &[u8], out: &mut [u8]) -> Option<usize> {
+    if !state::get().rules.identity.pretends() {
+        return None;
+    }
     let who = person::credentials();
-    let ids = match line {
-        [b'U', b'i', b'd', b':', ..] => (&b"Uid:"[..], who.user),
-        [b'G', b'i', b'd', b':', ..] => (&b"Gid:"[..], who.group),
+    let name = line.split(|byte| *byte == b':').next()?;
+    let text = Short::<80>::new().put(name).put(b":\t");
+    let text = match name {
+        b"Uid" => ids(text, who.user),
+        b"Gid" => ids(text, who.group),
+        b"Groups" => return groups(text, out),
+        b"CapInh" => capabilities(text, who.caps.inheritable),
+        b"CapPrm" => capabilities(text, who.caps.permitted),
+        b"CapEff" => capabilities(text, who.caps.effective),
+        b"CapBnd" => capabilities(text, who.caps.bounding),
+        b"CapAmb" => capabilities(text, who.caps.ambient),
+        b"NoNewPrivs" => text.number(who.no_new_privileges.into()),
         _ => return None,
     };
-    let mut text = Short::<64>::new().put(ids.0);
-    for id in [ids.1.real, ids.1.effective, ids.1.saved, ids.1.files] {
-        text = text.put(b"\t").number(id);
+    append(out, 0, text.put(b"\n").as_bytes())
+}
+
+/// There may be more of them than a stack has room for.
+fn groups(text: Short<80>, out: &mut [u8]) -> Option<usize> {
+    let mut len = append(out, 0, text.as_bytes())?;
+    let mut at = 0;
+    while let Some(group) = person::group(at) {
+        len = append(out, len, Short::<12>::new().number(group).put(b" ").as_bytes())?;
+        at += 1;
     }
-    let text = text.put(b"\n");
-    let text = text.as_bytes();
-    out.get_mut(..text.len())?.copy_from_slice(text);
-    Some(text.len())
+    append(out, len, b"\n")
+}
+
+/// Adds to what is `len` bytes long already; how long it is then.
+fn append(out: &mut [u8], len: usize, text: &[u8]) -> Option<usize> {
+    out.get_mut(len..len + text.len())?.copy_from_slice(text);
+    Some(len + text.len())
+}
+
+fn ids<const N: usize>(text: Short<N>, ids: Ids) -> Short<N> {
+    text.number(ids.real).put(b"\t").number(ids.effective).put(b"\t").number(ids.saved).put(b"\t").number(ids.files)
+}
+
+/// A set of them, in the kernel's sixteen digits.
+fn capabilities<const N: usize>(text: Short<N>, set: u64) -> Short<N> {
+    let digit = |at: u32| b"0123456789abcdef"[usize::try_from(set >> (4 * at) & 15).unwrap_or(0)];
+    (0..16).rev().fold(text, |text, at| text.put(&[digit(at)]))
 }
