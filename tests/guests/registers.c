@@ -33,7 +33,7 @@ static void call(const char *what, long number, long a, long b, long c, long d, 
 }
 
 static volatile long alarms, handled;
-static void on_alarm(int signal) { (void)signal; alarms++; int fd = open("/etc/passwd", O_RDONLY); if (fd >= 0) handled++; close(fd); }
+static void on_alarm(int signal) { (void)signal; __atomic_fetch_add(&alarms, 1, __ATOMIC_SEQ_CST); int fd = open("/etc/passwd", O_RDONLY); if (fd >= 0) __atomic_fetch_add(&handled, 1, __ATOMIC_SEQ_CST); close(fd); }
 
 static void *opens(void *result) {
     long wrong = 0;
