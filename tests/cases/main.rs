@@ -20,6 +20,7 @@ mod extremes;
 mod hammer;
 mod killing;
 mod lasting;
+mod libcs;
 mod loading;
 mod mpi;
 mod options;

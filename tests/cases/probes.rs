@@ -20,7 +20,7 @@ use harness::{Sandbox, coracle, images, skip, user, ways};
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Engine, probe, the kernel's line, the engine's line, why.
-type Difference = (&'static str, &'static str, &'static str, &'static str, &'static str);
+pub(crate) type Difference = (&'static str, &'static str, &'static str, &'static str, &'static str);
 
 const UNMAPPED: &str = "a user namespace knows no other ids than those it maps";
 
@@ -31,7 +31,7 @@ const LONG: &str = "the C library's own getcwd goes on where the kernel says tha
 
 const TAKEN_OVER: &str = "who takes over a static program has not the descriptor, which closes, but the file's name";
 
-const KNOWN: &[Difference] = &[
+pub(crate) const KNOWN: &[Difference] = &[
     (
         "preload",
         "exec",
@@ -64,14 +64,17 @@ const OF_MODES: &str = "ways";
 const OF_MEMORY: &str = "edges";
 
 /// Where the probes are that a loader brings a C library to: for an engine that needs one.
-const DYNAMIC: &str = "dynamic";
+pub(crate) const DYNAMIC: &str = "dynamic";
 
 /// Probes of what that engine cannot play: debuggers and filters of guests, which see the calls that the shim makes; calls
 /// by instructions of the program's own; and programs of which the kernel knows only the loader that it executes.
-const OF_PROCESSES: [&str; 5] = ["ptrace", "filter", "strict", "registers", "programs"];
+pub(crate) const OF_PROCESSES: [&str; 5] = ["ptrace", "filter", "strict", "registers", "programs"];
+
+/// Probes of what a C library does by itself, which there is only where it is loaded.
+const OF_LIBRARIES: [&str; 2] = ["library", "names"];
 
 /// The tree, its bundle, and what the kernel says.
-struct Prepared {
+pub(crate) struct Prepared {
     sandbox: Sandbox,
     bundle: PathBuf,
     native: BTreeMap<String, Vec<String>>,
@@ -85,9 +88,8 @@ fn prepared() -> Option<&'static Prepared> {
     PREPARED.get_or_init(|| Some(prepare())).as_ref()
 }
 
-fn prepare() -> Prepared {
-    let sandbox = Sandbox::kept();
-    let root = sandbox.make_dir("work/tree");
+/// The directories and files that the probes look at.
+pub(crate) fn plant(root: &Path) {
     for dir in ["etc", "links", "dir/sub", "probes", "probes32", DYNAMIC, "tmp", "proc", "dev", "work"] {
         fs::create_dir_all(root.join(dir)).unwrap();
     }
@@ -112,7 +114,13 @@ fn prepare() -> Prepared {
     for (name, target) in links {
         symlink(target, root.join("links").join(name)).unwrap();
     }
-    ways::plant(&root);
+    ways::plant(root);
+}
+
+fn prepare() -> Prepared {
+    let sandbox = Sandbox::kept();
+    let root = sandbox.make_dir("work/tree");
+    plant(&root);
     let mut names = Vec::new();
     let mut compilers = Vec::new();
     for entry in fs::read_dir(images::workspace().join("tests/guests")).unwrap() {
@@ -125,10 +133,15 @@ fn prepare() -> Prepared {
     compile(compilers);
     libraries(&root, &root.join(DYNAMIC).join("paths"));
     assert!(!names.is_empty());
+    measured(sandbox, &root, names)
+}
+
+/// Has the kernel say what the probes of a tree print, and makes its bundle.
+pub(crate) fn measured(sandbox: Sandbox, root: &Path, names: Vec<String>) -> Prepared {
     // Everything is the user's own, as it is in an unpacked tree.
     let owner = format!("{}:{}", user::ordinary().uid, user::ordinary().gid);
-    assert!(Command::new("chown").args(["-hR", &owner]).arg(&root).status().unwrap().success());
-    let native = names.into_iter().map(|name| (name.clone(), lines(natively(&sandbox, &root, &name, &[])))).collect();
+    assert!(Command::new("chown").args(["-hR", &owner]).arg(root).status().unwrap().success());
+    let native = names.into_iter().map(|name| (name.clone(), lines(natively(&sandbox, root, &name, &[])))).collect();
     let bundle = sandbox.work("probes.run");
     let source = format!("rootfs:{}", root.display());
     sandbox.run(coracle(), ["build", &source, "--cmd", r#"["/probes/exec"]"#, "-o", bundle.to_str().unwrap()]).ok();
@@ -153,7 +166,7 @@ fn compilers_of(root: &Path, source: &Path) -> Vec<(String, Command)> {
     };
     match kind {
         // A static C library would have no part in it.
-        Some("c") if name == "library" => vec![dynamic()],
+        Some("c") if OF_LIBRARIES.contains(&name) => vec![dynamic()],
         Some("c") if has_other_word() => vec![gcc("probes", "-m64"), gcc("probes32", "-m32"), dynamic()],
         Some("c") => vec![gcc("probes", "-m64"), dynamic()],
         Some("rs") => {
@@ -187,7 +200,7 @@ pub(crate) fn libraries(root: &Path, program: &Path) {
 }
 
 /// Two at a time.
-fn compile(compilers: Vec<Command>) {
+pub(crate) fn compile(compilers: Vec<Command>) {
     let mut running = VecDeque::new();
     for mut compiler in compilers {
         if running.len() == 2 {
@@ -290,13 +303,20 @@ fn numberless(line: &str) -> String {
 
 /// `asked`: the name by which the engine is asked for.
 fn compare(engine: &'static str, asked: &str) {
-    let Some(Prepared { sandbox, bundle, native }) = prepared() else { return };
+    if let Some(prepared) = prepared() {
+        compare_with(prepared, engine, asked, KNOWN);
+    }
+}
+
+/// As [`compare`], of any tree, and with what is known of it.
+pub(crate) fn compare_with(prepared: &Prepared, engine: &'static str, asked: &str, all_known: &[Difference]) {
+    let Prepared { sandbox, bundle, native } = prepared;
     let first = if engine == "preload" { format!("/{DYNAMIC}/exec") } else { "/probes/exec".to_owned() };
     if !sandbox.run(bundle, ["--coracle-explain", &first]).stdout.contains(&format!("{engine}: accepted")) {
         return skip::because(&format!("this node refuses {engine}"));
     }
     let mut new = Vec::new();
-    let mut known: Vec<&Difference> = KNOWN.iter().filter(|known| known.0 == engine).collect();
+    let mut known: Vec<&Difference> = all_known.iter().filter(|known| known.0 == engine).collect();
     for (name, expected) in native {
         let by_loader = engine == "preload";
         if by_loader != name.starts_with(DYNAMIC) || by_loader && OF_PROCESSES.iter().any(|probe| name.ends_with(probe))
@@ -325,7 +345,7 @@ fn compare(engine: &'static str, asked: &str) {
         for (expected, seen) in expected.iter().zip(&seen).filter(|(expected, seen)| expected != seen) {
             let is_this =
                 |known: &Difference| name.rsplit('/').next() == Some(known.1) && known.2 == expected && known.3 == seen;
-            if !KNOWN.iter().any(|known| known.0 == engine && is_this(known)) {
+            if !all_known.iter().any(|known| known.0 == engine && is_this(known)) {
                 new.push(format!("(\"{engine}\", \"{name}\", {expected:?}, {seen:?}, \"\"),"));
             }
             known.retain(|known| !is_this(known));

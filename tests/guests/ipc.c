@@ -2,6 +2,7 @@
 #include "probe.h"
 #include <fcntl.h>
 #include <mqueue.h>
+#include <sys/file.h>
 #include <poll.h>
 #include <semaphore.h>
 #include <sys/epoll.h>

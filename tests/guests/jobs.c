@@ -4,6 +4,7 @@
 #include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <termios.h>
+#include <time.h>
 
 static int heard;
 static void hear(int signal) { heard = signal; }

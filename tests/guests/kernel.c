@@ -1,5 +1,7 @@
 /* What a program asks the kernel about itself, and asks of it that an engine might have an opinion of. */
 #include "probe.h"
+#include <sys/mount.h>
+#include <sys/swap.h>
 #include <sched.h>
 #include <sys/personality.h>
 #include <sys/prctl.h>

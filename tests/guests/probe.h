@@ -32,6 +32,20 @@
 #define PROBES "/probes32"
 #endif
 
+/* Errors have names in glibc since 2.32; elsewhere their numbers do, for what is compared was said by the same library. */
+#ifdef __GLIBC__
+#define NAMES_ERRORS __GLIBC_PREREQ(2, 32)
+#else
+#define NAMES_ERRORS 0
+#endif
+#if !NAMES_ERRORS
+static inline const char *strerrorname_np(int error) {
+    static char name[16];
+    snprintf(name, sizeof name, "error %d", error);
+    return name;
+}
+#endif
+
 /* Prints the call and its result: a number, or the name of its error. */
 #define T(call)                                                                    \
     do {                                                                           \

@@ -47,6 +47,7 @@ const QUICK: &[Need] = &[
     need("mpirun.mpich", "mpich"),
     need("mpicc.mpich", "libmpich-dev"),
     need("/usr/lib32/libc.a", "gcc-multilib"),
+    need("musl-gcc", "musl-tools"),
 ];
 
 /// For the slow tier and the benchmarks.

@@ -40,6 +40,7 @@ const ASKED: &[&str] = &[
 const PERHAPS: &[&str] = &[
     "__progname",
     "__progname_full",
+    "_dl_sym",
     "dlsym",
     "environ",
     "gnu_get_libc_version",

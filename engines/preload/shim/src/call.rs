@@ -43,17 +43,26 @@ fn through_table(state: &state::State, number: u32, args: [usize; 6], by: Option
     if !matters(state, number) || by.is_none() && lends(number, &args) {
         return make_by(by, number, args);
     }
-    if sites::has_marked_path(number, &args) {
-        let mut name = [0; PATH_MAX];
-        return match sites::as_guest_names_it(state, number, args, &mut name) {
-            Some(args) => meant(state, number, args, by),
-            None => make_by(by, number, args),
-        };
+    match sites::path_of(number, &args) {
+        sites::Path::Marked => make_by(by, number, args),
+        sites::Path::Told => told(state, number, args, by),
+        sites::Path::Guests => meant(state, number, args, by),
     }
-    meant(state, number, args, by)
+}
+
+/// As the table says of a guest's name for what a loader was told. The room for that name is taken here: a child of
+/// posix_spawn(3) has a few kB of stack, and makes calls with marked paths.
+#[inline(never)]
+fn told(state: &state::State, number: u32, args: [usize; 6], by: Option<&Next>) -> isize {
+    let mut name = [0; PATH_MAX];
+    match sites::as_guest_names_it(state, number, args, &mut name) {
+        Some(args) => meant(state, number, args, by),
+        None => make_by(by, number, args),
+    }
 }
 
 /// Makes a call as the table says.
+#[inline(never)]
 fn meant(state: &state::State, number: u32, args: [usize; 6], by: Option<&Next>) -> isize {
     let Some(mut scratch) = pool::take() else { return -isize::try_from(ENOMEM.0).unwrap_or(12) };
     scratch.sent = 0;

@@ -47,10 +47,20 @@ pub(crate) unsafe extern "C" fn made(number: usize, args: *const [usize; 6]) -> 
     call(NUMBERS.get(number).map_or(u32::MAX, |number| number.load(Ordering::Relaxed)), args)
 }
 
-/// Whether a call's path is a host path that we made, or one below the directories that the loader was told, in the calls to
-/// which such paths come. The guest may write the latter, too, and so nothing is changed by them.
+/// Whose a call's path is.
+pub(crate) enum Path {
+    /// A host path that we made.
+    Marked,
+    /// One below the directories that the loader was told, in the calls to which such paths come. The guest may write these,
+    /// too, and so nothing is changed by them.
+    Told,
+    /// Any other, or the call has none.
+    Guests,
+}
+
+/// Tells them apart.
 #[expect(non_upper_case_globals, reason = "the kernel's own names")]
-pub(crate) fn has_marked_path(number: u32, args: &[usize; 6]) -> bool {
+pub(crate) fn path_of(number: u32, args: &[usize; 6]) -> Path {
     let reads = |flags: usize| flags & (O_ACCMODE | O_CREAT | O_TRUNC) as usize == 0;
     let (path, reads) = match number {
         __NR_open => (args[0], reads(args[1])),
@@ -58,9 +68,13 @@ pub(crate) fn has_marked_path(number: u32, args: &[usize; 6]) -> bool {
         __NR_stat | __NR_access | __NR_readlink => (args[0], true),
         __NR_newfstatat | __NR_readlinkat => (args[1], true),
         __NR_execve | __NR_chdir => (args[0], false),
-        _ => return false,
+        _ => return Path::Guests,
     };
-    is_marked(path) || reads && is_told(path)
+    match path {
+        path if is_marked(path) => Path::Marked,
+        path if reads && is_told(path) => Path::Told,
+        _ => Path::Guests,
+    }
 }
 
 /// A library that a loader opens in a directory which it was told, by the guest's name for it: a link there leads where it

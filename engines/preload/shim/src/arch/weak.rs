@@ -1,6 +1,7 @@
 //! References to symbols that some C libraries lack: weak, so that the loader leaves them null there.
 //!
-//! `dlsym` stood in a library of its own before glibc 2.34, which a process may not have.
+//! `dlsym` stood in a library of its own before glibc 2.34, which most processes do not have. What does its work was in the C
+//! library then, by another name, which went when `dlsym` came.
 
 use core::{
     arch::{asm, global_asm},
@@ -9,6 +10,7 @@ use core::{
 
 global_asm!(
     ".weak dlsym",
+    ".weak _dl_sym",
     ".weak gnu_get_libc_version",
     ".weak environ",
     ".weak program_invocation_name",
@@ -32,15 +34,26 @@ macro_rules! address {
 /// `dlsym(RTLD_NEXT, name)`: what the name would mean without the shim; null if nobody has it, or nobody can be asked.
 pub(crate) fn lookup(name: &CStr) -> *const c_void {
     const RTLD_NEXT: *mut c_void = core::ptr::without_provenance_mut(usize::MAX);
-    let dlsym = address!("dlsym");
-    if dlsym == 0 {
-        return core::ptr::null();
+    type Lookup = unsafe extern "C" fn(*mut c_void, *const c_char) -> *mut c_void;
+    /// Who asks is told: it returns to somebody else than `dlsym` would.
+    type LookupFor = unsafe extern "C" fn(*mut c_void, *const c_char, *const c_void) -> *mut c_void;
+    let (dlsym, within) = (address!("dlsym"), address!("_dl_sym"));
+    let at = core::ptr::with_exposed_provenance::<c_void>;
+    // SAFETY: the symbols' types are the C library's: dlsym(3), and the function of glibc's that it calls; a NUL-terminated
+    // name; who asks is the shim, so that the next one is searched from there.
+    unsafe {
+        match (dlsym, within) {
+            (0, 0) => core::ptr::null(),
+            (0, within) => {
+                let lookup_for: LookupFor = core::mem::transmute(at(within));
+                lookup_for(RTLD_NEXT, name.as_ptr(), lookup as *const c_void)
+            }
+            (dlsym, _) => {
+                let lookup: Lookup = core::mem::transmute(at(dlsym));
+                lookup(RTLD_NEXT, name.as_ptr())
+            }
+        }
     }
-    // SAFETY: the symbol's type is the C library's: dlsym(3).
-    let dlsym: unsafe extern "C" fn(*mut c_void, *const c_char) -> *mut c_void =
-        unsafe { core::mem::transmute(core::ptr::with_exposed_provenance::<c_void>(dlsym)) };
-    // SAFETY: a NUL-terminated name; the caller's object is the shim, so that the next one is searched from there.
-    unsafe { dlsym(RTLD_NEXT, name.as_ptr()) }
 }
 
 /// Whether the C library is glibc.

@@ -246,8 +246,8 @@ fn mark<'h>(host: &'h [u8], into: &'h mut [u8; PATH_MAX]) -> *const c_char {
 /// leads nowhere if the guest may not.
 fn host_of(path: *const c_char, flags: usize, into: &mut [u8; PATH_MAX]) {
     let state = state::get();
-    let nowhere = b"/proc/self/fd/-\0";
-    into[..nowhere.len()].copy_from_slice(nowhere);
+    // As marked as what leads somewhere: the child, which may come to us with it, has a few kB of stack.
+    mark(b"/proc/self/fd/-\0", into);
     let Some(mut scratch) = pool::take() else { return };
     let args = [AT_FDCWD as u64, path.expose_provenance() as u64, flags as u64, 0, 0, 0];
     let mut call = Call { abi: coracle_intercept::Abi::X86_64, number: __NR_openat.into(), args };
