@@ -171,7 +171,7 @@ impl Taking<'_> {
         }
         let Ok(found) = fs::symlink_metadata(host(path)) else { return Ok(()) };
         let target = fs::read_link(host(path)).ok().map(|target| target.into_os_string().into_vec());
-        let met = Met { state: Some(state_of(&found)), target, ..Met::default() };
+        let met = Met { state: Some(State::of(&found)), target, ..Met::default() };
         if found.file_type().is_socket() {
             return Ok(());
         }
@@ -259,7 +259,7 @@ impl Taking<'_> {
             return;
         }
         let met = self.record.paths.get(path).and_then(|met| met.state).filter(|state| is_directory(*state));
-        let now = || fs::symlink_metadata(host(path)).ok().filter(Metadata::is_dir).map(|found| state_of(&found));
+        let now = || fs::symlink_metadata(host(path)).ok().filter(Metadata::is_dir).map(|found| State::of(&found));
         let state = met.or_else(now).unwrap_or(State { mode: libc::S_IFDIR | 0o755, ..State::default() });
         self.put(path, inode(&state, InodeKind::Directory));
     }
@@ -313,19 +313,6 @@ fn is_common(path: &[u8]) -> bool {
 fn parts(path: &Path) -> VecDeque<PathBuf> {
     let says = |part: &Component<'_>| matches!(part, Component::Normal(_) | Component::ParentDir);
     path.components().filter(says).map(|part| PathBuf::from(part.as_os_str())).collect()
-}
-
-fn state_of(found: &Metadata) -> State {
-    State {
-        mode: found.mode(),
-        uid: found.uid(),
-        gid: found.gid(),
-        size: found.size(),
-        seconds: found.mtime(),
-        nanoseconds: u32::try_from(found.mtime_nsec()).unwrap_or(0),
-        links: found.nlink(),
-        inode: (found.dev(), found.ino()),
-    }
 }
 
 fn inode(state: &State, kind: InodeKind) -> Inode {

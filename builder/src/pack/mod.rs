@@ -21,7 +21,7 @@ use std::{
 use coracle_api::ImageFacts;
 use coracle_format::{
     Defaults, Entry, FORMAT_VERSION, Fixup, FixupSet, ImageConfig, Index, IndexInfo, Manifest, PayloadInfo, Provenance,
-    Region, SKIPPABLE_HEADER_LEN, Slot, StubInfo, Trailer, hex, sha256,
+    Region, Slot, StubInfo, Trailer, hex, sha256,
 };
 
 pub use coracle_open::{PublicKey, Verified, VerifyError, verify_open, verify_signature};
@@ -96,7 +96,6 @@ pub fn write_bundle(
 
     let fixups = contents.edits.iter().map(|edits| fixups(&layout.entries, edits)).collect::<Result<_, _>>()?;
     let index = Index { frames, entries: layout.entries, fixups }.encode();
-    let index_digest = sha256(&index);
     let index_stored = compress::block(&index, options.level)?;
     let mut notes = contents.tree.notes.clone();
     notes.extend(layout.notes);
@@ -114,22 +113,12 @@ pub fn write_bundle(
             sha256: hex(&sha256(stub)),
         },
         payload: PayloadInfo { stored: payload.len, unpacked, inodes },
-        index: IndexInfo { sha256: hex(&index_digest), stored_sha256: hex(&sha256(&index_stored)) },
+        index: IndexInfo { sha256: hex(&sha256(&index)), stored_sha256: hex(&sha256(&index_stored)) },
         notes,
     }
     .encode();
 
-    let manifest_at = payload.offset + payload.len + SKIPPABLE_HEADER_LEN as u64;
-    let trailer = Trailer {
-        payload,
-        manifest: Region { offset: manifest_at, len: manifest.len() as u64 },
-        manifest_digest: sha256(&manifest),
-        index: Region { offset: manifest_at + manifest.len() as u64, len: index_stored.len() as u64 },
-        index_len: index.len() as u64,
-        index_digest,
-        signatures_len: 0,
-        signatures_digest: sha256(b""),
-    };
+    let trailer = Trailer::unsigned(payload, &manifest, &index, &index_stored);
     let header = trailer.skippable_header().ok_or(PackError::IndexTooLarge)?;
     for part in [&header[..], &manifest, &index_stored, &trailer.encode()] {
         out.write_all(part).map_err(PackError::Write)?;

@@ -22,6 +22,7 @@ mod record;
 pub mod recording;
 mod refusal;
 pub mod signals;
+pub mod size;
 mod spec;
 pub mod stops;
 mod temporary;

@@ -8,6 +8,8 @@
 //! On disk an event is its length (four bytes, little-endian), a letter, and fields with a NUL between them, so one that was
 //! cut off by a full disk or a kill is noticed.
 
+use std::{fs::Metadata, os::unix::fs::MetadataExt as _};
+
 use crate::Ended;
 
 /// Name of the events' file.
@@ -141,6 +143,21 @@ impl Event {
 }
 
 impl State {
+    /// What was told of a file.
+    #[must_use]
+    pub fn of(found: &Metadata) -> Self {
+        Self {
+            mode: found.mode(),
+            uid: found.uid(),
+            gid: found.gid(),
+            size: found.size(),
+            seconds: found.mtime(),
+            nanoseconds: u32::try_from(found.mtime_nsec()).unwrap_or(0),
+            links: found.nlink(),
+            inode: (found.dev(), found.ino()),
+        }
+    }
+
     fn decode(text: &str) -> Option<Self> {
         let mut numbers = text.split(' ');
         let mode = u32::from_str_radix(numbers.next()?, 8).ok()?;

@@ -70,7 +70,7 @@ impl Copying {
         let child = unsafe { libc::fork() };
         match child {
             0 => {
-                // SAFETY: prctl takes numbers here, as getppid and _exit do.
+                // SAFETY: prctl takes numbers here, as _exit does.
                 unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0) };
                 let status = match view.copy_aside(&aside, host, shared, mode) {
                     Ok(true) => 0,

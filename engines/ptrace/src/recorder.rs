@@ -182,17 +182,7 @@ impl Recorder {
         self.seen.insert(name.to_vec(), seen);
         match found {
             Ok(found) => {
-                let state = State {
-                    mode: found.mode(),
-                    uid: found.uid(),
-                    gid: found.gid(),
-                    size: found.size(),
-                    seconds: found.mtime(),
-                    nanoseconds: u32::try_from(found.mtime_nsec()).unwrap_or(0),
-                    links: found.nlink(),
-                    inode: (found.dev(), found.ino()),
-                };
-                self.tell(&Event::Seen(name.to_vec(), state));
+                self.tell(&Event::Seen(name.to_vec(), State::of(&found)));
                 if let Ok(target) = fs::read_link(now) {
                     self.tell(&Event::Link(name.to_vec(), target.as_os_str().as_bytes().to_vec()));
                 }

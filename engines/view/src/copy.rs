@@ -3,7 +3,7 @@
 //! Blocks are shared where the file system can do that (reflink), else copied inside the kernel, else by hand; holes stay
 //! holes.
 
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use nix::{
     errno::Errno,
@@ -15,16 +15,16 @@ use nix::{
     unistd::{Whence, ftruncate, lseek},
 };
 
-/// `ioctl_ficlone(2)`.
-const FICLONE: libc::c_ulong = 0x4004_9409;
+/// Has the empty file `to` share the blocks of `from`, where the file system can do that (ioctl_ficlone(2)).
+#[must_use]
+pub fn clone(from: impl AsFd, to: impl AsFd) -> bool {
+    // SAFETY: FICLONE takes a descriptor by value; both are open, and no memory is touched.
+    unsafe { libc::ioctl(to.as_fd().as_raw_fd(), libc::FICLONE as _, from.as_fd().as_raw_fd()) == 0 }
+}
 
 /// Copies what `from`, `size` bytes long, holds to the empty file `to`.
 pub(crate) fn data(from: BorrowedFd<'_>, to: BorrowedFd<'_>, size: libc::off_t) -> Result<(), Errno> {
-    if size == 0 {
-        return Ok(());
-    }
-    // SAFETY: FICLONE takes a descriptor by value; both are open, and no memory is touched.
-    if unsafe { libc::ioctl(to.as_raw_fd(), FICLONE as _, from.as_raw_fd()) } == 0 {
+    if size == 0 || clone(from, to) {
         return Ok(());
     }
     let mut at = 0;

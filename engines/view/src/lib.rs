@@ -44,6 +44,7 @@ mod view;
 pub use marks::{FileId, Mark, Marks, NotMarks};
 #[cfg(feature = "std")]
 pub use {
+    copy::clone,
     error::ViewError,
     make::Made,
     unshare::{Aside, Turn, Unshared},

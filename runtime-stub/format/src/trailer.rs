@@ -53,6 +53,24 @@ pub struct Trailer {
 }
 
 impl Trailer {
+    /// The trailer of a bundle that nobody has signed: behind its payload come these bytes of the manifest and of the index,
+    /// which is stored as `stored`.
+    #[must_use]
+    pub fn unsigned(payload: Region, manifest: &[u8], index: &[u8], stored: &[u8]) -> Self {
+        let offset = payload.offset + payload.len + SKIPPABLE_HEADER_LEN as u64;
+        let manifest_region = Region { offset, len: manifest.len() as u64 };
+        Self {
+            payload,
+            manifest: manifest_region,
+            manifest_digest: sha256(manifest),
+            index: Region { offset: offset + manifest_region.len, len: stored.len() as u64 },
+            index_len: index.len() as u64,
+            index_digest: sha256(index),
+            signatures_len: 0,
+            signatures_digest: sha256(b""),
+        }
+    }
+
     /// Where the signatures are.
     #[must_use]
     pub fn signatures(&self) -> Region {

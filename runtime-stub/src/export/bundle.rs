@@ -11,9 +11,7 @@ use std::{
     os::unix::fs::FileExt as _,
 };
 
-use coracle_format::{
-    FixupSet, Index, IndexInfo, Manifest, PayloadInfo, Region, SKIPPABLE_HEADER_LEN, Slot, Trailer, hex, sha256,
-};
+use coracle_format::{FixupSet, Index, IndexInfo, Manifest, PayloadInfo, Region, Slot, Trailer, hex, sha256};
 
 use super::{
     frames::{self, Frames, Stored},
@@ -47,22 +45,11 @@ pub(super) fn write(bundle: &Bundle, tree: &Tree, settings: &Settings) -> Result
     let mut manifest = manifest(bundle, &tree, stored_len);
     let index = Index { frames, entries: tree.entries, fixups }.encode();
     let index_stored = frames::compress(&mut frames::compressor()?, &index)?;
-    let index_digest = sha256(&index);
-    manifest.index = IndexInfo { sha256: hex(&index_digest), stored_sha256: hex(&sha256(&index_stored)) };
+    manifest.index = IndexInfo { sha256: hex(&sha256(&index)), stored_sha256: hex(&sha256(&index_stored)) };
     let manifest = manifest.encode();
 
     let payload = Region { offset: bundle.payload_offset(), len: stored_len };
-    let manifest_at = payload.offset + payload.len + SKIPPABLE_HEADER_LEN as u64;
-    let trailer = Trailer {
-        payload,
-        manifest: Region { offset: manifest_at, len: manifest.len() as u64 },
-        manifest_digest: sha256(&manifest),
-        index: Region { offset: manifest_at + manifest.len() as u64, len: index_stored.len() as u64 },
-        index_len: index.len() as u64,
-        index_digest,
-        signatures_len: 0,
-        signatures_digest: sha256(b""),
-    };
+    let trailer = Trailer::unsigned(payload, &manifest, &index, &index_stored);
     let header = trailer.skippable_header().ok_or(ActionError::Pack("its index is too large"))?;
     out.write_all(&stub(bundle, &trailer)?).map_err(unwritten)?;
     let (mut reader, mut fresh) = (FrameReader::new(bundle.file(), bundle.payload_offset()), Vec::new());

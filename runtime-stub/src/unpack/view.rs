@@ -8,7 +8,7 @@ use std::{
     collections::HashMap,
     fs::File,
     os::{
-        fd::{AsFd, AsRawFd},
+        fd::AsFd,
         unix::{ffi::OsStrExt, fs::OpenOptionsExt},
     },
     path::Path,
@@ -160,7 +160,7 @@ impl Maker<'_> {
         // The kernel wants write permission by mode, not by descriptor, for attributes.
         let created = if entry.xattrs.is_empty() { mode } else { mode | 0o200 };
         let mut new = File::from(self.to.open(&entry.path, writing, Mode::from_bits_truncate(created))?);
-        if !clone(&old, &new) {
+        if !coracle_view::clone(&old, &new) {
             std::io::copy(&mut old, &mut new).map_err(errno)?;
         }
         for fixup in edits {
@@ -175,10 +175,4 @@ impl Maker<'_> {
         // NFS tells of a full disk here.
         nix::unistd::close(new)
     }
-}
-
-/// Shares the blocks of a file, where the file system can do that.
-fn clone(old: &File, new: &File) -> bool {
-    // SAFETY: FICLONE takes a descriptor as its argument and touches no memory (ioctl_ficlonerange(2)).
-    unsafe { libc::ioctl(new.as_raw_fd(), libc::FICLONE as _, old.as_raw_fd()) == 0 }
 }

@@ -42,7 +42,7 @@ pub struct CaptureArgs {
     pub keep_env: Vec<String>,
     /// Only refer to unchanged files that are larger (500M, 2G): path, size and digest are recorded, and a run looks for them
     /// at the same place of its node.
-    #[arg(long, value_name = "SIZE", value_parser = size)]
+    #[arg(long, value_name = "SIZE", value_parser = coracle_api::size::parse)]
     pub reference_larger: Option<u64>,
     /// So many words of the command stay when the bundle is given other arguments: 2 for `python3 script.py DATA`.
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -53,36 +53,4 @@ pub struct CaptureArgs {
     /// The command and its arguments.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
-}
-
-/// Reads `500M`, `2G`, or a number of bytes.
-fn size(text: &str) -> Result<u64, String> {
-    let wrong = || "write a number with K, M, G or T behind it (powers of 1024)".to_owned();
-    let at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(at);
-    let shift = match unit.to_ascii_lowercase().as_str() {
-        "" | "b" => 0,
-        "k" | "kb" | "kib" => 10,
-        "m" | "mb" | "mib" => 20,
-        "g" | "gb" | "gib" => 30,
-        "t" | "tb" | "tib" => 40,
-        _ => return Err(wrong()),
-    };
-    let number: u64 = number.parse().map_err(|_| wrong())?;
-    number.checked_mul(1 << shift).ok_or_else(wrong)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::size;
-
-    #[test]
-    fn sizes_have_units_of_1024() {
-        assert_eq!(size("0"), Ok(0));
-        assert_eq!(size("500M"), Ok(500 << 20));
-        assert_eq!(size("2GiB"), Ok(2 << 30));
-        for wrong in ["", "M", "-1", "1X", "99999999999999999999", "99999999999T"] {
-            assert!(size(wrong).is_err(), "{wrong}");
-        }
-    }
 }

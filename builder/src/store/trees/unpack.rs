@@ -405,8 +405,7 @@ fn clone_of(data: &Data, size: u64, to: &File) -> bool {
     if size == 0 || from.metadata().is_ok_and(|meta| meta.len() != size) {
         return false;
     }
-    // SAFETY: FICLONE takes a descriptor by value; both are open, and no memory is touched (ioctl_ficlone(2)).
-    unsafe { libc::ioctl(to.as_raw_fd(), libc::FICLONE as _, from.as_raw_fd()) == 0 }
+    coracle_view::clone(&from, to)
 }
 
 /// Copies a file's bytes; blocks of zeros become holes.

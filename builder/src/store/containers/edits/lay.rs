@@ -5,7 +5,7 @@ use std::{
     fs::{self, File, OpenOptions},
     io,
     os::{
-        fd::{AsRawFd as _, BorrowedFd},
+        fd::BorrowedFd,
         unix::{
             ffi::OsStrExt as _,
             fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown, lchown, symlink},
@@ -202,8 +202,7 @@ fn link(from: &Path, meta: &fs::Metadata, file: &ToEdit, to: &Path) -> io::Resul
 
 /// A file's bytes; its blocks, where the file system can share them.
 fn data(mut old: &File, mut new: &File) -> io::Result<()> {
-    // SAFETY: FICLONE takes a descriptor by value; both are open, and no memory is touched (ioctl_ficlone(2)).
-    if unsafe { libc::ioctl(new.as_raw_fd(), libc::FICLONE as _, old.as_raw_fd()) } == 0 {
+    if coracle_view::clone(old, new) {
         return Ok(());
     }
     io::copy(&mut old, &mut new).map(|_| ())
