@@ -31,6 +31,11 @@ pub(crate) fn syscalls(rounds: usize) -> anyhow::Result<()> {
         let program = ["/bench/probe", call, &count];
         compare_printed(&format!("{call}, one call"), rounds, "native", &peers(&ways, &program))?;
     }
+    // One tracer serves all: nothing of what a call costs may come from how many there are.
+    for processes in ["1", "64"] {
+        let title = format!("stat by {processes} at once, the time for each call");
+        compare_printed(&title, rounds, "native", &peers(&ways, &["/bench/probe", "stat", "16000", processes]))?;
+    }
     Ok(())
 }
 
