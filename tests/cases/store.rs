@@ -157,6 +157,22 @@ fn damage_is_found_and_told_with_what_mends_it() {
     sandbox.coracle(["inspect", "web"]).fails_with(&["is damaged", "coracle rm -f"]);
     sandbox.coracle(["rm", "web"]).fails_as(1, &["is damaged"]);
     sandbox.coracle(["rm", "-f", "web"]).ok();
+    // What a container has beside its settings and its tree.
+    let run = sandbox.coracle(["run", "--execmode=P1", "well", "/own"]);
+    assert!(run.code.is_some());
+    let well = at("containers").join(sandbox.coracle(["inspect", "-f", "{{.Id}}", "well"]).ok());
+    let runs = fs::read_dir(well.join("runs")).unwrap().map(|entry| entry.unwrap().path()).next().unwrap();
+    for (file, told) in [
+        (well.join("ledger"), "the ledger of what root gave away is damaged"),
+        (runs, "the record of a run is damaged"),
+    ] {
+        sandbox.coracle(["verify", "well"]).ok();
+        let whole = fs::read(&file).unwrap();
+        fs::write(&file, &whole[..3]).unwrap();
+        let verified = sandbox.coracle(["verify", "well"]);
+        verified.fails_with(&[told]);
+        fs::remove_file(&file).unwrap();
+    }
     // An image's record.
     let record = fs::read_dir(at("images")).unwrap().map(|entry| entry.unwrap().path());
     let record = record.into_iter().find(|path| path.extension().is_some()).unwrap();

@@ -1,6 +1,11 @@
 //! udocker's tutorial, with our command's name in its place: a working day from `search` to `rm`, as an ordinary user.
 
-use std::fs;
+use std::{
+    fs,
+    io::{self, Read as _, Write as _},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    thread,
+};
 
 use harness::{Registry, Sandbox, images, oci::OciImage, skip, user};
 use serde_json::json;
@@ -100,6 +105,69 @@ fn udockers_tutorial_runs_from_the_first_line_to_the_last() {
     coracle(&["rmi", &image]).ok();
     assert_eq!(coracle(&["ps", "--format", "{{.Names}}"]).ok(), "");
     coracle(&["verify"]).ok();
+}
+
+/// A SOCKS5 proxy that leads every connection to one port of this machine, and asks for no name's address.
+fn socks(port: u16) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let serve = move |mut client: TcpStream| -> io::Result<()> {
+        let mut head = [0; 2];
+        client.read_exact(&mut head)?;
+        let mut methods = vec![0; head[1].into()];
+        client.read_exact(&mut methods)?;
+        client.write_all(&[5, 0])?;
+        let mut request = [0; 5];
+        client.read_exact(&mut request)?;
+        assert_eq!(request[3], 3, "the name is left to the proxy");
+        let mut rest = vec![0; usize::from(request[4]) + 2];
+        client.read_exact(&mut rest)?;
+        let mut server = TcpStream::connect(("127.0.0.1", port))?;
+        client.write_all(&[5, 0, 0, 1, 0, 0, 0, 0, 0, 0])?;
+        let (mut from, mut to) = (client.try_clone()?, server.try_clone()?);
+        thread::spawn(move || io::copy(&mut from, &mut to).and_then(|_| to.shutdown(Shutdown::Write)));
+        io::copy(&mut server, &mut client).map(|_| ())
+    };
+    thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            thread::spawn(move || serve(client));
+        }
+    });
+    address
+}
+
+#[test]
+fn what_udocker_has_before_commands_and_for_its_network() {
+    if skip::lacks(&["docker-registry", "skopeo"]) {
+        return;
+    }
+    let mut sandbox = Sandbox::new();
+    let registry = Registry::open();
+    let layout = tempfile::tempdir().unwrap();
+    OciImage::new(json!({"Cmd": ["/one"]})).raw_layer(vec![0; 1024]).write(layout.path()).unwrap();
+    registry.push(&format!("oci:{}:latest", layout.path().display()), "lib/one:1", &[]);
+    let address = registry.address();
+    // A name without a registry is that one's; one that has a registry keeps it.
+    let from = format!("--registry=http://{address}");
+    sandbox
+        .coracle(["--insecure", "-D", "--allow-root", "pull", &from, "--index=http://127.0.0.1:1", "lib/one:1"])
+        .ok();
+    let listed = sandbox.coracle(["images", "--format", "{{.Repository}}:{{.Tag}}"]);
+    assert_eq!(listed.ok(), format!("{address}/lib/one:1"));
+    let tags = sandbox.coracle(["search", "--list-tags", &from, "lib/one"]);
+    assert_eq!(tags.ok().lines().last().map(str::trim), Some("1"));
+    sandbox.coracle(["create", "--pull=never", &from, "lib/one:1"]).ok();
+    // Another store, by proxy.
+    sandbox.coracle(["mkrepo", "other"]).ok();
+    let port: u16 = address.rsplit_once(':').unwrap().1.parse().unwrap();
+    let proxy = format!("--httpproxy=socks5h://{}", socks(port));
+    sandbox.set("no_proxy", "*");
+    sandbox.coracle(["--repo=other", "pull", "--registry=http://far.example:5000", &proxy, "lib/one:1"]).ok();
+    assert!(sandbox.coracle(["--repo", "other", "images"]).ok().contains("far.example:5000/lib/one"));
+    assert!(!sandbox.coracle(["images"]).ok().contains("far.example"));
+    sandbox.coracle(["--repo=nowhere", "images"]).fails_as(1, &["--repo nowhere: No such file"]);
+    sandbox.coracle(["--config=x", "ps"]).fails_as(1, &["--config x: udocker's settings are not read"]);
+    assert!(sandbox.coracle(["install", "--force"]).stderr.contains("nothing to install"));
 }
 
 /// A package whose installation makes a user and gives him a directory.

@@ -138,14 +138,20 @@ impl Store {
             None if !container.root().is_dir() => {
                 return Some(format!("container {id} has no tree: remove it with `coracle rm {id}`"));
             }
-            _ => container.damage_of_settings().or_else(|| container.damage_of_edits()).or_else(|| {
-                let path = container.owners();
-                let error = Owners::load(&path).err()?;
-                Some(format!(
-                    "{error}: without it ({}) all files belong to root: remove it, or make the container anew",
-                    path.display()
-                ))
-            }),
+            _ => container
+                .damage_of_settings()
+                .or_else(|| container.damage_of_edits())
+                .or_else(|| {
+                    let path = container.owners();
+                    let error = Owners::load(&path).err()?;
+                    Some(format!(
+                        "{error}: without it ({}) all files belong to root: remove it, or make the container anew",
+                        path.display()
+                    ))
+                })
+                .or_else(|| container.damage_of_ledger())
+                .or_else(|| container.damage_of_runs())
+                .or_else(|| container.damage_of_launcher()),
         };
         of_it.map(|what| format!("container {id}: {what}"))
     }

@@ -24,6 +24,8 @@ pub struct Collected {
     pub bytes: u64,
     /// Another command uses blobs, so none were removed.
     pub busy: bool,
+    /// Nothing was freed, since this file system has no locks by which to know that nobody uses it.
+    pub lockless: bool,
     /// An image's manifest cannot be read, so nobody knows what it needs, and no blob was removed.
     pub damaged: bool,
 }
@@ -96,7 +98,8 @@ impl Store {
         match lock::wait(Duration::from_secs(1), || lock::try_exclusive(&file)).map_err(failed)? {
             lock::Try::Locked => {}
             // Without locks nobody knows who reads; blobs stay.
-            lock::Try::Busy | lock::Try::None => return Ok(Collected { busy: true, ..collected }),
+            lock::Try::Busy => return Ok(Collected { busy: true, ..collected }),
+            lock::Try::None => return Ok(Collected { lockless: true, ..collected }),
         }
         let Some(needed) = self.needed_blobs()? else { return Ok(Collected { damaged: true, ..collected }) };
         for (digest, path) in self.stored_blobs()? {

@@ -50,6 +50,11 @@ pub(super) fn run(args: &PruneArgs, quiet: bool) -> anyhow::Result<()> {
     let collected = store.collect(if args.partial { Duration::ZERO } else { IDLE })?;
     if collected.busy {
         report::note(quiet, "another command uses images just now, so no layers were freed: try again later");
+    } else if collected.lockless {
+        report::note(
+            quiet,
+            "this file system has no locks, so nobody knows whether layers are in use and none were freed: move the store to one that has",
+        );
     } else if collected.damaged {
         report::note(
             quiet,

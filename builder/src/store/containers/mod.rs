@@ -18,6 +18,7 @@
 //! that nobody looks at, which `prune` removes.
 
 pub mod base;
+mod damage;
 pub mod edits;
 mod error;
 pub mod names;

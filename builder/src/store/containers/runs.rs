@@ -192,7 +192,7 @@ impl Container {
         Ok(runs.into_iter().rfind(|run| !run.exec).map_or(State::Created, State::Exited))
     }
 
-    fn runs_directory(&self) -> PathBuf {
+    pub(super) fn runs_directory(&self) -> PathBuf {
         self.directory.join("runs")
     }
 

@@ -1,0 +1,59 @@
+//! What may be wrong with a container's own files, beside its settings and its tree.
+
+use std::{fs, io, sync::atomic::AtomicU64};
+
+use coracle_ledger::Ledger;
+
+use super::{Container, runs::RunRecord};
+use crate::artifacts;
+
+impl Container {
+    /// What is wrong with the ledger of its pretended root, in words; `None` if nothing is, or if there is none.
+    #[must_use]
+    pub fn damage_of_ledger(&self) -> Option<String> {
+        let path = self.ledger();
+        let why = match fs::read(&path) {
+            Ok(bytes) => {
+                let words: Vec<AtomicU64> =
+                    bytes.as_chunks().0.iter().map(|word| AtomicU64::new(u64::from_ne_bytes(*word))).collect();
+                if Ledger::open(&words, 0).is_ok() {
+                    return None;
+                }
+                "it is cut short, or of another version".to_owned()
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+            Err(error) => error.to_string(),
+        };
+        Some(format!(
+            "the ledger of what root gave away is damaged ({why}): remove {}, and owners and modes are the image's again",
+            path.display()
+        ))
+    }
+
+    /// Which record of a run is damaged, in words.
+    #[must_use]
+    pub fn damage_of_runs(&self) -> Option<String> {
+        let entries = fs::read_dir(self.runs_directory()).ok()?.filter_map(Result::ok);
+        let mut damaged: Vec<_> = entries
+            .map(|entry| entry.path())
+            .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
+            .filter(|path| {
+                // One that was removed meanwhile is none.
+                fs::read(path).is_ok_and(|bytes| serde_json::from_slice::<RunRecord>(&bytes).is_err())
+            })
+            .collect();
+        damaged.sort();
+        let first = damaged.first()?;
+        Some(format!("the record of a run is damaged, and `ps` leaves it out: remove {}", first.display()))
+    }
+
+    /// What is wrong with the launcher that engines keep beside it for programs which they hand over, in words.
+    #[must_use]
+    pub fn damage_of_launcher(&self) -> Option<String> {
+        let name = format!("stub-{}-{}", env!("CARGO_PKG_VERSION"), artifacts::STUB.len());
+        let path = self.directory().join("made").join(name);
+        let bytes = fs::read(&path).ok()?;
+        (bytes != artifacts::STUB)
+            .then(|| format!("{} is not as it was written: remove it, and it is made anew", path.display()))
+    }
+}
