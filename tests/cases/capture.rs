@@ -10,7 +10,7 @@ use harness::{Output, Sandbox, skip};
 use serde_json::Value;
 
 /// Engines that can let a run change its files.
-const ENGINES: [&str; 2] = ["namespaces", "ptrace"];
+const ENGINES: [&str; 3] = ["namespaces", "ptrace", "preload"];
 
 /// A place for a run, and a way to have it gone.
 struct Scene {

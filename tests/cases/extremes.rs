@@ -12,11 +12,9 @@ use std::{
 
 use harness::{Output, Sandbox, bundles, skip, user};
 
-/// Engines that can do everything.
-pub(crate) const ENGINES: [&str; 2] = ["--coracle-engine=namespaces", "--coracle-engine=ptrace"];
-
-/// All engines that need nothing of the node, for runs that change nothing.
-pub(crate) const ALL: [&str; 3] = [ENGINES[0], ENGINES[1], "--coracle-engine=preload"];
+/// All engines that need nothing of the node.
+pub(crate) const ALL: [&str; 3] =
+    ["--coracle-engine=namespaces", "--coracle-engine=ptrace", "--coracle-engine=preload"];
 
 /// Runs the bundle after `prepare`, which happens in the child: only async-signal-safe calls.
 pub(crate) fn prepared<A: Into<OsString>>(
@@ -270,7 +268,7 @@ fn the_umask_is_the_applications_alone() {
             list.ok().lines().filter(|line| !line.contains("/made")).map(str::to_owned).collect();
         lines.sort();
         listings.push(lines);
-        for engine in ENGINES {
+        for engine in ALL {
             let kept = format!("--coracle-writable=kept{umask}{}", engine.len());
             let output = prepared(
                 &sandbox,
@@ -308,9 +306,6 @@ fn homes_that_are_missing_sealed_or_not_named() {
         };
         for engine in ALL {
             for option in ["--coracle-quiet", "--coracle-writable"] {
-                if option == "--coracle-writable" && !ENGINES.contains(&engine) {
-                    continue;
-                }
                 let output = sandbox.run(&bundle, [engine, option, "sh", "-c", "echo x; whoami >/dev/null"]);
                 assert_eq!(output.ok(), "x", "{home:?} {output}");
                 assert_eq!(output.stderr, "", "{home:?}");
@@ -361,9 +356,6 @@ fn a_cache_without_locks_exchanges_and_attributes_serves_all_the_same() {
         clean(&sandbox, &bundle);
         for option in ["--coracle-quiet", "--coracle-writable", "--coracle-report=report.json", "--coracle-cache=none"]
         {
-            if option == "--coracle-writable" && !ENGINES.contains(&engine) {
-                continue;
-            }
             for _ in 0..2 {
                 let args = [engine, option, "sh", "-c", "ls /bin /usr/bin >/dev/null && echo x"];
                 let output = prepared(&sandbox, &bundle, args, as_on_a_network_file_system);
@@ -399,7 +391,7 @@ fn a_clock_that_was_wrong_harms_nothing() {
             let output = sandbox.run(&bundle, [engine, "--coracle-report=report.json", "echo", "x"]);
             assert_eq!((output.ok(), output.stderr.as_str()), ("x", ""), "{date} {output}");
         }
-        for engine in ENGINES {
+        for engine in ALL {
             let output = sandbox.run(&bundle, [engine, "--coracle-writable", "echo", "x"]);
             assert_eq!((output.ok(), output.stderr.as_str()), ("x", ""), "{date} {output}");
         }
@@ -432,7 +424,7 @@ fn a_node_whose_name_nobody_knows_and_whose_tmpdir_will_not_do() {
         return;
     }
     let sandbox = Sandbox::new();
-    for engine in ENGINES {
+    for engine in ALL {
         let script = format!(
             "hostname no-such-host.invalid; $APP {engine} --coracle-report=- hostname 2>record; grep -o '\"node\":\"[^\"]*' record"
         );
@@ -447,11 +439,8 @@ fn a_node_whose_name_nobody_knows_and_whose_tmpdir_will_not_do() {
                  done; find ../t -name '.run*' -o -name '.new*'"
             );
             let output = on_a_strange_node(&sandbox, &bundle, &script);
-            let expected = if engine == ENGINES[0] {
-                "quiet\nwritable\ncache=none\nisolated"
-            } else {
-                "quiet\nwritable\ncache=none"
-            };
+            let expected =
+                if engine == ALL[0] { "quiet\nwritable\ncache=none\nisolated" } else { "quiet\nwritable\ncache=none" };
             assert_eq!(output.ok(), expected, "{mount} {output}");
         }
     }
