@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use harness::{Output, Sandbox, images};
+use harness::{Output, Sandbox};
 
 struct World {
     sandbox: Sandbox,
@@ -15,9 +15,8 @@ struct World {
 impl World {
     /// A container `c` of Alpine, in mode F3.
     fn new() -> Option<Self> {
-        let tar = images::find(images::ALPINE)?;
         let world = Self { sandbox: Sandbox::new() };
-        world.sandbox.coracle(["import".as_ref(), tar.as_os_str(), "alpine:1".as_ref()]).ok();
+        world.sandbox.import_alpine()?;
         world.coracle(&["create", "--name=c", "alpine:1"]).ok();
         world.coracle(&["setup", "--execmode=F3", "c"]).ok();
         Some(world)

@@ -5,7 +5,7 @@ use std::{
     process::Command,
 };
 
-use harness::{Sandbox, images, skip};
+use harness::{Sandbox, skip};
 
 /// A file system in a file, mounted as long as this lives.
 struct Disk {
@@ -64,12 +64,11 @@ fn on(make: &[&str]) {
     if skip::unless_root() || skip::lacks(&[make[0], "mount"]) {
         return;
     }
-    let Some(tar) = images::find(images::ALPINE) else { return };
     let mut sandbox = Sandbox::new();
     let Some(disk) = Disk::new(&sandbox, make) else { return };
     sandbox.set("CORACLE_DIR", disk.place.join("store"));
+    let Some(()) = sandbox.import_alpine() else { return };
     let coracle = |args: &[&str]| sandbox.coracle(args).ok().to_owned();
-    sandbox.coracle(["import".as_ref(), tar.as_os_str(), "alpine:1".as_ref()]).ok();
     coracle(&["create", "--name=one", "alpine:1"]);
     coracle(&["create", "--name=two", "alpine:1"]);
     let before = disk.used();

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use harness::{Output, Sandbox, eventually, images, skip};
+use harness::{Output, Sandbox, eventually, skip};
 
 /// A store with Alpine as an image, and no container yet.
 struct World {
@@ -15,10 +15,8 @@ struct World {
 
 impl World {
     fn new() -> Option<Self> {
-        let tar = images::find(images::ALPINE)?;
-        let sandbox = Sandbox::new();
-        sandbox.coracle(["import".as_ref(), tar.as_os_str(), "alpine:1".as_ref()]).ok();
-        let world = Self { sandbox };
+        let world = Self { sandbox: Sandbox::new() };
+        world.sandbox.import_alpine()?;
         world.create("probe");
         if world.sharing("probe") != "image" {
             skip::because("containers share nothing on this file system");

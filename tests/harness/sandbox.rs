@@ -11,7 +11,7 @@ use std::{
     sync::OnceLock,
 };
 
-use crate::{Output, user};
+use crate::{Output, images, user};
 
 /// Path of the built `coracle`, where an ordinary user can execute it.
 ///
@@ -234,6 +234,14 @@ impl Sandbox {
     /// Runs the built `coracle`.
     pub fn coracle<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Output {
         self.run(coracle(), args)
+    }
+
+    /// Imports Alpine as `alpine:1`; none where its archive is not at hand.
+    #[must_use]
+    pub fn import_alpine(&self) -> Option<()> {
+        let tar = images::find(images::ALPINE)?;
+        self.coracle(["import".as_ref(), tar.as_os_str(), "alpine:1".as_ref()]).ok();
+        Some(())
     }
 }
 

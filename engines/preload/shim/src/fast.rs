@@ -149,7 +149,8 @@ pub(crate) fn path(address: usize, follow: bool, room: &mut Room) -> Short {
         return Short::Not;
     }
     let path = core::ptr::with_exposed_provenance::<c_char>(address);
-    // SAFETY: the guest's own path.
+    // SAFETY: whoever calls a libc function vouches for its path, which ends with NUL; no page is mapped where small numbers
+    // that are passed instead would point.
     let path = unsafe {
         if *path.cast::<u8>() != b'/' {
             return Short::Not;

@@ -29,6 +29,6 @@ pub(crate) fn asks(state: &State, number: u32, args: &mut [usize; 6]) -> Option<
 }
 
 fn is_empty(path: usize) -> bool {
-    // SAFETY: the guest's own path.
+    // SAFETY: the path of a libc call, for which its caller vouches; nothing is mapped below 4096.
     path >= 4096 && unsafe { *core::ptr::with_exposed_provenance::<c_char>(path) } == 0
 }

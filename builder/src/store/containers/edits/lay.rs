@@ -33,7 +33,7 @@ pub enum EditError {
     Container(#[from] ContainerError),
     /// The tree's path is too long for the room in the files.
     #[error(
-        "{}: is too long a path to be written into the tree's programs: move the store to a shorter one (CORACLE_DIR), or use --execmode=F1",
+        "{}: too long a path to be written into the tree's programs: move the store to a shorter one (CORACLE_DIR), or use --execmode=F1",
         .0.display()
     )]
     TooLong(PathBuf),
