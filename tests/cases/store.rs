@@ -422,3 +422,34 @@ fn udockers_images_and_containers_are_copied() {
     assert_eq!(sandbox.coracle(["setup", "mine"]).ok(), "engine: F1");
     sandbox.coracle(["import-udocker", "nowhere"]).fails_as(1, &["there is no udocker repository"]);
 }
+
+#[test]
+fn a_file_system_without_locks_or_links_will_do() {
+    if skip::lacks(&["strace"]) {
+        return;
+    }
+    for (calls, error) in [("flock", "ENOLCK"), ("link,linkat", "EPERM")] {
+        let sandbox = sandbox();
+        let on_it = |args: &[&str]| {
+            let mut command = sandbox.command("strace");
+            command.args(["-f", "-q", "-o", "calls", "-e", &format!("trace={calls}"), "-e"]);
+            command.arg(format!("inject={calls}:error={error}")).arg(harness::coracle()).args(args);
+            let output = Output::of(command);
+            output.ok();
+            output
+        };
+        on_it(&["create", "--name", "one", "a:1"]);
+        let refused = sandbox.coracle(["create", "--name", "one", "a:1"]);
+        refused.fails_as(125, &["the name one is taken"]);
+        on_it(&["clone", "--name", "two", "one"]);
+        on_it(&["rename", "two", "three"]);
+        on_it(&["tag", "a:1", "b:1"]);
+        on_it(&["rm", "one", "three"]);
+        on_it(&["rmi", "a:1"]);
+        let pruned = on_it(&["prune"]);
+        assert_eq!(pruned.stderr.contains("this file system has no locks"), calls == "flock", "{pruned}");
+        assert!(fs::read_to_string(sandbox.work("calls")).unwrap().contains("INJECTED") || calls != "flock");
+        sandbox.coracle(["verify"]).ok();
+        assert_eq!(sandbox.coracle(["ps", "-q"]).ok(), "");
+    }
+}

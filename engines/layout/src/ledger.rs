@@ -1,7 +1,8 @@
 //! The inode ledger of a run, mapped: from a file that is kept with the tree, or from memory that goes with the run.
 //!
 //! Whoever uses a ledger's file holds a shared lock on it, so that it grows only while nobody else does: a run that has it
-//! alone and finds it half full copies it to one of twice the size, and renames that into its place.
+//! alone and finds it half full copies it to one of twice the size, and renames that into its place. Where the file system
+//! has no locks nobody can know that, so it keeps its size.
 
 use std::{
     ffi::OsStr,
@@ -20,7 +21,10 @@ use std::{
 };
 
 use coracle_ledger::{CAPACITY_DEFAULT, Inode, Ledger, Unusable, bytes_for};
-use nix::fcntl::{Flock, FlockArg};
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg},
+};
 
 /// A mapped ledger.
 #[derive(Debug)]
@@ -30,6 +34,34 @@ pub struct Mapped {
     home: u64,
     /// Held for as long as it is mapped.
     lock: Option<Flock<File>>,
+}
+
+/// A ledger's open file.
+enum Opened {
+    Locked(Flock<File>),
+    /// On a file system that has no locks.
+    Bare(File),
+}
+
+impl Opened {
+    fn file(&self) -> &File {
+        match self {
+            Self::Locked(file) => file,
+            Self::Bare(file) => file,
+        }
+    }
+
+    /// Locks it, alone if that can be; says whether it is.
+    fn lock(file: File) -> io::Result<(Self, bool)> {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(file) => Ok((Self::Locked(file), true)),
+            Err((file, Errno::ENOLCK | Errno::EOPNOTSUPP | Errno::ENOSYS)) => Ok((Self::Bare(file), false)),
+            Err((file, _)) => match Flock::lock(file, FlockArg::LockShared) {
+                Ok(file) => Ok((Self::Locked(file), false)),
+                Err((_, errno)) => Err(errno.into()),
+            },
+        }
+    }
 }
 
 impl Mapped {
@@ -61,28 +93,26 @@ impl Mapped {
                 }
                 Err(error) => return Err(error),
             };
-            let lock = |file, how| Flock::lock(file, how).map_err(|(file, errno)| (file, io::Error::from(errno)));
-            let (file, alone) = match lock(file, FlockArg::LockExclusiveNonblock) {
-                Ok(file) => (file, true),
-                Err((file, _)) => (lock(file, FlockArg::LockShared).map_err(|(_, error)| error)?, false),
-            };
-            let (now, then) = (fs::metadata(path)?, file.metadata()?);
+            let (opened, alone) = Opened::lock(file)?;
+            let (now, then) = (fs::metadata(path)?, opened.file().metadata()?);
             if (now.dev(), now.ino()) != (then.dev(), then.ino()) {
                 // It grew while we waited.
                 continue;
             }
             let len = usize::try_from(then.len()).map_err(|_| unusable(Unusable::Size))?;
-            let mut mapped = Self::map(&*file, len, home)?;
+            let mut mapped = Self::map(opened.file(), len, home)?;
             let ledger = Ledger::open(mapped.words(), home).map_err(unusable)?;
             if alone && ledger.claimed() > ledger.capacity() / 2 {
                 let full = |_| io::Error::from(io::ErrorKind::StorageFull);
                 make(path, ledger.capacity() * 2, home, |new| ledger.copy_to(new).map_err(full), true)?;
                 continue;
             }
-            if alone {
-                file.relock(FlockArg::LockShared)?;
+            if let Opened::Locked(file) = opened {
+                if alone {
+                    file.relock(FlockArg::LockShared)?;
+                }
+                mapped.lock = Some(file);
             }
-            mapped.lock = Some(file);
             return Ok(mapped);
         }
     }
