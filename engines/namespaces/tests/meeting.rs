@@ -169,6 +169,9 @@ fn what_a_file_says_is_not_believed() {
     // A whole line after rubbish counts.
     make(file.clone(), Some(&format!("rubbish\n12\n{line}")));
     assert_eq!(run(&at(&file, script(tree, NAMESPACES))).success().trim_end(), place.trim_end());
+    // Also after bytes that are no text.
+    fs::write(&file, [b"\xff\xfe\n", line.as_bytes()].concat()).expect("ours");
+    assert_eq!(run(&at(&file, script(tree, NAMESPACES))).success().trim_end(), place.trim_end());
     // A link is not followed, a file that others may write to is not read, a directory is no file.
     let elsewhere = make(file.with_file_name("elsewhere"), Some(&line));
     fs::remove_file(&file).expect("ours");
