@@ -10,7 +10,7 @@ use coracle::{
     flatten::InodeKind,
     patch::{self, Analysis},
 };
-use coracle_format::{Edit, ImageConfig, MOST_GROWTH};
+use coracle_format::{Edit, ImageConfig, MOST_GROWTH, Xattr};
 use proptest::{collection::vec, prelude::*};
 
 use common::Builder;
@@ -74,6 +74,51 @@ fn data_behind_a_program_is_not_moved() {
     let why = &report.left.iter().find(|line| line.path == "/bin/program").unwrap().text;
     assert!(why.contains("data of its own"), "{why}");
     assert!(report.edited.iter().all(|line| line.path != "/bin/program"), "{report:?}");
+}
+
+/// What is said of `bin/program`, which is not edited.
+fn left(program: &[u8], attribute: Option<&str>) -> String {
+    let [good, loader, _] = samples();
+    let mut tree = Builder::new();
+    for directory in ["bin", "lib64"] {
+        tree.add(directory, 0o755, InodeKind::Directory);
+    }
+    tree.file(LOADER, loader.clone()).mode = 0o755;
+    // For a loader that no program names nothing is edited at all.
+    tree.file("bin/good", good.clone()).mode = 0o755;
+    let inode = tree.file("bin/program", program);
+    inode.mode = 0o755;
+    inode.xattrs.extend(attribute.map(|name| Xattr { name: name.into(), value: b"\x03\x02 a signature".to_vec() }));
+    let config = ImageConfig { architecture: "amd64".into(), ..ImageConfig::default() };
+    let analysis = patch::analyse(&tree.0, &config).unwrap();
+    let files = analysis.edits.iter().flat_map(|set| &set.files);
+    assert!(files.into_iter().all(|file| file.path != b"bin/program"), "{:?}", analysis.report);
+    analysis.report.left.into_iter().filter(|line| line.path == "/bin/program").map(|line| line.text).collect()
+}
+
+#[test]
+fn signed_packed_and_oddly_laid_out_programs_are_left_and_named() {
+    let [program, _, bundle] = samples();
+    assert_eq!(left(program, Some("security.ima")), "it is signed");
+    // A packer's program is static, and has its mark behind the headers.
+    let mut packed = bundle.clone();
+    let headers = 64 + 56 * usize::from(u16::from_le_bytes([packed[56], packed[57]]));
+    packed[headers + 4..headers + 8].copy_from_slice(b"UPX!");
+    assert_eq!(left(&packed, None), "it is packed with UPX");
+    // Its interpreter's name is nowhere, or not a name.
+    let number = |at: usize| usize::try_from(u64::from_le_bytes(program[at..at + 8].try_into().unwrap())).unwrap();
+    let segments = usize::from(u16::from_le_bytes([program[56], program[57]]));
+    let interpreter = (0..segments).map(|segment| 64 + 56 * segment).find(|at| program[*at] == 3).unwrap();
+    let mut odd = program.clone();
+    odd[interpreter + 8..interpreter + 16].copy_from_slice(&u64::MAX.to_le_bytes());
+    assert_eq!(left(&odd, None), "a segment lies outside of it");
+    let mut odd = program.clone();
+    odd[number(interpreter + 8)] = b'x';
+    assert_eq!(left(&odd, None), "its loader's name makes no sense");
+    // Of a size between that of two program headers, as no linker makes them.
+    let mut odd = program.clone();
+    odd[54] = 57;
+    assert_eq!(left(&odd, None), "its program headers have another size than the ABI's");
 }
 
 #[test]

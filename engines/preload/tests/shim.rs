@@ -1,6 +1,6 @@
 //! The shim's own file: what it asks of a C library, which none may lack, and what it shows of itself.
 
-use std::{collections::BTreeSet, sync::LazyLock};
+use std::{collections::BTreeSet, fs, process::Command, sync::LazyLock};
 
 use coracle_preload::shim_bytes;
 use goblin::elf::{
@@ -185,4 +185,29 @@ fn it_stands_before_the_c_library_with_calls_alone() {
     }
     let odd: Vec<_> = defined.iter().filter(|name| name.contains("coracle") || name.starts_with("_ZN")).collect();
     assert!(odd.is_empty(), "{odd:?}");
+}
+
+#[test]
+fn it_ends_a_process_that_it_cannot_serve_with_one_line() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let shim = dir.path().join("shim.so");
+    fs::write(&shim, &**SHIM).expect("written");
+    let (lost, damaged, empty) = (dir.path().join("lost"), dir.path().join("damaged"), dir.path().join("empty"));
+    fs::write(&damaged, b"CORRUN and what is no run").expect("written");
+    fs::write(&empty, b"").expect("written");
+    for (run, why) in [
+        (None, "the environment names no run"),
+        (Some(&lost), "cannot be mapped"),
+        (Some(&damaged), "damaged, or of another version"),
+        (Some(&empty), "cannot be mapped"),
+    ] {
+        // Any program that has a loader; the host's files it must not see by mistake.
+        let mut command = Command::new("/bin/cat");
+        command.arg("/etc/passwd").env_clear().env("LD_PRELOAD", &shim).envs(run.map(|path| ("CORACLE_RUN", path)));
+        let output = command.output().expect("a program");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(125), 0), "{why}: {said}");
+        assert!(said.starts_with("coracle: preload: ") && said.lines().count() == 1, "{said}");
+        assert!(said.contains(why) && said.contains("--coracle-engine=ptrace"), "{why}: {said}");
+    }
 }
