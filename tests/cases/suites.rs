@@ -121,3 +121,11 @@ fn debian_trixie() {
 fn debian_sid() {
     debian("sid");
 }
+
+/// Go makes its system calls itself, in static programs and dynamic ones, and from threads of its own.
+#[test]
+fn debian_with_go() {
+    if let Some(tar) = images::debian_with("bookworm", "go", "minbase", "--include=golang-go,gcc,libc6-dev") {
+        same_as_in_a_chroot(&tar);
+    }
+}

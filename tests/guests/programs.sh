@@ -38,6 +38,22 @@ int main(void){pthread_t t; pthread_create(&t,0,f,0); pthread_join(t,0); puts("h
 X
 gcc -O2 -pthread h.c -o h && ./h | grep -q hi && gcc -static -pthread h.c -o hs && ./hs | grep -q hi && gcc -static-pie -pthread h.c -o hp && ./hp | grep -q hi && gcc -shared -fPIC h.c -o libh.so && gcc -g -flto h.c -o hl && ./hl && file h 2>/dev/null | grep -q ELF'
 t g++ sh -c 'printf "#include <iostream>\n#include <filesystem>\nint main(){int n=0; for(auto&p:std::filesystem::directory_iterator(\"/etc\"))n++; std::cout<<std::filesystem::canonical(\"/bin/..\")<<n; return n<5;}" > x.cc && g++ -std=c++17 x.cc -o x -lstdc++fs && ./x'
+t go sh -c 'export GOPATH=/work/gopath GOTMPDIR=/work GOCACHE=/work/gocache GOFLAGS=-mod=mod GOPROXY=off GO111MODULE=on && mkdir gow && cd gow && cat > main.go <<X
+package main
+import ("fmt"; "net"; "os"; "os/exec"; "path/filepath"; "sync")
+func main() {
+    n := 0
+    filepath.Walk("/etc", func(string, os.FileInfo, error) error { n++; return nil })
+    self, _ := os.Executable(); here, _ := os.Getwd()
+    out, _ := exec.Command("/bin/sh", "-c", "readlink -f /proc/self/cwd").Output()
+    var all sync.WaitGroup
+    for i := 0; i < 50; i++ { all.Add(1); go func() { defer all.Done(); os.ReadFile("/etc/passwd") }() }
+    all.Wait(); listener, _ := net.Listen("unix", "/work/gow/sock"); listener.Close()
+    _, missing := os.Stat("/none")
+    fmt.Println(n > 20, self, here, string(out), missing)
+}
+X
+go mod init m && CGO_ENABLED=0 go build -o static . && go build -o dynamic . && ./static > a && ./dynamic > b && grep -q "^true /work/gow/static /work/go true <nil> /work/gow" a && grep -q "^true /work/gow/dynamic" b && go vet .'
 t make sh -c 'mkdir m && cd m && for i in $(seq 40); do echo "int f$i(void){return $i;}" > f$i.c; done && printf "O=\$(patsubst %%.c,%%.o,\$(wildcard *.c))\nlib.a: \$(O)\n\tar rcs \$@ \$^\n" > Makefile && make -j4 && ar t lib.a | wc -l | grep -q 40'
 t cmake sh -c 'mkdir cm && cd cm && printf "cmake_minimum_required(VERSION 3.10)\nproject(p C CXX)\nadd_library(l SHARED l.c)\nadd_executable(e e.c)\ntarget_link_libraries(e l)\nenable_testing()\nadd_test(NAME t COMMAND e)\ninstall(TARGETS e l)\n" > CMakeLists.txt && echo "int l(void){return 0;}" > l.c && echo "int l(void); int main(void){return l();}" > e.c && cmake -S . -B b && cmake --build b -j3 && cd b && ctest && cmake --install . --prefix /work/cm/inst && /work/cm/inst/bin/e || LD_LIBRARY_PATH=/work/cm/inst/lib /work/cm/inst/bin/e'
 t dpkg sh -c 'dpkg -l | wc -l; dpkg -S /bin/sh /usr/bin/perl; dpkg --verify bash; apt-cache policy bash; dpkg-query -W | wc -l'

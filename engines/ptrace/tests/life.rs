@@ -284,7 +284,7 @@ fn thousands_of_processes() {
     if harness::skip::unless_slow() {
         return;
     }
-    let script = "f() { ls /proc/$PPID/fd | wc -l; sed -n 's/VmRSS:[^0-9]*\\([0-9]*\\).*/\\1/p' /proc/$PPID/status; }; \
+    let script = "f() { ls /proc/$PPID/fd 2>/dev/null | wc -l; sed -n 's/VmRSS:[^0-9]*\\([0-9]*\\).*/\\1/p' /proc/$PPID/status; }; \
                   w() { i=0; while [ $i -lt $1 ]; do /bin/true; i=$((i+1)); done; }; \
                   b() { i=0; while [ $i -lt $1 ]; do sleep $2 & i=$((i+1)); done; wait; }; \
                   w 50; b 2000 10; f; w 10000; b 2000 10; f";
