@@ -53,7 +53,7 @@ func main() {
     fmt.Println(n > 20, self, here, string(out), missing)
 }
 X
-go mod init m && CGO_ENABLED=0 go build -o static . && go build -o dynamic . && ./static > a && ./dynamic > b && grep -q "^true /work/gow/static /work/go true <nil> /work/gow" a && grep -q "^true /work/gow/dynamic" b && go vet .'
+go mod init m && CGO_ENABLED=0 go build -o static . && go build -o dynamic . && ./static > a && ./dynamic > b && grep -q "^true /work/gow/static /work/gow /work/gow" a && grep -q "^true /work/gow/dynamic" b && go vet .'
 t make sh -c 'mkdir m && cd m && for i in $(seq 40); do echo "int f$i(void){return $i;}" > f$i.c; done && printf "O=\$(patsubst %%.c,%%.o,\$(wildcard *.c))\nlib.a: \$(O)\n\tar rcs \$@ \$^\n" > Makefile && make -j4 && ar t lib.a | wc -l | grep -q 40'
 t cmake sh -c 'mkdir cm && cd cm && printf "cmake_minimum_required(VERSION 3.10)\nproject(p C CXX)\nadd_library(l SHARED l.c)\nadd_executable(e e.c)\ntarget_link_libraries(e l)\nenable_testing()\nadd_test(NAME t COMMAND e)\ninstall(TARGETS e l)\n" > CMakeLists.txt && echo "int l(void){return 0;}" > l.c && echo "int l(void); int main(void){return l();}" > e.c && cmake -S . -B b && cmake --build b -j3 && cd b && ctest && cmake --install . --prefix /work/cm/inst && /work/cm/inst/bin/e || LD_LIBRARY_PATH=/work/cm/inst/lib /work/cm/inst/bin/e'
 t dpkg sh -c 'dpkg -l | wc -l; dpkg -S /bin/sh /usr/bin/perl; dpkg --verify bash; apt-cache policy bash; dpkg-query -W | wc -l'
