@@ -30,9 +30,12 @@ const LEAST_ROUNDS: usize = 20;
 const WAYS: [&str; 7] =
     ["native", "coracle preload", "coracle F1", "coracle P1", "coracle namespaces", "bwrap", "fakechroot"];
 
-/// Makes the box of water and what is to be computed.
+/// Makes the box of water and what is to be computed. Molecules that were cut at the box's edges lie too near to each other,
+/// and would fly apart: first they are let find their places.
 const PREPARE: &str = "cd /bench && gmx -quiet solvate -cs spc216.gro -box 3 3 3 -o conf.gro -p topol.top &&
-gmx -quiet grompp -f md.mdp -c conf.gro -p topol.top -o topol.tpr -po used.mdp";
+gmx -quiet grompp -f min.mdp -c conf.gro -p topol.top -o min.tpr -po used.mdp &&
+gmx -quiet mdrun -s min.tpr -deffnm min -ntmpi 1 -ntomp 1 &&
+gmx -quiet grompp -f md.mdp -c min.gro -p topol.top -o topol.tpr -po used.mdp";
 
 /// Computes; what is written goes to a directory that nobody has seen before.
 const COMPUTE: &str = "dir=$(mktemp -d /tmp/coracle-bench-XXXXXX) && cd $dir &&
@@ -45,6 +48,14 @@ const TOPOLOGY: &str = r#"#include "oplsaa.ff/forcefield.itp"
 water
 [ molecules ]
 "#;
+
+const NEAREST: &str = "integrator = steep
+nsteps = 100
+cutoff-scheme = Verlet
+coulombtype = PME
+rcoulomb = 0.9
+rvdw = 0.9
+";
 
 const PARAMETERS: &str = "integrator = md
 dt = 0.002
@@ -72,6 +83,7 @@ pub(crate) fn gromacs(rounds: usize) -> anyhow::Result<()> {
     let place = tree.join("bench");
     fs::create_dir_all(&place)?;
     fs::write(place.join("topol.top"), TOPOLOGY)?;
+    fs::write(place.join("min.mdp"), NEAREST)?;
     fs::write(place.join("md.mdp"), PARAMETERS)?;
     fs::write(place.join("probe"), "")?;
     run(Command::new("chroot").arg(&tree).args(["/bin/sh", "-c", PREPARE]).stderr(Stdio::null()))?;
@@ -88,6 +100,14 @@ pub(crate) fn gromacs(rounds: usize) -> anyhow::Result<()> {
     let native = ways.iter().position(|way| way.name == "native").context("there is nothing to compare with")?;
     let mut turns: Vec<(&str, &Way<'_>)> = vec![("native", ways[native]), ("native again", ways[native])];
     turns.extend(ways.iter().filter(|way| way.name != "native").map(|way| (way.name, *way)));
+    // Not all that show the tree can do this much with it.
+    turns.retain(|(name, way)| match time(name, way) {
+        Err(error) if *name != "native" => {
+            println!("left out: {error:#}");
+            false
+        }
+        _ => true,
+    });
     let mut ratios = vec![Vec::new(); turns.len()];
     let mut natives = Vec::new();
     for round in 0..=rounds {
