@@ -43,6 +43,28 @@ const char *who(void);
 int main(void) { return puts(who()) < 0; }
 "#;
 
+/// Has the note of Go's programs, and reads a file as they do: by instructions of its own, past the C library.
+const OWN_CALLS: &str = r#"
+__asm__(".section .note.go.buildid,\"a\",@note\n.long 4, 4, 4\n.asciz \"Go\\0\"\n.long 0\n.text\n");
+static long call(long number, long a, long b, long c, long d)
+{
+    long result;
+    register long r10 __asm__("r10") = d;
+    __asm__ volatile("syscall" : "=a"(result) : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10) : "rcx", "r11", "memory");
+    return result;
+}
+int main(void)
+{
+    char text[64];
+    long file = call(257, -100, (long)"/marker", 0, 0);
+    long length = call(0, file, (long)text, sizeof text, 0);
+    return length < 0 || call(1, 1, (long)text, length, 0) != length;
+}
+"#;
+
+/// Executes its arguments.
+const EXECUTE: &str = "#include <unistd.h>\nint main(int argc, char **argv) { execv(argv[1], argv + 1); return 9; }\n";
+
 struct World {
     sandbox: Sandbox,
     bundle: PathBuf,
@@ -86,6 +108,9 @@ fn prepare() -> World {
     let own = root.join("opt/own").display().to_string();
     gcc(&["-L", &own, "-lown", "-Wl,-rpath,/opt/own"], LINKED, &root.join("bin/own"));
     gcc(&["-static"], "int main(void) { return 0; }\n", &root.join("bin/static"));
+    gcc(&[], OWN_CALLS, &root.join("bin/go"));
+    gcc(&[], EXECUTE, &root.join("bin/execute"));
+    fs::write(root.join("marker"), "of the image").unwrap();
     // Cut off in the middle.
     let whole = fs::read(root.join("bin/own")).unwrap();
     fs::write(root.join("bin/odd"), &whole[..whole.len() / 2]).unwrap();
@@ -160,6 +185,21 @@ fn libraries_are_the_images_own() {
     assert!(!Path::new(&world.directory).join("libfar.so").exists(), "the host has nothing of that name");
     for engine in world.engines() {
         world.is_whole(engine, &world.sandbox.path().join("cache"));
+    }
+}
+
+#[test]
+fn programs_that_make_their_own_calls_are_given_to_who_sees_them() {
+    let Some(world) = world() else { return };
+    let cache = world.sandbox.path().join("cache");
+    for engine in world.engines() {
+        let run = |program: &[&str]| world.run(engine, &cache, "", program);
+        assert_eq!(run(&["/bin/execute", "/bin/go"]).ok(), "of the image", "{engine}");
+        if ENGINES[..3].contains(&engine) {
+            assert_eq!(run(&["/bin/go"]).ok(), "of the image", "{engine}");
+        } else {
+            run(&["/bin/go"]).fails_with(&["the program to begin with is a Go program", "use `ptrace`"]);
+        }
     }
 }
 

@@ -76,6 +76,8 @@ pub enum Begins {
     Static,
     /// It is of another class than this machine's (32 bits).
     Foreign,
+    /// By an interpreter, but it makes its system calls by itself, past every library: a Go program.
+    OwnCalls,
 }
 
 /// How a guest ended, as seen by an engine that stayed with it.

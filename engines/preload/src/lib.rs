@@ -92,7 +92,11 @@ impl Engine for Preload {
 }
 
 fn start<'a>(run: &Run<'a>, program: &'a Program, description: &'a CStr) -> Result<Start<'a>, RunError> {
-    let linkage = Linkage { interpreter: program.interpreter.as_deref().map(CStr::to_bytes), search: &program.search };
+    let linkage = Linkage {
+        interpreter: program.interpreter.as_deref().map(CStr::to_bytes),
+        search: &program.search,
+        own_calls: program.own_calls,
+    };
     let way = match way(run, &program.host, &program.elf, &linkage) {
         way @ Way::Not(_) if run.hands_over() => way,
         Way::Not(why) => return Err(not_here(&program.given, why.words())),

@@ -47,6 +47,10 @@ fn judge(facts: &ImageFacts, request: &Request) -> Result<(), Refusal> {
             return Err(Refusal::new("the program to begin with is a 32-bit one, and the shim is for 64-bit programs")
                 .advise("use `ptrace`"));
         }
+        Begins::OwnCalls => {
+            return Err(Refusal::new("the program to begin with is a Go program, whose system calls no library sees")
+                .advise("use `ptrace`"));
+        }
     }
     let known = |name: &String| {
         let file = name.rsplit('/').next().unwrap_or_default();
@@ -102,6 +106,7 @@ mod tests {
         refused(&dynamic, Request { isolated: true, ..request }, "isolates");
         refused(&dynamic, Request { begins: Begins::Static, ..request }, "statically");
         refused(&dynamic, Request { begins: Begins::Foreign, ..request }, "32-bit");
+        refused(&dynamic, Request { begins: Begins::OwnCalls, ..request }, "Go program");
         let unshare = Unshare { uts: true, ..Unshare::default() };
         refused(&dynamic, Request { unshare, ..request }, "host name");
     }

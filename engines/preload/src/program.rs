@@ -32,6 +32,8 @@ pub(crate) struct Program {
     pub(crate) interpreter: Option<CString>,
     /// Where it looks for its libraries.
     pub(crate) search: Vec<u8>,
+    /// It makes its system calls by itself: [`Linkage::own_calls`].
+    pub(crate) own_calls: bool,
 }
 
 impl Program {
@@ -70,11 +72,11 @@ impl Program {
                 }
                 Kind::Elf(elf) => {
                     let mut room = [0; 2 * HEAD];
-                    let Linkage { interpreter, search } =
+                    let Linkage { interpreter, search, own_calls } =
                         linkage(&elf, &Reader(&file), &mut room).map_err(|_| Failed::NoProgram)?;
                     let interpreter = interpreter.and_then(|name| CString::new(name).ok());
                     let (given, search) = (given.to_owned(), search.to_vec());
-                    return Ok(Self { host: path, guest, given, scripts, elf, interpreter, search });
+                    return Ok(Self { host: path, guest, given, scripts, elf, interpreter, search, own_calls });
                 }
             }
         }

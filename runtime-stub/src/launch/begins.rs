@@ -33,8 +33,12 @@ fn look(tree: Tree, mut guest: PathBuf) -> Option<Begins> {
             Kind::Elf(elf) if !elf.wide => return Some(Begins::Foreign),
             Kind::Elf(elf) => {
                 let mut room = [0; 2 * HEAD];
-                let dynamic = linkage(&elf, &Reader(file), &mut room).ok()?.interpreter.is_some();
-                return Some(if dynamic { Begins::Dynamic } else { Begins::Static });
+                let linkage = linkage(&elf, &Reader(file), &mut room).ok()?;
+                return Some(match linkage.interpreter {
+                    None => Begins::Static,
+                    Some(_) if linkage.own_calls => Begins::OwnCalls,
+                    Some(_) => Begins::Dynamic,
+                });
             }
         }
     }

@@ -19,10 +19,13 @@ pub trait Source {
 const ENOEXEC: Errno = Errno(8);
 
 const PT_DYNAMIC: u32 = 2;
+const PT_NOTE: u32 = 4;
 const DT_NULL: u64 = 0;
 const DT_STRTAB: u64 = 5;
 const DT_RPATH: u64 = 15;
 const DT_RUNPATH: u64 = 29;
+/// Notes of a segment that are looked at: real ones have one to three.
+const MOST_NOTES: usize = 16;
 /// Entries of a dynamic section that are looked at: real ones have a few dozen.
 const MOST_ENTRIES: u64 = 512;
 
@@ -33,6 +36,8 @@ pub struct Linkage<'b> {
     pub interpreter: Option<&'b [u8]>,
     /// DT_RUNPATH, or without one DT_RPATH; empty where there is neither.
     pub search: &'b [u8],
+    /// It makes its system calls by instructions of its own, whatever libraries it has: Go's compiler made it, and said so.
+    pub own_calls: bool,
 }
 
 /// Reads a program's wishes; `room` holds the strings and takes as many as fit (8 KiB fit any real ones).
@@ -42,16 +47,18 @@ pub struct Linkage<'b> {
 pub fn linkage<'b>(elf: &Elf, file: &impl Source, room: &'b mut [u8]) -> Result<Linkage<'b>, Errno> {
     let mut interpreter = None;
     let mut dynamic = None;
+    let mut own_calls = false;
     let size = elf.header_size();
     for number in 0..u64::from(elf.headers) {
         let segment = header(elf, file, size, number)?;
         match segment.kind {
             Segment::INTERPRETER if interpreter.is_none() => interpreter = Some(segment),
             PT_DYNAMIC if dynamic.is_none() => dynamic = Some(segment),
+            PT_NOTE => own_calls |= notes_say_go(file, &segment),
             _ => {}
         }
     }
-    let Some(interpreter) = interpreter else { return Ok(Linkage { interpreter: None, search: b"" }) };
+    let Some(interpreter) = interpreter else { return Ok(Linkage { interpreter: None, search: b"", own_calls }) };
     let len = usize::try_from(interpreter.file_size).map_err(|_| ENOEXEC)?;
     if len < 2 || len > room.len() {
         return Err(ENOEXEC);
@@ -66,7 +73,30 @@ pub fn linkage<'b>(elf: &Elf, file: &impl Source, room: &'b mut [u8]) -> Result<
         Some(dynamic) => search(elf, file, size, &dynamic, rest).unwrap_or(0),
         None => 0,
     };
-    Ok(Linkage { interpreter: Some(&name[..end]), search: &rest[..search] })
+    Ok(Linkage { interpreter: Some(&name[..end]), search: &rest[..search], own_calls })
+}
+
+/// Whether one of the notes is the build id that Go's linker writes (`cmd/internal/buildid`): name `Go`, type 4. A note is three
+/// numbers (length of the name, length of what follows it, type), the name and the rest, each filled up to four bytes.
+fn notes_say_go(file: &impl Source, segment: &Segment) -> bool {
+    let go = |note: &[u8; 16]| note[..4] == [4, 0, 0, 0] && note[8..] == *b"\x04\0\0\0Go\0\0";
+    let mut at = 0;
+    for _ in 0..MOST_NOTES {
+        let mut note = [0; 16];
+        let Some(place) = segment.offset.checked_add(at) else { return false };
+        if at >= segment.file_size || exactly(file, place, &mut note).is_err() {
+            return false;
+        }
+        if go(&note) {
+            return true;
+        }
+        let [name, rest] = [0, 4].map(|field| {
+            let length = note[field..].first_chunk::<4>().map_or(0, |bytes| u32::from_le_bytes(*bytes));
+            u64::from(length).next_multiple_of(4)
+        });
+        at += 12 + name + rest;
+    }
+    false
 }
 
 fn header(elf: &Elf, file: &impl Source, size: usize, number: u64) -> Result<Segment, Errno> {
@@ -161,6 +191,21 @@ mod tests {
         let mut room = [0; 8192];
         let linkage = linkage(&elf, &bytes, &mut room).expect("sound");
         assert!(linkage.interpreter.expect("it is dynamic").starts_with(b"/lib"));
+    }
+
+    #[test]
+    fn a_program_of_gos_is_known_by_its_note() {
+        let mut bytes = fs::read("/bin/sh").unwrap();
+        let own_calls = |bytes: &Vec<u8>| {
+            let elf = Elf::parse(bytes).expect("a program");
+            linkage(&elf, bytes, &mut [0; 8192]).expect("sound").own_calls
+        };
+        assert!(!own_calls(&bytes));
+        // The build id of GNU's linker, its type and name changed: whatever notes stand before it.
+        let gnu = b"\x03\0\0\0GNU\0";
+        let at = bytes.windows(gnu.len()).position(|window| window == gnu).expect("distributions have build ids");
+        bytes[at..at + gnu.len()].copy_from_slice(b"\x04\0\0\0Go\0\0");
+        assert!(own_calls(&bytes));
     }
 
     #[test]

@@ -47,6 +47,8 @@ pub enum Why {
     Static,
     /// It is of another machine or class than the shim.
     Foreign,
+    /// It makes its system calls by itself, past every library ([`Linkage::own_calls`]).
+    OwnCalls,
 }
 
 impl Why {
@@ -56,6 +58,7 @@ impl Why {
         match self {
             Self::Static => "it is linked statically, so no loader can bring the shim of the preload engine into it",
             Self::Foreign => "it is a 32-bit program, and the shim of the preload engine is for 64-bit ones",
+            Self::OwnCalls => "it is a Go program, whose system calls the shim of the preload engine does not see",
         }
     }
 }
@@ -88,6 +91,9 @@ pub fn way<'a>(run: &Run<'a>, program: &CStr, elf: &Elf, linkage: &Linkage<'a>) 
             None => Way::Not(Why::Static),
         };
     };
+    if linkage.own_calls {
+        return Way::Not(Why::OwnCalls);
+    }
     for loader in run.loaders() {
         if run.edited() && loader.host.to_bytes() == interpreter {
             return Way::Direct(loader);

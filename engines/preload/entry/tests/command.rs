@@ -162,7 +162,7 @@ fn ways() {
     fn of<'r>(run: &Run<'r>, elf: &Elf, linkage: &Linkage<'r>) -> Way<'r> {
         way(run, c"/t/usr/bin/tool", elf, linkage)
     }
-    let linkage = |interpreter| Linkage { interpreter, search: b"" };
+    let linkage = |interpreter| Linkage { interpreter, search: b"", own_calls: false };
     let (host, guest) = (Some(GLIBC.host.to_bytes()), Some(GLIBC.guest.to_bytes()));
     assert_eq!(of(&edited, &WIDE, &linkage(host)), Way::Direct(GLIBC));
     assert_eq!(of(&edited, &WIDE, &linkage(guest)), Way::Loader(GLIBC), "it came later");
@@ -170,6 +170,8 @@ fn ways() {
     assert_eq!(of(&plain, &WIDE, &linkage(Some(b"/gnu/ld.so"))), Way::Unlisted(b"/gnu/ld.so"));
     assert_eq!(of(&plain, &WIDE, &linkage(None)), Way::Not(Why::Static));
     assert_eq!(way(&plain, MUSL.host, &WIDE, &linkage(None)), Way::Itself(MUSL));
+    let go = Linkage { own_calls: true, ..linkage(Some(b"/lib/ld-musl-x86_64.so.1")) };
+    assert_eq!(of(&plain, &WIDE, &go), Way::Not(Why::OwnCalls));
     assert_eq!(of(&plain, &Elf { wide: false, ..WIDE }, &linkage(None)), Way::Not(Why::Foreign));
 }
 

@@ -214,8 +214,8 @@ fn find<'w>(state: &State, process: &Process, scratch: &mut Scratch, work: &'w m
             Kind::Elf(elf) => {
                 let host = c_str(keep(path.to_bytes(), host)?)?;
                 let exe = keep(scratch.program(), guest)?;
-                let Linkage { interpreter, search } = linkage(&elf, &file, wishes)?;
-                let wishes = Linkage { interpreter, search };
+                let wishes = linkage(&elf, &file, wishes)?;
+                let search = wishes.search;
                 let way = choose(state, process, scratch, (host, &elf, &wishes), loader)?;
                 let person = match state.rules.identity.pretends() {
                     true => {
