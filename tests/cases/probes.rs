@@ -61,7 +61,7 @@ const OF_MOUNTS: [&str; 3] = ["openat2", "order", "random"];
 const OF_MODES: &str = "ways";
 
 /// A probe of memory that ends within an argument. A library reads it as its own, and dies of it as the program itself would.
-const OF_MEMORY: &str = "edges";
+pub(crate) const OF_MEMORY: &str = "edges";
 
 /// Where the probes are that a loader brings a C library to: for an engine that needs one.
 pub(crate) const DYNAMIC: &str = "dynamic";

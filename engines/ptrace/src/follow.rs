@@ -7,7 +7,7 @@
 //!
 //! Rules:
 //! - One thread at most is narrowed. It is let go as soon as any other thread reports anything, when its affinity is asked
-//!   for or about to be read, when it makes no call for a while, and now and then in any case: what
+//!   for (and nobody is followed until the call of who asks is over: [`Follow::asked`]) or about to be read, when it makes no call for a while, and now and then in any case: what
 //!   others run may have come to be there too, and they cannot see that this one may not move.
 //! - A child that inherited the narrow mask gets its parent's back before it runs ([`Follow::bore`]).
 //! - What somebody else has changed meanwhile stays as it is.
@@ -33,6 +33,9 @@ const TICK: libc::suseconds_t = 2_000;
 /// So many ticks at most until it may move again.
 const LONGEST: u32 = 20;
 
+/// Reports of others after which a call that asked for an affinity is over for sure: it takes a microsecond, they milliseconds.
+const ANSWERED: u32 = 1_000;
+
 /// Processors that a mask has room for: as many as any kernel can be built for.
 const WORDS: usize = 8192 / 64;
 
@@ -54,6 +57,8 @@ pub(crate) struct Follow {
     reports: u32,
     held: Option<Box<Held>>,
     ticking: bool,
+    /// A thread in a call that tells it another one's affinity, and how many reports of others are waited for its end.
+    asking: Option<(i32, u32)>,
 }
 
 #[derive(Debug)]
@@ -79,7 +84,7 @@ struct Held {
 impl Follow {
     /// Follows nobody yet.
     pub(crate) fn new() -> Self {
-        Self { home: None, thread: 0, reports: 0, held: None, ticking: false }
+        Self { home: None, thread: 0, reports: 0, held: None, ticking: false, asking: None }
     }
 
     /// Finds out where the tracer may run; before that, nobody is followed.
@@ -125,6 +130,10 @@ impl Follow {
 
     /// This thread has stopped, and others run or sleep. `watched`: its affinity can be read where the tracer does not see it.
     pub(crate) fn stopped(&mut self, thread: i32, watched: bool) {
+        self.asking = match self.asking {
+            Some((asking, left)) if asking != thread && left > 0 => Some((asking, left - 1)),
+            _ => None,
+        };
         if let Some(held) = &mut self.held {
             if held.thread == thread {
                 held.busy = true;
@@ -136,14 +145,26 @@ impl Follow {
             (self.thread, self.reports) = (thread, 0);
         }
         self.reports += 1;
-        if self.reports >= ENOUGH && !watched {
+        if self.reports >= ENOUGH && !watched && self.asking.is_none() {
             self.hold(thread);
+        }
+    }
+
+    /// This thread enters a call about a thread's affinity (0: its own). What it asks about another one is the kernel's to say
+    /// some time later, and that one may run meanwhile.
+    pub(crate) fn asked(&mut self, thread: i32, about: u64) {
+        self.let_go();
+        if about != 0 && u64::from(thread.unsigned_abs()) != about {
+            self.asking = Some((thread, ANSWERED));
         }
     }
 
     /// This thread is no more.
     pub(crate) fn ended(&mut self, thread: i32) {
         self.let_go();
+        if self.asking.is_some_and(|(asking, _)| asking == thread) {
+            self.asking = None;
+        }
         if self.thread == thread {
             self.thread = 0;
         }

@@ -229,7 +229,7 @@ impl<'r> Tracer<'r> {
             self.armed = true;
         }
         if follow::numbers(call.abi).contains(&u32::try_from(call.number).unwrap_or(u32::MAX)) {
-            self.follow.get_mut().let_go();
+            self.follow.get_mut().asked(thread, call.args[0] & u64::from(u32::MAX));
         }
         if call.number == u64::from(CONFINE) {
             return self.answer(thread, now, call, -i64::from(ENOSYS.0), place);
