@@ -302,11 +302,12 @@ fn a_requeued_job_goes_on_where_it_was() {
         sandbox.run("scontrol", ["requeue", &id]).ok();
         eventually("it waits again", 60, || site.slurm.job(sandbox, &id)["JobState"] == "PENDING");
         site.is_quiet(&word);
-        // It would wait for two minutes, so that what made it fail may pass.
-        sandbox.run("scontrol", ["update", &format!("JobId={id}"), "StartTime=now"]).ok();
+        // It would wait for two minutes, so that what made it fail may pass. A node refuses to start a job in the very second in
+        // which it has killed it ("already killed"), and then the job is said to have failed.
+        sandbox.run("scontrol", ["update", &format!("JobId={id}"), "StartTime=now+2"]).ok();
         let job = site.ended(&id);
-        assert_eq!((job["JobState"].as_str(), job["Restarts"].as_str()), ("COMPLETED", "1"));
         let text = fs::read_to_string(sandbox.work(&out)).unwrap();
+        assert_eq!((job["JobState"].as_str(), job["Restarts"].as_str()), ("COMPLETED", "1"), "{engine}: {text}");
         let lines: Vec<&str> = text.lines().filter(|line| line.starts_with("step of")).collect();
         assert_eq!(lines, ["step of run 0", "step of run 0", "step of run 1"], "{text}");
     }
