@@ -44,7 +44,7 @@ fn lasting(scratch: &Path) -> io::Result<PathBuf> {
     }
     // The stub alone, of a bundle that was removed since it was started.
     let len = slot::read().map_or(meta.len(), |slot| if slot.payload == 0 { meta.len() } else { slot.payload });
-    let path = scratch.join(format!("stub-{}-{len}", env!("CARGO_PKG_VERSION")));
+    let path = scratch.join(coracle_api::kept_launcher(len));
     if fs::metadata(&path).is_ok_and(|found| found.is_file() && found.len() == len) {
         return Ok(path);
     }

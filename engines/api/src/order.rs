@@ -17,6 +17,17 @@ use crate::{Access, Bind, Devices, ImageFacts, Loader, PortMap, Temporary, Unsha
 /// Raised when a field changes its meaning. A stub refuses an order of another version.
 pub const ORDER_VERSION: u32 = 3;
 
+/// Files of the node by which names are resolved: every run shows them. Where a tree lacks one, a run that can write to it has
+/// made an empty file to put it on.
+pub const NAMES: [&str; 2] = ["/etc/resolv.conf", "/etc/hosts"];
+
+/// Name, below [`Order::made`], of the launcher that is kept for programs which an engine hands over, when its own file has no
+/// name any more; `len` is its length in bytes.
+#[must_use]
+pub fn kept_launcher(len: u64) -> String {
+    format!("stub-{}-{len}", env!("CARGO_PKG_VERSION"))
+}
+
 /// Name of the file, beside [`Order::made`], with which the stub marks a tree that was run with subordinate ids: files in it
 /// may belong to them.
 pub const SUBORDINATE: &str = "subordinate";

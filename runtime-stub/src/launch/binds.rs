@@ -6,7 +6,7 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use coracle_api::{Bind, BindOrigin};
+use coracle_api::{Bind, BindOrigin, NAMES};
 use coracle_format::Reference;
 
 use super::{Caller, LaunchError, Tree, environ};
@@ -53,9 +53,6 @@ const FILES: [&str; 14] = [
     "SSH_AUTH_SOCK",
     "XAUTHORITY",
 ];
-
-/// Name resolution: what even an isolated guest gets.
-pub(super) const NAMES: [&str; 2] = ["/etc/resolv.conf", "/etc/hosts"];
 
 /// The list while it is put together.
 #[derive(Debug, Default)]

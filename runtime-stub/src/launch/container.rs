@@ -10,16 +10,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use coracle_api::{Access, LaunchSpec, Order, PortMap, Request, SPEC_VERSION, Unshare};
+use coracle_api::{Access, LaunchSpec, NAMES, Order, PortMap, Request, SPEC_VERSION, Unshare};
 
 use super::{
-    Caller, LaunchError, Own, Plan, Tree,
-    binds::{Binds, NAMES},
-    devices,
-    environ::Environment,
-    files, identity,
-    identity::Person,
-    nss::NameService,
+    Caller, LaunchError, Own, Plan, Tree, binds::Binds, devices, environ::Environment, files, identity,
+    identity::Person, nss::NameService,
 };
 use crate::{
     cache::Settings,

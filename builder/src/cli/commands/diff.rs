@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, io};
 
 use anyhow::{Context as _, bail};
+use coracle_api::NAMES;
 
 use crate::{
     cli::{args::DiffArgs, print, source, table::Listing},
@@ -10,10 +11,6 @@ use crate::{
     source::{load, open_store},
     store::trees,
 };
-
-/// Files of the node that every run shows. Where the image lacks one, a run has made an empty file to put it on: no change of
-/// the application's, so it is not listed, as with Docker.
-const SHOWN_BY_RUNS: [&[u8]; 2] = [b"etc/resolv.conf", b"etc/hosts"];
 
 /// Lists added (A), changed (C) and deleted (D) paths.
 pub(super) fn run(args: &DiffArgs, quiet: bool) -> anyhow::Result<()> {
@@ -36,7 +33,7 @@ pub(super) fn run(args: &DiffArgs, quiet: bool) -> anyhow::Result<()> {
     let mut changes: BTreeMap<Vec<u8>, char> = BTreeMap::new();
     for (path, id) in &now.paths {
         let kind = match image.get(path) {
-            None if SHOWN_BY_RUNS.contains(&&path[..]) && is_empty(now.inode(*id)) => continue,
+            None if is_for_names(path, now.inode(*id)) => continue,
             None => 'A',
             Some(was) if differs(was, now.inode(*id))? => 'C',
             Some(_) => continue,
@@ -79,8 +76,11 @@ fn is_there(tree: &Tree, path: &[u8]) -> bool {
     tree.paths.contains_key(path)
 }
 
-fn is_empty(inode: &Inode) -> bool {
-    matches!(inode.kind, InodeKind::File { size: 0, .. })
+/// Whether a run has made this to put a file of the node's on: no change of the application's, so it is not listed, as with
+/// Docker.
+fn is_for_names(path: &[u8], inode: &Inode) -> bool {
+    let is_shown = NAMES.iter().any(|name| name.as_bytes().strip_prefix(b"/") == Some(path));
+    is_shown && matches!(inode.kind, InodeKind::File { size: 0, .. })
 }
 
 /// Whether two inodes differ in what a program can see, times of directories apart.

@@ -2,6 +2,7 @@
 
 use std::{fs, io, sync::atomic::AtomicU64};
 
+use coracle_api::kept_launcher;
 use coracle_ledger::Ledger;
 
 use super::{Container, runs::RunRecord};
@@ -50,8 +51,7 @@ impl Container {
     /// What is wrong with the launcher that engines keep beside it for programs which they hand over, in words.
     #[must_use]
     pub fn damage_of_launcher(&self) -> Option<String> {
-        let name = format!("stub-{}-{}", env!("CARGO_PKG_VERSION"), artifacts::STUB.len());
-        let path = self.directory().join("made").join(name);
+        let path = self.directory().join("made").join(kept_launcher(artifacts::STUB.len() as u64));
         let bytes = fs::read(&path).ok()?;
         (bytes != artifacts::STUB)
             .then(|| format!("{} is not as it was written: remove it, and it is made anew", path.display()))

@@ -13,6 +13,7 @@
 #[cfg(feature = "alloc")]
 extern crate alloc;
 
+mod carried;
 mod elf;
 mod enter;
 mod run;
@@ -22,9 +23,10 @@ mod space;
 #[cfg(feature = "alloc")]
 mod write;
 
+pub use carried::{Carried, received};
 pub use coracle_paths::Errno;
 pub use elf::{Linkage, Source, linkage};
-pub use enter::{Carried, Command, EXTRA, Places, Start, WAY_OUT, Way, Why, command, received, way};
+pub use enter::{Command, EXTRA, Places, Start, WAY_OUT, Way, Why, command, way};
 pub use run::{Bind, Family, Loader, NotARun, Port, Run, Text};
 pub use script::Scripts;
 pub use sites::{ROOM, Site, build_id, sites};
