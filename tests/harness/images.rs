@@ -5,7 +5,7 @@ use std::{
     env, fs,
     path::{Path, PathBuf},
     process::Command,
-    sync::{Mutex, PoisonError},
+    sync::{LazyLock, Mutex, PoisonError},
 };
 
 use crate::skip;
@@ -26,13 +26,19 @@ pub const BUSYBOX_UCLIBC: &str = "busybox-uclibc-x86_64.tar.gz";
 /// What tests want of Debian.
 const PACKAGES: &str = "--include=ca-certificates,gcc,g++,make,cmake,git,perl,python3-venv,sqlite3,openssl,tmux,gdb,vim,procps,file,libc6-dev";
 
-/// The workspace's root.
+/// The workspace's root: the one that cargo is running in, which need not be the one that this was compiled in, for build folders are
+/// copied beside other checkouts.
 ///
 /// # Panics
 /// If the crate was moved out of it.
 #[must_use]
 pub fn workspace() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests crate lies in the workspace")
+    static ROOT: LazyLock<PathBuf> = LazyLock::new(|| {
+        let package = env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
+        let root = package.ancestors().find(|folder| folder.join("Cargo.lock").exists());
+        root.expect("the tests crate lies in the workspace").to_owned()
+    });
+    &ROOT
 }
 
 /// Path of an image, or a recorded skip: `let Some(tar) = images::find(images::ALPINE) else { return };`.
