@@ -139,6 +139,7 @@ fn specification(caller: &Caller, description: &Path, program: &Path, argv: &[Os
         ports: run
             .ports()
             .map(|port| PortMap {
+                address: port.address,
                 host: port.host,
                 guest: port.guest,
                 protocol: if port.datagram { Protocol::Udp } else { Protocol::Tcp },

@@ -50,7 +50,9 @@ pub fn enter(engine: &dyn Engine) -> ExitCode {
                 spec.handover = vec![option[9..].into(), "--coracle-handover".into()];
             }
             Some("names") => names = true,
-            Some(port) if port.starts_with("port=") => spec.ports.extend(port[5..].parse::<PortMap>()),
+            Some(port) if port.starts_with("port=") => {
+                spec.ports.extend(PortMap::parse(&port[5..]).into_iter().flatten())
+            }
             Some(bind) => {
                 let mut parts = bind.split(':');
                 let host = parts.next().unwrap_or_default();

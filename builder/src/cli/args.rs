@@ -352,6 +352,17 @@ pub struct PullArgs {
     pub source_options: SourceArgs,
 }
 
+/// What a word of `coracle inspect` may mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum InspectKind {
+    /// A container of the store's.
+    Container,
+    /// An image of any source.
+    Image,
+    /// A bundle's file.
+    Bundle,
+}
+
 /// `coracle inspect`.
 #[derive(Debug, Args)]
 pub struct InspectArgs {
@@ -367,6 +378,12 @@ pub struct InspectArgs {
     /// Print the directory of a container's tree.
     #[arg(long, short)]
     pub path: bool,
+    /// Take it for one of these only.
+    #[arg(long = "type", value_enum, value_name = "KIND")]
+    pub kind: Option<InspectKind>,
+    /// Show also how much room a container takes.
+    #[arg(long, short)]
+    pub size: bool,
     /// Where the image comes from.
     #[command(flatten)]
     pub source_options: SourceArgs,

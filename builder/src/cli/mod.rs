@@ -15,6 +15,7 @@ mod report;
 mod source;
 mod stored;
 mod table;
+mod template;
 mod volumes;
 
 use std::ffi::OsString;

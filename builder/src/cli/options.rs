@@ -91,7 +91,17 @@ pub(super) fn resolve(args: &OptionArgs, store: &Store, quiet: bool) -> anyhow::
         options.omit.push(guest.clone());
     }
     for port in &args.publish {
-        options.ports.extend(ports(port).map_err(|why| anyhow!("--publish {port}: {why}: write [HOST:]GUEST"))?);
+        let maps = PortMap::parse(port);
+        let maps = maps.map_err(|why| anyhow!("--publish {port}: {why}: write [[ADDRESS:]HOST:]GUEST[/udp]"))?;
+        for map in maps {
+            let twice = |one: &PortMap| one.guest == map.guest && one.protocol == map.protocol && one.host != map.host;
+            if let Some(before) = options.ports.iter().find(|one| twice(one)) {
+                bail!(
+                    "--publish {port}: {before} is there already, and a port inside is one outside: leave out one of them"
+                );
+            }
+            options.ports.push(map);
+        }
     }
     for limit in &args.ulimit {
         options.limits.push(stub::parse_limit(limit).map_err(|why| anyhow!("--ulimit {limit}: {why}"))?);
@@ -272,31 +282,6 @@ fn log_bound(given: &[String]) -> anyhow::Result<Bound> {
     Ok(bound)
 }
 
-/// `[ADDRESS:][HOST:]GUEST[/tcp|udp]`, ranges too. Without a host port it is the same on both sides.
-fn ports(text: &str) -> Result<Vec<PortMap>, String> {
-    let (ports, protocol) = match text.split_once('/') {
-        Some((ports, protocol)) => (ports, format!("/{protocol}")),
-        None => (text, String::new()),
-    };
-    let ports = ["0.0.0.0:", "[::]:"].iter().find_map(|any| ports.strip_prefix(any)).unwrap_or(ports);
-    let (host, guest) = ports.split_once(':').unwrap_or((ports, ports));
-    let range = |text: &str| {
-        let (first, last) = text.split_once('-').unwrap_or((text, text));
-        let number = |text: &str| text.parse::<u16>().map_err(|_| "a port is a number from 1 to 65535".to_owned());
-        Ok::<_, String>((number(first)?, number(last)?))
-    };
-    if guest.contains(':') || host.contains('.') {
-        return Err("an address cannot be chosen, only ports".to_owned());
-    }
-    let ((host, host_last), (guest, guest_last)) = (range(host)?, range(guest)?);
-    if host_last.checked_sub(host) != guest_last.checked_sub(guest) || host_last < host {
-        return Err("the ranges are of different lengths".to_owned());
-    }
-    (0..=host_last - host)
-        .map(|at| format!("{}:{}{protocol}", host + at, guest + at).parse::<PortMap>().map_err(str::to_owned))
-        .collect()
-}
-
 /// `0-3,5`.
 fn cpus(list: &str) -> Option<Vec<usize>> {
     let mut all = Vec::new();
@@ -367,19 +352,6 @@ pub(super) fn note_unhonoured(quiet: bool, config: &ImageConfig, options: &Optio
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn ports_in_every_form_of_dockers_and_udockers() {
-        let shown =
-            |text: &str| ports(text).map(|all| all.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "));
-        assert_eq!(shown("8080").as_deref(), Ok("8080:8080/tcp"));
-        assert_eq!(shown("8080:80/tcp").as_deref(), Ok("8080:80/tcp"));
-        assert_eq!(shown("0.0.0.0:53:5353/udp").as_deref(), Ok("53:5353/udp"));
-        assert_eq!(shown("90-91:80-81").as_deref(), Ok("90:80/tcp 91:81/tcp"));
-        for wrong in ["", "a", "0:1", "127.0.0.1:80:80", "1-2:1", "2-1:2-1", "1:2/sctp"] {
-            assert!(ports(wrong).is_err(), "{wrong}");
-        }
-    }
 
     #[test]
     fn cpus_and_hosts() {

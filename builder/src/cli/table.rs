@@ -2,11 +2,14 @@
 
 use std::io::{self, IsTerminal as _};
 
-use anyhow::{Context as _, bail};
 pub(super) use coracle_api::rfc3339;
 use serde_json::{Map, Value};
 
-use super::{args::ListArgs, print};
+use super::{
+    args::ListArgs,
+    print,
+    template::{Purpose, Template, TemplateError},
+};
 
 /// A listing: what each line has, and which of it people see.
 pub(super) struct Listing {
@@ -51,27 +54,26 @@ impl Listing {
                 }
             }
             Some(format) => {
-                let (table, template) = match format.strip_prefix("table ") {
+                let (table, text) = match format.strip_prefix("table ") {
                     Some(rest) => (true, rest),
                     None => (false, format),
                 };
-                let parts = parse(template)?;
-                let line = |row: &[String]| -> anyhow::Result<String> {
-                    parts.iter().map(|part| self.part(part, row)).collect::<anyhow::Result<String>>()
-                };
-                let lines: Vec<String> = self.rows.iter().map(|row| line(row)).collect::<Result<_, _>>()?;
+                let template = Template::parse(text)?;
+                let made = |row: &[String]| template.make(&self.json(row), Purpose::Value);
+                let lines: Vec<String> = self.rows.iter().map(|row| made(row)).collect::<Result<_, _>>()?;
+                let headings: Vec<String> = self.fields.iter().map(|(_, heading)| (*heading).to_owned()).collect();
+                // A wrong template is wrong for no line too.
+                let heading = template.make(&self.json(&headings), Purpose::Heading);
                 if table {
-                    let headings: Vec<String> = self.fields.iter().map(|(_, heading)| (*heading).to_owned()).collect();
                     let cells = |line: String| line.split('\t').map(str::to_owned).collect::<Vec<_>>();
-                    out = columns_of(cells(line(&headings)?), lines.into_iter().map(cells).collect());
+                    out = columns_of(cells(heading?), lines.into_iter().map(cells).collect());
                 } else {
+                    if let Err(error @ TemplateError::NoField { .. }) = heading {
+                        return Err(error.into());
+                    }
                     for line in lines {
                         out.push_str(&line);
                         out.push('\n');
-                    }
-                    if self.rows.is_empty() {
-                        // A wrong template is wrong for no line too.
-                        line(&vec![String::new(); self.fields.len()])?;
                     }
                 }
             }
@@ -87,59 +89,6 @@ impl Listing {
         let members = self.fields.iter().zip(row).map(|((name, _), value)| ((*name).to_owned(), value.clone().into()));
         Value::Object(members.collect::<Map<_, _>>())
     }
-
-    fn part(&self, part: &Part, row: &[String]) -> anyhow::Result<String> {
-        let find = |name: &str| {
-            let fields = || self.fields.iter().map(|(name, _)| format!(".{name}")).collect::<Vec<_>>().join(" ");
-            self.index(name).with_context(|| format!("--format: there is no field .{name}: there are {}", fields()))
-        };
-        Ok(match part {
-            Part::Text(text) => text.clone(),
-            Part::Field { path, json: true } if path.is_empty() => self.json(row).to_string(),
-            Part::Field { path, json } => {
-                let value = &row[find(path)?];
-                if *json { Value::from(value.clone()).to_string() } else { value.clone() }
-            }
-        })
-    }
-}
-
-/// A piece of a template.
-pub(super) enum Part {
-    Text(String),
-    /// `{{.PATH}}`, or `{{json .PATH}}`.
-    Field {
-        path: String,
-        json: bool,
-    },
-}
-
-/// A template in the part of Go's language that people use: fields, and `json`.
-pub(super) fn parse(template: &str) -> anyhow::Result<Vec<Part>> {
-    let mut parts = Vec::new();
-    let mut rest = template;
-    while let Some((before, after)) = rest.split_once("{{") {
-        parts.push(Part::Text(unescape(before)));
-        let (inner, after) = after.split_once("}}").context("--format: a {{ has no }}")?;
-        let inner = inner.trim_matches('-').trim();
-        let (json, field) = match inner.strip_prefix("json ") {
-            Some(field) => (true, field.trim()),
-            None => (false, inner),
-        };
-        match field.strip_prefix('.') {
-            Some(path) if path.chars().all(|char| char.is_alphanumeric() || "._-".contains(char)) => {
-                parts.push(Part::Field { path: path.to_owned(), json });
-            }
-            _ => bail!("--format: {{{{{inner}}}}} is not understood: use {{{{.Field}}}} or {{{{json .Field}}}}"),
-        }
-        rest = after;
-    }
-    parts.push(Part::Text(unescape(rest)));
-    Ok(parts)
-}
-
-fn unescape(text: &str) -> String {
-    text.replace("\\t", "\t").replace("\\n", "\n")
 }
 
 /// A JSON value by a template: `{{.Config.Env}}`.
@@ -147,29 +96,7 @@ pub(super) fn from_json(template: &str, value: &Value) -> anyhow::Result<String>
     if template == "json" {
         return Ok(value.to_string());
     }
-    let mut out = String::new();
-    for part in parse(template)? {
-        match part {
-            Part::Text(text) => out.push_str(&text),
-            Part::Field { path, json } => {
-                let mut at = value;
-                for name in path.split('.').filter(|name| !name.is_empty()) {
-                    at = match at {
-                        Value::Object(members) => {
-                            members.get(name).with_context(|| format!("--format: there is no .{path}"))?
-                        }
-                        _ => bail!("--format: there is no .{path}"),
-                    };
-                }
-                match at {
-                    Value::String(text) if !json => out.push_str(text),
-                    Value::Null if !json => {}
-                    other => out.push_str(&other.to_string()),
-                }
-            }
-        }
-    }
-    Ok(out)
+    Ok(Template::parse(template)?.make(value, Purpose::Value)?)
 }
 
 /// Text in columns under a heading.
@@ -209,32 +136,45 @@ pub(super) fn size(bytes: u64) -> String {
         value /= 1000.0;
         unit += 1;
     }
-    let digits = if unit == 0 || value >= 100.0 {
+    let digits = if unit == 0 || value >= 99.95 {
         0
-    } else if value >= 10.0 {
+    } else if value >= 9.995 {
         1
     } else {
         2
     };
-    format!("{value:.digits$}{}", ["B", "kB", "MB", "GB", "TB", "PB"][unit])
+    let shown = format!("{value:.digits$}");
+    let shown = if digits > 0 { shown.trim_end_matches('0').trim_end_matches('.') } else { &shown };
+    format!("{shown}{}", ["B", "kB", "MB", "GB", "TB", "PB"][unit])
 }
 
 /// How long ago a time was: `3 hours ago`.
 pub(super) fn ago(then: u64, now: u64) -> String {
-    let seconds = now.saturating_sub(then);
-    if seconds < 5 {
-        return "just now".to_owned();
+    format!("{} ago", span(now.saturating_sub(then)))
+}
+
+/// A time in Docker's words: `About a minute`.
+pub(super) fn span(seconds: u64) -> String {
+    const HOUR: u64 = 3600;
+    let hours = (seconds + HOUR / 2) / HOUR;
+    match seconds {
+        0 => "Less than a second".to_owned(),
+        1 => "1 second".to_owned(),
+        2..60 => format!("{seconds} seconds"),
+        60..120 => "About a minute".to_owned(),
+        120..HOUR => format!("{} minutes", seconds / 60),
+        _ if hours == 1 => "About an hour".to_owned(),
+        _ if hours < 48 => format!("{hours} hours"),
+        _ if hours < 24 * 14 => format!("{} days", hours / 24),
+        _ if hours < 24 * 60 => format!("{} weeks", hours / 24 / 7),
+        _ if hours < 24 * 730 => format!("{} months", hours / 24 / 30),
+        _ => format!("{} years", hours / 24 / 365),
     }
-    let units = [
-        (365 * 86400, "year"),
-        (30 * 86400, "month"),
-        (7 * 86400, "week"),
-        (86400, "day"),
-        (3600, "hour"),
-        (60, "minute"),
-    ];
-    let (unit, name) = units.into_iter().find(|(unit, _)| seconds >= 2 * unit).unwrap_or((1, "second"));
-    format!("{} {name}s ago", seconds / unit)
+}
+
+/// A time as Docker's listings show it: `2026-11-21 04:58:44 +0000 UTC`.
+pub(super) fn date(seconds: u64) -> String {
+    rfc3339(seconds).replace('T', " ").replace('Z', " +0000 UTC")
 }
 
 #[cfg(test)]
@@ -245,12 +185,25 @@ mod tests {
     fn sizes_and_times_as_docker_shows_them() {
         assert_eq!(
             [0, 999, 7_800_000, 12_345_678, 234_000_000_000].map(size),
-            ["0B", "999B", "7.80MB", "12.3MB", "234GB"]
+            ["0B", "999B", "7.8MB", "12.3MB", "234GB"]
         );
         assert_eq!(
-            [0, 59, 119, 120, 7200, 86400 * 15].map(|past| ago(0, past)),
-            ["just now", "59 seconds ago", "119 seconds ago", "2 minutes ago", "2 hours ago", "2 weeks ago"]
+            [0, 1, 59, 119, 120, 3600, 7200, 86400 * 13, 86400 * 15, 86400 * 61, 86400 * 800].map(span),
+            [
+                "Less than a second",
+                "1 second",
+                "59 seconds",
+                "About a minute",
+                "2 minutes",
+                "About an hour",
+                "2 hours",
+                "13 days",
+                "2 weeks",
+                "2 months",
+                "2 years"
+            ]
         );
+        assert_eq!((ago(5, 65).as_str(), date(0).as_str()), ("About a minute ago", "1970-01-01 00:00:00 +0000 UTC"));
         assert_eq!(rfc3339(0), "1970-01-01T00:00:00Z");
         assert_eq!(rfc3339(951_782_399), "2000-02-28T23:59:59Z");
         assert_eq!(rfc3339(951_782_400), "2000-02-29T00:00:00Z");
@@ -264,7 +217,7 @@ mod tests {
         let is = |template: &str, expected: &str| assert_eq!(from_json(template, &value).expect("made"), expected);
         is("{{.Config.User}}\\t{{ json .Config.User }}", "u\t\"u\"");
         is("{{json .Config.Env}} {{.N}}", "[\"A=1\"] ");
-        is("{{.}}", &value.to_string());
+        is("{{.Config}} {{json .}}", &format!("map[Env:[A=1] User:u] {value}"));
         for wrong in ["{{.X}}", "{{.Config", "{{range .}}", "{{.Config.User.X}}"] {
             assert!(from_json(wrong, &value).is_err(), "{wrong}");
         }

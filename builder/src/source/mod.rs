@@ -61,7 +61,7 @@ pub fn resolve(spec: &SourceSpec, options: &Options) -> Result<Image, SourceErro
             let blob = Blob { file: path.clone(), offset: 0, len: meta.len() };
             open::rootfs_tar(blob, Vec::new(), &path.display().to_string(), options)
         }
-        SourceSpec::Bundle(path) => bundle::open(path, source, options),
+        SourceSpec::Bundle(path) => bundle::open(path, path, source, options),
         SourceSpec::Path(path) => open::path(path, options),
         SourceSpec::Stdin => open::stdin(options),
     }

@@ -124,7 +124,7 @@ fn recognise(mut file: File, regular: bool, path: &Path, name: &str, options: &O
     let len = file.metadata().map_err(unreadable)?.len();
     let head = sniff::head_at(&file, 0, len).map_err(unreadable)?;
     if sniff::is_elf(&head) {
-        return bundle::open(path, format!("bundle:{name}"), options);
+        return bundle::open(path, Path::new(name), format!("bundle:{name}"), options);
     }
     match sniff::compression(&head) {
         Compression::None if sniff::is_tar(&head) => {
@@ -160,7 +160,7 @@ fn spool_image(spool: Arc<File>, name: &str, options: &Options) -> Result<Image,
     let len = spool.metadata().map_err(unreadable)?.len();
     let head = sniff::head_at(&spool, 0, len).map_err(unreadable)?;
     if sniff::is_elf(&head) {
-        let mut image = bundle::open(&path, format!("bundle:{name}"), options)?;
+        let mut image = bundle::open(&path, Path::new(name), format!("bundle:{name}"), options)?;
         image.spools.push(spool);
         return Ok(image);
     }

@@ -151,7 +151,7 @@ impl Store {
                 })
                 .or_else(|| container.damage_of_ledger())
                 .or_else(|| container.damage_of_runs())
-                .or_else(|| container.damage_of_launcher()),
+                .or_else(|| container.damage_of_made()),
         };
         of_it.map(|what| format!("container {id}: {what}"))
     }

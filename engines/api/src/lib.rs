@@ -32,7 +32,7 @@ pub use host::Host;
 pub use inside::{INSIDE, Inside};
 pub use order::{
     Accounts, HOLD, LAY, Laid, NAMES, NotStarted, ORDER_VERSION, Order, OwnTree, SUBORDINATE, TAKE_OUT, TreeEdits,
-    kept_launcher,
+    content_sum, kept_launcher,
 };
 pub use ports::{PortMap, Protocol};
 pub use record::{JobId, RECORD_VERSION, Record, RecordIo, Refused, Unpacked, rfc3339};

@@ -28,6 +28,13 @@ pub fn kept_launcher(len: u64) -> String {
     format!("stub-{}-{len}", env!("CARGO_PKG_VERSION"))
 }
 
+/// A sum of a file's content (FNV-1a of 64 bits) for its name, as 16 hexadecimal digits: what is kept below [`Order::made`] under
+/// a name that ends so can be told from what it was written as. It tells damage, and guards against nobody.
+#[must_use]
+pub fn content_sum(content: &[u8]) -> u64 {
+    content.iter().fold(0xcbf2_9ce4_8422_2325, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))
+}
+
 /// Name of the file, beside [`Order::made`], with which the stub marks a tree that was run with subordinate ids: files in it
 /// may belong to them.
 pub const SUBORDINATE: &str = "subordinate";

@@ -79,8 +79,8 @@ pub struct LaunchSpec {
     #[serde(default)]
     pub ports: Vec<PortMap>,
     /// File that keeps what a guest is told of files (owner, mode, device) and the host cannot keep; it belongs to the tree
-    /// and is made if it is not there. A file `owners` beside it (`MODE UID GID MAJOR:MINOR PATH` and a NUL for each) says
-    /// what a new one begins with. `None`: such records live as long as the run.
+    /// and is made if it is not there. A file `owners` beside it (`MODE UID GID MAJOR:MINOR PATH` and a NUL for each, at last
+    /// `end COUNT` and a NUL) says what a new one begins with. `None`: such records live as long as the run.
     #[serde(default)]
     pub ledger: Option<PathBuf>,
     /// The launcher's PATH, as in [`Host::path`](crate::Host::path).

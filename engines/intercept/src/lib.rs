@@ -235,6 +235,9 @@ pub trait Guest: Host {
     /// What kind of socket a descriptor of the caller's is, if the kernel tells.
     fn socket_kind(&self, descriptor: i32) -> Option<Kind>;
 
+    /// Whether a socket of the caller's takes addresses of IPv6 only (`IPV6_V6ONLY`); false where the kernel does not tell.
+    fn is_v6_only(&self, socket: i32) -> bool;
+
     /// Makes a file that shows what `/proc` file `host` says of a process to a guest with this view, holds it until the call
     /// has been made, and writes a path by which the caller can open it; `None` leaves it the host's.
     fn shown_file(&self, view: &View<'_>, process: u32, host: &CStr, path: &mut [u8]) -> Option<usize>;

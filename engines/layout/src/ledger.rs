@@ -181,6 +181,7 @@ fn make(
 
 /// What the image says of its files, beside a container's ledger: `MODE UID GID MAJOR:MINOR PATH` and a NUL for each file
 /// that is not root's or has another mode than on disk; the mode in octal and with the file's type, the path below the root.
+/// Then `end COUNT` and a NUL: a list that was cut is no shorter list.
 const OWNERS: &str = "owners";
 
 /// Records what the image says. A file that is not there any more, or is of another kind, is somebody else's.
@@ -190,8 +191,20 @@ fn fill(ledger: &Ledger<'_>, owners: &Path, root: &Path) -> io::Result<()> {
         text => text?,
     };
     let full = |_| io::Error::from(io::ErrorKind::StorageFull);
-    for record in text.split(|byte| *byte == 0).filter(|record| !record.is_empty()) {
-        let damaged = || io::Error::new(io::ErrorKind::InvalidData, "the list of owners beside it is damaged");
+    let damaged = || {
+        let why = "the list of owners beside it is damaged (see `coracle verify`)";
+        io::Error::new(io::ErrorKind::InvalidData, why)
+    };
+    let text = text.strip_suffix(b"\0").ok_or_else(damaged)?;
+    let (records, end) = match text.iter().rposition(|byte| *byte == 0) {
+        Some(at) => (&text[..at], &text[at + 1..]),
+        None => (&text[..0], text),
+    };
+    let records = || records.split(|byte| *byte == 0).filter(|record| !record.is_empty());
+    if end != format!("end {}", records().count()).as_bytes() {
+        return Err(damaged());
+    }
+    for record in records() {
         let said = Said::read(record).ok_or_else(damaged)?;
         let Ok(file) = root.join(said.path).symlink_metadata() else { continue };
         let inode = Inode { device: file.dev(), number: file.ino() };
@@ -250,7 +263,7 @@ mod tests {
         for name in ["su", "null", "other"] {
             fs::write(dir.path().join(name), "").expect("written");
         }
-        let owners = b"104755 3 4 0:0 su\x0020666 0 5 1:3 null\x00100600 1 1 0:0 none\x0040755 1 1 0:0 other\0";
+        let owners = b"104755 3 4 0:0 su\x0020666 0 5 1:3 null\x00100600 1 1 0:0 none\x0040755 1 1 0:0 other\0end 4\0";
         fs::write(dir.path().join(OWNERS), owners).expect("written");
         let mapped = Mapped::of_file(&dir.path().join("ledger"), dir.path(), 5).expect("a ledger");
         let ledger = mapped.ledger().expect("mapped");
@@ -263,8 +276,13 @@ mod tests {
         let null = entry("null").expect("recorded");
         assert_eq!((null.owner, null.mode, null.device), (Some((0, 5)), Some(0o020_666), Some(0x103)));
         assert_eq!(entry("other"), None, "it is no directory");
-        fs::write(dir.path().join(OWNERS), "nonsense").expect("written");
-        Mapped::of_file(&dir.path().join("second"), dir.path(), 5).expect_err("damaged");
+        let cut = &owners[..owners.len() - 6];
+        for damaged in [b"nonsense".as_slice(), b"", cut, b"104755 3 4 0:0 su\0end 2\0", b"end 0"] {
+            fs::write(dir.path().join(OWNERS), damaged).expect("written");
+            Mapped::of_file(&dir.path().join("second"), dir.path(), 5).expect_err("damaged");
+        }
+        fs::write(dir.path().join(OWNERS), "end 0\0").expect("written");
+        Mapped::of_file(&dir.path().join("second"), dir.path(), 5).expect("an empty list");
     }
 
     #[test]

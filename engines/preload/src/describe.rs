@@ -142,5 +142,5 @@ fn ledger(
 }
 
 fn port(map: &PortMap) -> Port {
-    Port { host: map.host, guest: map.guest, datagram: map.protocol == Protocol::Udp }
+    Port { address: map.address, host: map.host, guest: map.guest, datagram: map.protocol == Protocol::Udp }
 }

@@ -14,7 +14,7 @@ use std::{
 
 use coracle_layout::Layout;
 
-use crate::place::{self, Safe};
+use crate::place::Safe;
 
 /// A library directory: its guest path, and the host's.
 pub(crate) type Directory = (Vec<u8>, PathBuf);
@@ -70,7 +70,7 @@ pub(crate) fn directory(layout: &Layout, directories: &[Directory], place: &Safe
     for (name, target) in &links {
         text.extend_from_slice(&[name.as_bytes(), b"\0", target.as_os_str().as_bytes(), b"\0"].concat());
     }
-    let path = place.dir().join(format!("links-{:016x}", place::sum(&text)));
+    let path = place.dir().join(format!("links-{:016x}", coracle_api::content_sum(&text)));
     if is_whole(&path, &links) {
         return Ok(Some(path));
     }

@@ -4,9 +4,7 @@
 //! has such a character gets a second name: a symbolic link in a directory of the user's own.
 
 use std::{
-    ffi::OsStr,
     fs::{self, DirBuilder, OpenOptions},
-    hash::{DefaultHasher, Hash, Hasher},
     io::{self, Write},
     os::unix::{
         ffi::OsStrExt,
@@ -15,6 +13,8 @@ use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
+
+use coracle_api::content_sum;
 
 /// Where links may be, if their own paths are without such characters; one that is not there is passed over.
 const PLACES: [&str; 3] = ["/var/tmp", "/tmp", "/dev/shm"];
@@ -75,7 +75,7 @@ fn link(place: &Path, dir: &Path, uid: u32) -> io::Result<PathBuf> {
     if !meta.is_dir() || meta.uid() != uid || meta.mode() & 0o022 != 0 {
         return Err(io::Error::other(format!("{} is somebody else's", own.display())));
     }
-    let name = own.join(format!("{:016x}", sum(dir.as_os_str().as_bytes())));
+    let name = own.join(format!("{:016x}", content_sum(dir.as_os_str().as_bytes())));
     match symlink(dir, &name) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
@@ -85,7 +85,7 @@ fn link(place: &Path, dir: &Path, uid: u32) -> io::Result<PathBuf> {
 
 /// The path of a file with this content in `dir`, written if it is not there: its name is made of its content.
 pub(crate) fn kept(dir: &Path, kind: &str, content: &[u8]) -> io::Result<PathBuf> {
-    kept_as(dir, &format!("{kind}-{:016x}", sum(content)), content)
+    kept_as(dir, &format!("{kind}-{:016x}", content_sum(content)), content)
 }
 
 /// [`kept`], under a name that follows from the content.
@@ -122,12 +122,6 @@ pub(crate) fn of_run(dir: &Path, kind: &str) -> PathBuf {
         }
     }
     dir.join(prefix + &own)
-}
-
-pub(crate) fn sum(bytes: &[u8]) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    OsStr::from_bytes(bytes).hash(&mut hasher);
-    hasher.finish()
 }
 
 #[cfg(test)]

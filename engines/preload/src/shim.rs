@@ -6,8 +6,8 @@ use std::io;
 /// shim for this processor.
 const FRAME: &[u8] = include_bytes!(env!("CORACLE_SHIM_FILE"));
 
-/// A name for this very shim: a hash of its bytes, counted when it was built.
-pub(crate) const NAME: &str = concat!("shim-", env!("CORACLE_SHIM_HASH"), ".so");
+/// A name for this very shim: a sum of its bytes ([`coracle_api::content_sum`]), counted when it was built.
+pub(crate) const NAME: &str = concat!("shim-", env!("CORACLE_SHIM_SUM"), ".so");
 
 /// Whether there is a shim for this processor.
 pub(crate) fn is_there() -> bool {
@@ -24,4 +24,13 @@ pub fn bytes() -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; usize::try_from(len).map_err(|_| damaged())?];
     let found = zstd_safe::decompress(&mut bytes[..], FRAME).map_err(|_| damaged())?;
     if found == bytes.len() { Ok(bytes) } else { Err(damaged()) }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_name_is_the_contents() {
+        let Ok(bytes) = super::bytes() else { return };
+        assert_eq!(super::NAME, format!("shim-{:016x}.so", coracle_api::content_sum(&bytes)));
+    }
 }

@@ -194,7 +194,7 @@ fn port(map: &PortMap) -> Port {
         Protocol::Tcp => Kind::Stream,
         Protocol::Udp => Kind::Datagram,
     };
-    Port { host: map.host, guest: map.guest, kind }
+    Port { address: map.address, host: map.host, guest: map.guest, kind }
 }
 
 /// What only our own loader knows.

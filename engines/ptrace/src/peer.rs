@@ -352,6 +352,10 @@ impl Guest for Peer<'_> {
         sockets::kind(self.process, descriptor)
     }
 
+    fn is_v6_only(&self, socket: i32) -> bool {
+        sockets::option(self.process, socket, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY).is_some_and(|value| value != 0)
+    }
+
     fn file(&self, host: &CStr, follow: bool) -> Result<File, Errno> {
         let how = if follow { 0 } else { libc::AT_SYMLINK_NOFOLLOW };
         deep::with_short(host, |host| cow::stat(libc::AT_FDCWD, host, how))

@@ -182,8 +182,17 @@ fn open(path: &CStr, flags: i32) -> Result<OwnedFd, Errno> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// See [`coracle_intercept::Guest::socket_kind`]: asks a copy of the descriptor (Linux 5.6).
+/// See [`coracle_intercept::Guest::socket_kind`].
 pub(crate) fn kind(process: i32, descriptor: i32) -> Option<Kind> {
+    match option(process, descriptor, libc::SOL_SOCKET, libc::SO_TYPE)? {
+        libc::SOCK_STREAM => Some(Kind::Stream),
+        libc::SOCK_DGRAM => Some(Kind::Datagram),
+        _ => None,
+    }
+}
+
+/// The value of an option of a guest's socket, where that is an int: asks a copy of the descriptor (Linux 5.6).
+pub(crate) fn option(process: i32, descriptor: i32, level: i32, name: i32) -> Option<i32> {
     let own = |fd: i64| {
         let fd = i32::try_from(fd).ok().filter(|fd| *fd >= 0)?;
         // SAFETY: the kernel just made this descriptor, and nobody else owns it.
@@ -193,18 +202,11 @@ pub(crate) fn kind(process: i32, descriptor: i32) -> Option<Kind> {
     let process = own(unsafe { libc::syscall(libc::SYS_pidfd_open, process, 0) })?;
     // SAFETY: pidfd_getfd takes integers.
     let socket = own(unsafe { libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), descriptor, 0) })?;
-    let mut kind = 0_i32;
-    let mut size = libc::socklen_t::try_from(size_of_val(&kind)).ok()?;
-    // SAFETY: SO_TYPE writes one int of the size given.
-    let asked = unsafe {
-        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_TYPE, (&raw mut kind).cast(), &raw mut size)
-    };
-    match kind {
-        _ if asked != 0 => None,
-        libc::SOCK_STREAM => Some(Kind::Stream),
-        libc::SOCK_DGRAM => Some(Kind::Datagram),
-        _ => None,
-    }
+    let mut value = 0_i32;
+    let mut size = libc::socklen_t::try_from(size_of_val(&value)).ok()?;
+    // SAFETY: such an option writes at most one int, of the size given.
+    let asked = unsafe { libc::getsockopt(socket.as_raw_fd(), level, name, (&raw mut value).cast(), &raw mut size) };
+    (asked == 0).then_some(value)
 }
 
 impl Tracer<'_> {

@@ -53,7 +53,7 @@ fn servers_are_where_the_host_was_told() {
             let outside = hear(host);
             let mut spec = spec(&tree, &["sh", "-c", script]);
             spec.variant = Some(variant.to_owned());
-            spec.ports = vec![PortMap { host, guest: 80, protocol: Protocol::Tcp }];
+            spec.ports = vec![PortMap::new(host, 80, Protocol::Tcp)];
             let output = run(&spec);
             assert_eq!(output.ended, Ended::Exited(0), "{image} {variant}: {}", output.text);
             assert_eq!(outside.join().expect("the client"), "from inside\n", "{image} {variant}");
@@ -78,10 +78,7 @@ fn each_protocol_has_its_own() {
     let outside = hear(tcp);
     let mut spec =
         spec(&tree, &["sh", "-c", "timeout 10 nc -u -l -p 53 | head -c 8; echo; nc -l -p 53 -e echo stream"]);
-    spec.ports = vec![
-        PortMap { host: tcp, guest: 53, protocol: Protocol::Tcp },
-        PortMap { host: udp, guest: 53, protocol: Protocol::Udp },
-    ];
+    spec.ports = vec![PortMap::new(tcp, 53, Protocol::Tcp), PortMap::new(udp, 53, Protocol::Udp)];
     assert_eq!(run(&spec), Output { text: "datagram\n".to_owned(), ended: Ended::Exited(0) });
     assert_eq!(outside.join().expect("the client"), "stream\n");
     HEARD.store(true, Ordering::Relaxed);

@@ -69,6 +69,14 @@ impl Bundle {
     /// As [`Bundle::open_self`], and [`OpenError::NotABundle`].
     pub fn open(path: &Path) -> Result<Self, OpenError> {
         let file = File::open(path).map_err(|source| OpenError::read(path, source))?;
+        Self::of_file(file, path)
+    }
+
+    /// An open file as a bundle, which messages call by this path, or by what people call it.
+    ///
+    /// # Errors
+    /// As [`Bundle::open`].
+    pub fn of_file(file: File, path: &Path) -> Result<Self, OpenError> {
         let len = file.metadata().map_err(|source| OpenError::read(path, source))?.len();
         // A whole bundle leads from its trailer to its manifest to its slot. Only a damaged one needs a search.
         let slot = match Self::slot_by_manifest(&file, path, len) {

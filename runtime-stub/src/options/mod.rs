@@ -243,10 +243,8 @@ impl Options {
                 self.hostname = Some(name.to_owned());
             }
             Id::Publish => {
-                let map = text(given)?
-                    .parse()
-                    .map_err(|why: &str| given.wrong(why, "write HOST[:GUEST] or HOST[:GUEST]/udp"))?;
-                self.ports.push(map);
+                let maps = PortMap::parse(&text(given)?);
+                self.ports.extend(maps.map_err(|why| given.wrong(why, "write [[ADDRESS:]HOST:]GUEST[/udp]"))?);
             }
             Id::Writable => {
                 self.writable = match value.map(|value| (value, yes_or_no(value))) {

@@ -135,9 +135,9 @@ pub const ROWS: [Row; 34] = [
     row(
         Id::Publish,
         "publish",
-        Takes::List("HOST[:GUEST][/tcp|udp]", b",\n"),
+        Takes::List("[[ADDRESS:]HOST:]GUEST[/tcp|udp]", b",\n"),
         Kind::Run,
-        "let the host know a port inside by another number",
+        "let the host know a port inside by another number, or at one address only",
     ),
     row(Id::Isolated, "isolated", Takes::Switch, Kind::Run, "show nothing of the host, as Docker does"),
     row(

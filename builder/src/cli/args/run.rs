@@ -96,8 +96,8 @@ pub struct OptionArgs {
     /// Host name inside.
     #[arg(long, short = 'h', value_name = "NAME")]
     pub hostname: Option<OsString>,
-    /// Show a port of the container's as one of the host's.
-    #[arg(long, short, value_name = "[HOST:]GUEST[/tcp|udp]")]
+    /// Show a port of the container's as one of the host's, or at one of its addresses only; ranges too.
+    #[arg(long, short, value_name = "[[ADDRESS:]HOST:]GUEST[/tcp|udp]")]
     pub publish: Vec<String>,
     /// Show the ports that the image exposes; the network is the host's, so they are.
     #[arg(long, short = 'P', visible_alias = "netcoop")]

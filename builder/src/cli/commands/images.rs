@@ -9,7 +9,7 @@ use crate::{
     cli::{
         args::{ImagesArgs, RmiArgs, TagArgs},
         print, report, source, stored,
-        table::{Listing, ago, rfc3339, size},
+        table::{Listing, ago, date, size},
     },
     source::{Platform, Reference, open_store},
     store::{ImageRecord, Pulled, Store, digest},
@@ -41,9 +41,10 @@ pub(super) fn list(args: &ImagesArgs, quiet: bool) -> anyhow::Result<()> {
             &format!("{} is damaged: pull the image again; `coracle prune` removes it", path.display()),
         );
     }
-    let mut shown = vec!["Repository", "Tag", "ID", "CreatedSince", "Size", "Protected"];
-    shown.extend(args.platform.then_some("Platform"));
+    let mut shown = vec!["Repository", "Tag"];
     shown.extend(args.digests.then_some("Digest"));
+    shown.extend(["ID", "CreatedSince", "Size", "Protected"]);
+    shown.extend(args.platform.then_some("Platform"));
     let mut listing = Listing::new(&FIELDS, &shown);
     let now = crate::store::now();
     for record in &records {
@@ -68,15 +69,19 @@ pub(super) fn list(args: &ImagesArgs, quiet: bool) -> anyhow::Result<()> {
                 }
                 continue;
             }
-            let id = id.as_deref().unwrap_or("<damaged>");
+            let id = match id.as_deref() {
+                None => "<damaged>".to_owned(),
+                Some(id) if args.list.no_trunc => format!("sha256:{id}"),
+                Some(id) => id.get(..12).unwrap_or(id).to_owned(),
+            };
             listing.row(vec![
-                if args.list.no_trunc { id } else { id.get(..12).unwrap_or(id) }.to_owned(),
+                id,
                 repository.to_owned(),
                 tag.to_owned(),
                 pulled.manifest.clone(),
                 platform.clone(),
                 ago(pulled.pulled, now),
-                rfc3339(pulled.pulled),
+                date(pulled.pulled),
                 size(pulled.size),
                 if record.protected { "P" } else { "" }.to_owned(),
                 name.clone(),

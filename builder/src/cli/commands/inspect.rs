@@ -10,8 +10,11 @@ use serde_json::json;
 
 use super::container;
 use crate::{
-    cli::{args::InspectArgs, print, report, source, table},
-    source::{Content, Layer, SourceSpec, resolve},
+    cli::{
+        args::{InspectArgs, InspectKind},
+        print, report, source, table,
+    },
+    source::{Content, Image, Layer, Reference, SourceSpec, resolve},
     store::containers::ContainerError,
 };
 
@@ -33,12 +36,16 @@ pub(super) fn run(args: &InspectArgs, quiet: bool) -> anyhow::Result<()> {
 fn one(what: &OsStr, args: &InspectArgs, quiet: bool) -> anyhow::Result<()> {
     let text = what.to_string_lossy();
     let path = Path::new(text.strip_prefix("bundle:").unwrap_or(&text));
-    if !args.path && is_program(path) {
+    let may_be = |kind| args.kind.is_none_or(|asked| asked == kind);
+    if !args.path && (args.kind == Some(InspectKind::Bundle) || is_program(path) && may_be(InspectKind::Bundle)) {
         return bundle(path, args);
     }
-    match container::find(&text, quiet)? {
+    let found = if may_be(InspectKind::Container) { container::find(&text, quiet)? } else { None };
+    match found {
         Some(found) => container::run(&found.0, &found.1, args, quiet),
-        None if args.path => Err(ContainerError::NoSuch { given: text.into_owned() }.into()),
+        None if args.path || !may_be(InspectKind::Image) => {
+            Err(ContainerError::NoSuch { given: text.into_owned() }.into())
+        }
         None => image(what, args, quiet),
     }
 }
@@ -71,12 +78,18 @@ fn image(what: &OsStr, args: &InspectArgs, quiet: bool) -> anyhow::Result<()> {
     };
     let value = || {
         let layer = |layer: &Layer| json!({ "digest": layer.digest, "diff_id": layer.diff_id, "size": layer.blob.len });
-        json!({
+        let mut value = json!({
             "kind": "image",
             "config": image.config,
             "provenance": image.provenance,
             "layers": layers.iter().map(layer).collect::<Vec<_>>(),
-        })
+        });
+        let reference = match &spec {
+            SourceSpec::Docker(reference) => Some(reference),
+            _ => None,
+        };
+        add_dockers(&mut value, reference, &image, layers);
+        value
     };
     if as_json(args, value)? {
         return Ok(());
@@ -90,6 +103,27 @@ fn image(what: &OsStr, args: &InspectArgs, quiet: bool) -> anyhow::Result<()> {
     describe_source(&mut table, &image.provenance);
     describe_config(&mut table, &image.config);
     table.print()
+}
+
+/// The names under which Docker's users look for the same.
+fn add_dockers(value: &mut serde_json::Value, reference: Option<&Reference>, image: &Image, layers: &[Layer]) {
+    let tag = reference.filter(|reference| reference.digest.is_none()).map(Reference::familiar);
+    let repository = reference.map(|reference| {
+        let name = reference.familiar();
+        let name = name.split('@').next().unwrap_or_default();
+        name.rsplit_once(':').filter(|(_, tag)| !tag.contains('/')).map_or(name, |(name, _)| name).to_owned()
+    });
+    let digest = repository.zip(image.provenance.manifest.as_ref()).map(|(name, digest)| format!("{name}@{digest}"));
+    value["Id"] = json!(image.provenance.config);
+    value["RepoTags"] = json!(tag.into_iter().collect::<Vec<_>>());
+    value["RepoDigests"] = json!(digest.into_iter().collect::<Vec<_>>());
+    value["Architecture"] = json!(image.config.architecture);
+    value["Variant"] = json!(image.config.variant.as_deref().unwrap_or_default());
+    value["Os"] = json!(image.config.os);
+    value["Config"] = container::in_dockers_words(&image.config);
+    value["Size"] = json!(layers.iter().map(|layer| layer.blob.len).sum::<u64>());
+    let ids = layers.iter().filter_map(|layer| layer.diff_id.as_ref());
+    value["RootFS"] = json!({ "Type": "layers", "Layers": ids.collect::<Vec<_>>() });
 }
 
 /// How many there are of each kind.

@@ -1,26 +1,25 @@
 //! `coracle ps`: the containers there are.
 
 use anyhow::bail;
+use coracle_api::PortMap;
+use coracle_format::ImageConfig;
 
-use super::launching;
+use super::{container, launching};
 use crate::{
     cli::{
         args::PsArgs,
         report, source,
-        table::{Listing, ago, rfc3339, size},
+        table::{Listing, ago, date, size},
     },
-    launch::order,
+    launch::{Options, order},
     source::{Reference, open_store},
-    store::{
-        containers::{Container, RunRecord, Settings, Sharing, State},
-        usage::{disk_use, disk_use_unshared},
-    },
+    store::containers::{Container, RunRecord, Settings, Sharing, State},
 };
 
 /// The status of a run that nobody could put on record: what stayed beside it was killed, and it with that.
 pub(super) const KILLED: i32 = 128 + libc::SIGKILL;
 
-const FIELDS: [(&str, &str); 14] = [
+const FIELDS: [(&str, &str); 16] = [
     ("ID", "CONTAINER ID"),
     ("Image", "IMAGE"),
     ("Command", "COMMAND"),
@@ -34,6 +33,8 @@ const FIELDS: [(&str, &str); 14] = [
     ("Ports", "PORTS"),
     ("CreatedAt", "CREATED AT"),
     ("Labels", "LABELS"),
+    ("Mounts", "MOUNTS"),
+    ("Networks", "NETWORKS"),
     ("Names", "NAMES"),
 ];
 
@@ -95,8 +96,8 @@ impl Line {
             State::Exited(run) | State::Dead(run) => Some(run.command.clone()),
             State::Created => None,
         };
+        let options = launching::kept(settings).unwrap_or_default();
         let words = words.unwrap_or_else(|| {
-            let options = launching::kept(settings).unwrap_or_default();
             let words = order::command(config, &options);
             words.iter().map(|word| word.to_string_lossy().into_owned()).collect()
         });
@@ -113,34 +114,31 @@ impl Line {
             [config.os.as_str(), &config.architecture].join("/")
                 + &config.variant.as_ref().map(|v| format!("/{v}")).unwrap_or_default(),
             size,
-            config.exposed_ports.join(", "),
-            rfc3339(settings.created),
+            ports(config, &options),
+            date(settings.created),
             config.labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(","),
+            container::mounts(&options).iter().map(|mount| mount.source.clone()).collect::<Vec<_>>().join(","),
+            if options.unshare.net { "none" } else { "host" }.to_owned(),
             names.join(","),
         ]
     }
 
     /// What the tree takes by itself, and what it would take without what it shares.
     fn size(&self) -> String {
+        let (own, all) = self.container.disk_use(&self.settings);
         let sharing = self.container.sharing(&self.settings);
-        let (own, all) = match self.container.stands_on(&self.settings) {
-            Some(layers) if !self.container.root().is_dir() => {
-                let changed = disk_use(&layers.upper).1;
-                (changed, changed + disk_use(&layers.lower).1)
-            }
-            _ => {
-                let root = self.container.root();
-                let (own, all) = match sharing {
-                    Sharing::Reflink => disk_use_unshared(&root),
-                    _ => disk_use(&root),
-                };
-                // Those of a view are the image's.
-                let (kept, _) = disk_use(&self.container.kept_files());
-                (own + kept, all + kept)
-            }
-        };
         size(own) + &if sharing != Sharing::Copy { format!(" (virtual {})", size(all)) } else { String::new() }
     }
+}
+
+/// Ports that are published, then those that the image exposes besides.
+fn ports(config: &ImageConfig, options: &Options) -> String {
+    let published = options.ports.iter().map(ToString::to_string);
+    let inside = |port: &PortMap| port.to_string().rsplit("->").next().unwrap_or_default().to_owned();
+    let known: Vec<String> = options.ports.iter().map(inside).collect();
+    let full = |port: &String| if port.contains('/') { port.clone() } else { format!("{port}/tcp") };
+    let exposed = config.exposed_ports.iter().map(full).filter(|port| !known.contains(port));
+    published.chain(exposed).collect::<Vec<_>>().join(", ")
 }
 
 /// The word that Docker has for a state.

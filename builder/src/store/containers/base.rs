@@ -21,6 +21,7 @@ use super::{Changing, Container, ContainerError, Draft, ROOT, Settings, Sharing,
 use crate::store::{
     lock, replace,
     trees::{self, ReadError, UnpackError, Whose, image},
+    usage::{disk_use, disk_use_unshared},
 };
 
 /// Where an overlay's changes are.
@@ -127,6 +128,27 @@ impl Container {
                 Sharing::Overlay
             }
             Some(_) => Sharing::Image,
+        }
+    }
+
+    /// Bytes on disk that are its own alone, and of all that is seen inside.
+    #[must_use]
+    pub fn disk_use(&self, settings: &Settings) -> (u64, u64) {
+        match self.stands_on(settings) {
+            Some(layers) if !self.root().is_dir() => {
+                let changed = disk_use(&layers.upper).1;
+                (changed, changed + disk_use(&layers.lower).1)
+            }
+            _ => {
+                let root = self.root();
+                let (own, all) = match self.sharing(settings) {
+                    Sharing::Reflink => disk_use_unshared(&root),
+                    _ => disk_use(&root),
+                };
+                // Those of a view are the image's.
+                let (kept, _) = disk_use(&self.kept_files());
+                (own + kept, all + kept)
+            }
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::{fs, io, sync::atomic::AtomicU64};
 
-use coracle_api::kept_launcher;
+use coracle_api::{content_sum, kept_launcher};
 use coracle_ledger::Ledger;
 
 use super::{Container, runs::RunRecord};
@@ -48,12 +48,39 @@ impl Container {
         Some(format!("the record of a run is damaged, and `ps` leaves it out: remove {}", first.display()))
     }
 
-    /// What is wrong with the launcher that engines keep beside it for programs which they hand over, in words.
+    /// What is wrong with the files that engines keep beside it from run to run, in words: the shim, descriptions of runs, the
+    /// launcher for programs that they hand over.
     #[must_use]
-    pub fn damage_of_launcher(&self) -> Option<String> {
-        let path = self.directory().join("made").join(kept_launcher(artifacts::STUB.len() as u64));
-        let bytes = fs::read(&path).ok()?;
-        (bytes != artifacts::STUB)
-            .then(|| format!("{} is not as it was written: remove it, and it is made anew", path.display()))
+    pub fn damage_of_made(&self) -> Option<String> {
+        let launcher = kept_launcher(artifacts::STUB.len() as u64);
+        let entries = fs::read_dir(self.directory().join("made")).ok()?.filter_map(Result::ok);
+        let mut damaged: Vec<_> = entries
+            .filter(|entry| {
+                let name = entry.file_name();
+                let Some(name) = name.to_str().filter(|_| entry.file_type().is_ok_and(|kind| kind.is_file())) else {
+                    return false;
+                };
+                let sum = sum_in(name);
+                if sum.is_none() && name != launcher {
+                    return false;
+                }
+                // One that was removed meanwhile is none.
+                fs::read(entry.path()).is_ok_and(|bytes| match sum {
+                    Some(sum) => content_sum(&bytes) != sum,
+                    None => bytes != artifacts::STUB,
+                })
+            })
+            .map(|entry| entry.path())
+            .collect();
+        damaged.sort();
+        let first = damaged.first()?;
+        Some(format!("{} is not as it was written: remove it, and it is made anew", first.display()))
     }
+}
+
+/// The sum of a file's content that its name holds: `run-0123456789abcdef`, `shim-0123456789abcdef.so`.
+fn sum_in(name: &str) -> Option<u64> {
+    let digits = name.strip_suffix(".so").unwrap_or(name).rsplit_once('-')?.1;
+    let is_sum = digits.len() == 16 && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_sum.then(|| u64::from_str_radix(digits, 16).ok())?
 }

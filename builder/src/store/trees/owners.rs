@@ -1,7 +1,8 @@
 //! Owners and modes that the tree on disk does not show, by path.
 //!
 //! The file is text but for the paths: `MODE UID GID MAJOR:MINOR PATH` and a NUL byte for each, mode (with the file's type)
-//! in octal, path below the root. What is not in it belongs to root, with the mode that it has on disk.
+//! in octal, path below the root. What is not in it belongs to root, with the mode that it has on disk. The last line is
+//! `end COUNT` and a NUL, so that a list that was cut or emptied is no shorter list.
 
 use std::{collections::BTreeMap, fs, io, path::Path};
 
@@ -54,6 +55,7 @@ impl Owners {
             bytes.extend_from_slice(path);
             bytes.push(0);
         }
+        bytes.extend_from_slice(format!("end {}\0", self.0.len()).as_bytes());
         bytes
     }
 
@@ -62,8 +64,12 @@ impl Owners {
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let mut owners = Self::default();
         let mut rest = bytes;
-        while !rest.is_empty() {
+        loop {
             let end = rest.iter().position(|byte| *byte == 0)?;
+            if let Some(count) = rest[..end].strip_prefix(b"end ") {
+                let is_whole = rest.len() == end + 1 && count == owners.0.len().to_string().as_bytes();
+                return is_whole.then_some(owners);
+            }
             let mut fields = rest[..end].splitn(5, |byte| *byte == b' ');
             let mut text = || std::str::from_utf8(fields.next()?).ok();
             let mode = u32::from_str_radix(text()?, 8).ok()?;
@@ -73,7 +79,6 @@ impl Owners {
             owners.insert(fields.next()?, Owner { mode, uid, gid, device });
             rest = &rest[end + 1..];
         }
-        Some(owners)
     }
 
     /// Reads the file; one that is not there is empty.

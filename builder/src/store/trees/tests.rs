@@ -91,5 +91,9 @@ fn what_a_guest_changed_counts() {
     crate::store::containers::remove_tree(&dir.path().join("d".repeat(250))).expect("removed");
     change(0o711).expect("changed");
     assert_eq!(read(dir.path(), &written.owners).expect("read").get(b"sudo").expect("there").mode, 0o711);
-    assert!(Owners::decode(b"755 0 0 0:0").is_none() && Owners::decode(b"").is_some());
+    let whole = written.owners.encode();
+    for cut in 0..whole.len() {
+        assert!(Owners::decode(&whole[..cut]).is_none(), "cut at {cut}");
+    }
+    assert!(Owners::decode(b"755 0 0 0:0 a\0end 2\0").is_none() && Owners::decode(b"end 0\0").is_some());
 }

@@ -7,14 +7,14 @@
 //! Rules: its maker belongs to the same build as its reader, so nothing is converted; [`Run::new`] looks at every number
 //! once, so that a file that was cut or damaged is an error and no panic afterwards.
 
-use core::ffi::CStr;
+use core::{ffi::CStr, net::IpAddr};
 
 use coracle_paths as paths;
 
 use crate::Site;
 
 /// First bytes; the digits are the version.
-pub(crate) const MAGIC: [u8; 8] = *b"CORRUN02";
+pub(crate) const MAGIC: [u8; 8] = *b"CORRUN03";
 
 /// Words of the header, with its magic.
 pub(crate) const HEADER: usize = 8;
@@ -32,7 +32,7 @@ pub(crate) const LOADERS: usize = 3;
 pub(crate) const LIBRARIES: usize = 4;
 pub(crate) const SITES: usize = 5;
 /// Words of one record of each list.
-pub(crate) const RECORD: [usize; LISTS] = [5, 2, 1, 7, 5, 2];
+pub(crate) const RECORD: [usize; LISTS] = [5, 6, 1, 7, 5, 2];
 
 /// Flags of the header.
 pub(crate) mod flag {
@@ -40,6 +40,12 @@ pub(crate) mod flag {
     pub(crate) const UNLISTED: u32 = 2;
     pub(crate) const EDITED: u32 = 4;
     pub(crate) const HOSTNAME: u32 = 8;
+}
+
+/// Flags of a port's record.
+pub(crate) mod port {
+    pub(crate) const DATAGRAM: u32 = 1;
+    pub(crate) const ADDRESS: u32 = 2;
 }
 
 /// Flags of a loader's record.
@@ -99,6 +105,8 @@ pub type Bind<'a> = paths::Bind<'a>;
 /// A port that the host knows by another number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Port {
+    /// The address of the host's where it is; otherwise all.
+    pub address: Option<IpAddr>,
     /// The host's number.
     pub host: u16,
     /// The guest's number.
@@ -264,7 +272,13 @@ impl<'a> Run<'a> {
             let at = run.record(PORTS, number);
             let [h0, h1, g0, g1] = run.number(at).to_le_bytes();
             let (host, guest) = (u16::from_le_bytes([h0, h1]), u16::from_le_bytes([g0, g1]));
-            Port { host, guest, datagram: run.number(at + 1) != 0 }
+            let flags = run.number(at + 1);
+            let mut bytes = [0; 16];
+            for (word, place) in bytes.chunks_exact_mut(4).enumerate() {
+                place.copy_from_slice(&run.number(at + 2 + word).to_le_bytes());
+            }
+            let address = (flags & port::ADDRESS != 0).then(|| IpAddr::from(bytes).to_canonical());
+            Port { address, host, guest, datagram: flags & port::DATAGRAM != 0 }
         })
     }
 

@@ -1,12 +1,13 @@
 //! A run's description as its maker has it, and how it becomes bytes.
 
 use alloc::{ffi::CString, vec::Vec};
+use core::net::IpAddr;
 
 use crate::{
     Site,
     run::{
         BINDS, Bind, Family, GROUPS, HEADER, LIBRARIES, LISTS_AT, LOADERS, Loader, MAGIC, PORTS, Port, RECORDS_AT,
-        SITES, TEXTS_AT, Text, ability, flag,
+        SITES, TEXTS_AT, Text, ability, flag, port,
     },
 };
 
@@ -94,9 +95,17 @@ impl<'a> Facts<'a> {
             out.path(bind.host)?;
             out.words.push(u32::from(bind.read_only));
         }
-        for port in &self.ports {
-            out.words.push(u32::from(port.host) | u32::from(port.guest) << 16);
-            out.words.push(u32::from(port.datagram));
+        for map in &self.ports {
+            out.words.push(u32::from(map.host) | u32::from(map.guest) << 16);
+            let flags = [(map.datagram, port::DATAGRAM), (map.address.is_some(), port::ADDRESS)];
+            out.words.push(flags.iter().filter(|(set, _)| *set).fold(0, |flags, (_, flag)| flags | flag));
+            let bytes = match map.address {
+                None => [0; 16],
+                Some(IpAddr::V4(address)) => address.to_ipv6_mapped().octets(),
+                Some(IpAddr::V6(address)) => address.octets(),
+            };
+            let words = bytes.as_chunks::<4>().0.iter();
+            out.words.extend(words.map(|word| u32::from_le_bytes(*word)));
         }
         out.words.extend(&self.groups);
         for loader in &self.loaders {
@@ -189,8 +198,9 @@ mod tests {
                 Bind { guest: b"/in", host: b"/data", read_only: true },
             ],
             ports: vec![
-                Port { host: 8080, guest: 80, datagram: false },
-                Port { host: 5353, guest: 53, datagram: true },
+                Port { address: None, host: 8080, guest: 80, datagram: false },
+                Port { address: "127.0.0.1".parse().ok(), host: 8081, guest: 81, datagram: false },
+                Port { address: "fd00::7".parse().ok(), host: 5353, guest: 53, datagram: true },
             ],
             loaders: vec![Loader {
                 guest: c"/lib/ld-musl-x86_64.so.1",

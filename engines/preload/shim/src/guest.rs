@@ -219,6 +219,10 @@ impl Guest for Process {
         sockets::kind(descriptor)
     }
 
+    fn is_v6_only(&self, socket: i32) -> bool {
+        sockets::is_v6_only(socket)
+    }
+
     fn shown_file(&self, view: &View<'_>, process: u32, host: &CStr, path: &mut [u8]) -> Option<usize> {
         let file = shown::make(view, process, host)?;
         self.hold(file, path).ok()

@@ -183,22 +183,34 @@ pub(crate) fn bound(name: &[u8], full: usize, given: &mut [u8]) -> Option<usize>
 pub(crate) fn kind(descriptor: i32) -> Option<Kind> {
     const SOL_SOCKET: usize = 1;
     const SO_TYPE: usize = 3;
-    let (mut kind, mut size) = (0_i32, 4_u32);
+    match option(descriptor, SOL_SOCKET, SO_TYPE)? {
+        1 => Some(Kind::Stream),
+        2 => Some(Kind::Datagram),
+        _ => None,
+    }
+}
+
+/// See [`coracle_intercept::Guest::is_v6_only`].
+pub(crate) fn is_v6_only(socket: i32) -> bool {
+    const IPPROTO_IPV6: usize = 41;
+    const IPV6_V6ONLY: usize = 26;
+    option(socket, IPPROTO_IPV6, IPV6_V6ONLY).is_some_and(|value| value != 0)
+}
+
+/// The value of an option of a socket, where that is an int.
+fn option(descriptor: i32, level: usize, name: usize) -> Option<i32> {
+    let (mut value, mut size) = (0_i32, 4_u32);
     let at = |pointer: *mut u8| pointer.expose_provenance();
-    // SAFETY: SO_TYPE writes one int of the size given.
+    // SAFETY: such an option writes at most one int, of the size given.
     let asked = unsafe {
         sys::syscall5(
             __NR_getsockopt,
             Fd(descriptor).arg(),
-            SOL_SOCKET,
-            SO_TYPE,
-            at((&raw mut kind).cast()),
+            level,
+            name,
+            at((&raw mut value).cast()),
             at((&raw mut size).cast()),
         )
     };
-    match kind {
-        1 if asked == 0 => Some(Kind::Stream),
-        2 if asked == 0 => Some(Kind::Datagram),
-        _ => None,
-    }
+    (asked == 0).then_some(value)
 }

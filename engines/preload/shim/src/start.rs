@@ -91,7 +91,11 @@ fn binds(run: &Run<'static>) -> Result<&'static [Bind<'static>], Failure> {
 fn ports(run: &Run<'static>) -> Result<&'static [Port], Failure> {
     let kind = |datagram| if datagram { Kind::Datagram } else { Kind::Stream };
     let ports = run.ports();
-    list(ports.len(), ports.map(|port| Port { host: port.host, guest: port.guest, kind: kind(port.datagram) }))
+    let own = |port: coracle_entry::Port| {
+        let kind = kind(port.datagram);
+        Port { address: port.address, host: port.host, guest: port.guest, kind }
+    };
+    list(ports.len(), ports.map(own))
 }
 
 /// Puts a list into memory that stays.
