@@ -244,7 +244,7 @@ fn records_are_summed_as_table_json_and_csv() {
     let cells: Vec<_> = lines[1].split("   ").map(str::trim).filter(|cell| !cell.is_empty()).collect();
     assert_eq!(
         cells,
-        ["2026-11-20", "ann", "app, the.run (aaaaaaaaaaaa)", "2", "1", "1:02:05", "5.0s", "2.00MB", "20B", "40B", "1"]
+        ["2026-11-20", "ann", "app, the.run (aaaaaaaaaaaa)", "2", "1", "1:02:05", "5.0s", "2MB", "20B", "40B", "1"]
     );
     assert!(lines[3].starts_with("2026-11-21   ann"), "{table}");
     assert!(table.stderr.contains("1 lines are no records") && table.stderr.contains("1 records are of a newer"));
