@@ -34,7 +34,8 @@ const PACKAGES: &str = "--include=ca-certificates,gcc,g++,make,cmake,git,perl,py
 #[must_use]
 pub fn workspace() -> &'static Path {
     static ROOT: LazyLock<PathBuf> = LazyLock::new(|| {
-        let package = env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
+        let package =
+            env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
         let root = package.ancestors().find(|folder| folder.join("Cargo.lock").exists());
         root.expect("the tests crate lies in the workspace").to_owned()
     });
