@@ -21,6 +21,7 @@ mod identity;
 mod leave;
 mod listing;
 mod meaning;
+pub mod mounts;
 mod openat2;
 mod owners;
 mod pairs;

@@ -1,9 +1,10 @@
 //! System calls in the text of a C library: just enough of the processor's instructions to find them, and what sets their
 //! numbers.
 //!
-//! A site is `mov eax, NUMBER`, perhaps instructions that move other registers, `syscall`. Looking for them takes longer than
-//! all else that a process of a run does at its start; so whoever describes a run looks once, and each process looks only
-//! whether they are there ([`Site::is_in`]).
+//! A site is `mov eax, NUMBER`, perhaps instructions that move other registers, `syscall`. musl keeps the number of open(2) in
+//! another register where it opens files for name lookups, so there `mov esi, FLAGS` stands for it. Looking for them takes
+//! longer than all else that a process of a run does at its start; so whoever describes a run looks once, and each process
+//! looks only whether they are there ([`Site::is_in`]).
 
 /// Bytes of other instructions that a site may have.
 pub const ROOM: usize = 32;
@@ -11,7 +12,7 @@ pub const ROOM: usize = 32;
 /// One system call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Site {
-    /// Where its number is set, in its text.
+    /// Where its number is set, in its text, or its flags are ([`Site::is_open_by_flags`]).
     pub at: usize,
     /// Bytes of other instructions between that and the call.
     pub len: usize,
@@ -21,6 +22,12 @@ pub struct Site {
 
 /// Length of the instruction that sets the number.
 const MOV: usize = 5;
+/// Its first byte: `mov eax`; and `mov esi`.
+const TO_EAX: u8 = 0xb8;
+const TO_ESI: u8 = 0xbe;
+/// open(2), and `O_CLOEXEC` without and with `O_LARGEFILE`: flags that no call has but those which open files.
+const OPEN: u32 = 2;
+const OPEN_FLAGS: [u32; 2] = [0x8_0000, 0x8_8000];
 const SYSCALL: [u8; 2] = [0x0f, 0x05];
 
 impl Site {
@@ -30,10 +37,18 @@ impl Site {
         self.at.saturating_add(MOV).saturating_add(self.len)
     }
 
-    /// The other instructions.
+    /// What is to be done in another place before the call: the other instructions, and what sets the flags.
     #[must_use]
     pub fn between<'t>(&self, text: &'t [u8]) -> Option<&'t [u8]> {
-        text.get(self.at.checked_add(MOV)?..self.call())
+        let flags = if self.is_open_by_flags(text) { 0 } else { MOV };
+        text.get(self.at.checked_add(flags)?..self.call())
+    }
+
+    /// Whether it is told by its flags: the number of the call is in rax when it is made, by another register's way, and
+    /// presumably that of open(2).
+    #[must_use]
+    pub fn is_open_by_flags(&self, text: &[u8]) -> bool {
+        text.get(self.at) == Some(&TO_ESI)
     }
 
     /// Whether it is in a text.
@@ -85,26 +100,38 @@ fn find(text: &[u8], mut found: impl FnMut(usize)) {
 
 /// The site of the call at `call`, if all between that and its number can be moved.
 fn site(text: &[u8], call: usize) -> Option<Site> {
-    (0..=ROOM).find_map(|len| {
-        let at = call.checked_sub(len + 5)?;
-        let [0xb8, number @ ..] = &text[at..at + 5] else { return None };
-        // With a prefix it is another register's.
-        if at.checked_sub(1).is_some_and(|before| matches!(text[before], 0x40..=0x4f)) {
-            return None;
-        }
-        let number = u32::from_le_bytes(number.try_into().ok()?);
-        let mut rest = &text[at + 5..call];
-        while !rest.is_empty() {
-            rest = rest.get(moved(rest)?..)?;
-        }
-        Some(Site { at, len, number })
+    let found = |first: u8, sets_rax: bool| {
+        (0..=ROOM).find_map(|len| {
+            let at = call.checked_sub(len + MOV)?;
+            let [byte, number @ ..] = &text[at..at + MOV] else { return None };
+            // With a prefix it is another register's.
+            if *byte != first || at.checked_sub(1).is_some_and(|before| matches!(text[before], 0x40..=0x4f)) {
+                return None;
+            }
+            let number = u32::from_le_bytes(number.try_into().ok()?);
+            let mut rest = &text[at + MOV..call];
+            while !rest.is_empty() {
+                let (written, len) = moved(rest)?;
+                if written == RAX && !sets_rax {
+                    return None;
+                }
+                rest = rest.get(len..)?;
+            }
+            Some(Site { at, len, number })
+        })
+    };
+    found(TO_EAX, false).or_else(|| {
+        let site = found(TO_ESI, true).filter(|site| site.len + MOV <= ROOM && OPEN_FLAGS.contains(&site.number))?;
+        Some(Site { number: OPEN, ..site })
     })
 }
 
-/// The length of an instruction that only moves or computes registers other than rax, whose meaning is the same at any
-/// address.
-fn moved(code: &[u8]) -> Option<usize> {
-    const RAX: u8 = 0;
+const RAX: u8 = 0;
+const RSP: u8 = 4;
+
+/// The register that is written, and the length, of an instruction that only moves or computes registers, or pushes them, and
+/// whose meaning is the same at any address.
+fn moved(code: &[u8]) -> Option<(u8, usize)> {
     let (prefix, rest) = match code {
         [prefix @ 0x40..=0x4f, rest @ ..] => (*prefix, rest),
         rest => (0x40, rest),
@@ -114,6 +141,8 @@ fn moved(code: &[u8]) -> Option<usize> {
     // Both operands registers: the first (reg), the second (rm).
     let pair = |byte: u8| (byte >= 0xc0).then_some(((byte >> 3 & 7) | more_reg, (byte & 7) | more_rm));
     let (written, len) = match rest {
+        // push.
+        [0x50..=0x57, ..] => (RSP, 1),
         // mov, xor, and, or, add, sub rm, reg.
         [0x89 | 0x31 | 0x21 | 0x09 | 0x01 | 0x29, pairs, ..] => (pair(*pairs)?.1, 2),
         // mov, xor reg, rm; movsxd.
@@ -128,7 +157,7 @@ fn moved(code: &[u8]) -> Option<usize> {
         [0x0f, 0xb6 | 0xb7 | 0xbe | 0xbf, pairs, ..] => (pair(*pairs)?.0, 3),
         _ => return None,
     };
-    (written != RAX && rest.len() >= len).then_some(lead + len)
+    (rest.len() >= len).then_some((written, lead + len))
 }
 
 #[cfg(test)]
@@ -148,15 +177,24 @@ mod tests {
             &[0xb8, 0x02, 0, 0, 0, 0x83, 0xf8, 0x01, 0x0f, 0x05],
             &[0xb8, 0x02, 0, 0, 0, 0x31, 0xc0, 0x0f, 0x05],
             &[0xb8, 0x02, 0, 0, 0, 0x0f, 0x05],
+            // What musl looks up names by, and what maps its time zones; the same with other flags.
+            &[0xbe, 0x00, 0x80, 0x08, 0x00, 0x4c, 0x89, 0xf0, 0x4c, 0x89, 0xef, 0x0f, 0x05],
+            &[0xb8, 0x02, 0, 0, 0, 0x55, 0xbe, 0x00, 0x88, 0x08, 0x00, 0x53, 0x48, 0x81, 0xec, 0x90, 0, 0, 0, 0x0f, 0x05],
+            &[0xbe, 0x00, 0x08, 0x00, 0x00, 0x4c, 0x89, 0xf0, 0x4c, 0x89, 0xef, 0x0f, 0x05],
             &[0x90; 17],
         ]
         .concat();
         let mut found = Vec::new();
         sites(&text, |site| found.push(site));
-        assert_eq!(found, [Site { at: 16, len: 11, number: 257 }, Site { at: 61, len: 0, number: 2 }]);
+        let by_flags = Site { at: 68, len: 6, number: 2 };
+        let with_pushes = Site { at: 81, len: 14, number: 2 };
+        let plain = [Site { at: 16, len: 11, number: 257 }, Site { at: 61, len: 0, number: 2 }];
+        assert_eq!(found, [plain[0], plain[1], by_flags, with_pushes]);
+        assert!(by_flags.is_open_by_flags(&text) && !with_pushes.is_open_by_flags(&text));
         for site in found {
             assert!(site.is_in(&text));
-            assert_eq!(site.between(&text).map(<[u8]>::len), Some(site.len));
+            let flags = if site == by_flags { MOV } else { 0 };
+            assert_eq!(site.between(&text).map(<[u8]>::len), Some(site.len + flags));
             for wrong in [
                 Site { at: site.at + 1, ..site },
                 Site { len: site.len + 1, ..site },

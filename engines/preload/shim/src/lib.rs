@@ -33,6 +33,7 @@ mod guest;
 mod instructions;
 mod known;
 mod libc;
+mod mounts;
 mod names;
 mod opened;
 mod person;

@@ -1,7 +1,6 @@
 //! Files of `/proc` whose text names host places or ids, as the guest is to read them: what is mapped, and who a process is.
 //!
-//! A guest that opens one gets a file in memory instead, written line by line when it is opened. Tables of mounts stay the
-//! host's.
+//! A guest that opens one gets a file in memory instead, written line by line when it is opened.
 
 use core::{ffi::CStr, slice};
 
@@ -14,7 +13,7 @@ use coracle_sys::{
 
 use crate::{
     files::{Held, Short},
-    person, pool, state,
+    mounts, person, pool, state,
 };
 
 /// A file that shows what `/proc` file `host` says to a guest with this view; `None`: it stays the host's.
@@ -23,8 +22,24 @@ pub(crate) fn make(view: &View<'_>, process: u32, host: &CStr) -> Option<Held> {
     match name {
         b"maps" | b"smaps" => rewrite(host, |line, out| mapping(view, line, out)),
         b"status" if process == sys::getpid() => rewrite(host, status),
+        b"mounts" | b"mountinfo" => mounts::make(view, host).map(readable),
         _ => None,
     }
+}
+
+/// A new file in memory.
+pub(crate) fn memory_file() -> Option<Held> {
+    const CLOEXEC: usize = 1;
+    // SAFETY: a NUL-terminated name.
+    let made = unsafe { sys::syscall2(__NR_memfd_create, c"coracle-shown".as_ptr().expose_provenance(), CLOEXEC) };
+    Some(Held(Fd(i32::try_from(sys::check(made).ok()?).ok()?)))
+}
+
+/// The file with the mode of what it shows.
+fn readable(shown: Held) -> Held {
+    // SAFETY: takes numbers alone.
+    unsafe { sys::syscall2(__NR_fchmod, shown.0.arg(), 0o444) };
+    shown
 }
 
 /// Room for a line and for what becomes of it.
@@ -32,11 +47,8 @@ const LINE: usize = 2 * PATH_MAX;
 
 /// Copies a file into memory, line by line; what `change` does not write stays.
 fn rewrite(host: &CStr, mut change: impl FnMut(&[u8], &mut [u8]) -> Option<usize>) -> Option<Held> {
-    const CLOEXEC: usize = 1;
     let source = Held(sys::open(Fd::CWD, host, O_RDONLY | O_CLOEXEC, 0).ok()?);
-    // SAFETY: a NUL-terminated name.
-    let made = unsafe { sys::syscall2(__NR_memfd_create, c"coracle-shown".as_ptr().expose_provenance(), CLOEXEC) };
-    let shown = Held(Fd(i32::try_from(sys::check(made).ok()?).ok()?));
+    let shown = memory_file()?;
     let mut block = pool::take()?;
     // SAFETY: the block is ours alone, and a Scratch is made of integers, so any of its bytes may be written.
     let memory = unsafe {
@@ -64,12 +76,11 @@ fn rewrite(host: &CStr, mut change: impl FnMut(&[u8], &mut [u8]) -> Option<usize
             break;
         }
     }
-    // SAFETY: takes numbers alone.
-    unsafe { sys::syscall2(__NR_fchmod, shown.0.arg(), 0o444) };
-    Some(shown)
+    Some(readable(shown))
 }
 
-fn put(file: Fd, mut text: &[u8]) -> Option<()> {
+/// Writes all of a text.
+pub(crate) fn put(file: Fd, mut text: &[u8]) -> Option<()> {
     while !text.is_empty() {
         text = text.get(sys::write(file, text).ok()?..)?;
     }

@@ -31,7 +31,7 @@ use crate::{
         self,
         sites::{NUMBERS, RETURNS, STUBS, entry, pages, put},
     },
-    call::{call, matters},
+    call::{call, matters, raw},
     libc::Next,
     names::{directories, exec, loading::Object, places, plain, stat, streams},
     state::{self, State},
@@ -40,11 +40,18 @@ use crate::{
 /// How a host path begins that the C library is to hand to the kernel as it is: `/`, for the kernel.
 pub(crate) const MARK: &[u8] = b"/.//.//./";
 
-/// A call that was made at a site: which one, and its six arguments.
-pub(crate) unsafe extern "C" fn made(number: usize, args: *const [usize; 6]) -> isize {
+/// Beside a site's number: rax has it, too, or that of another call.
+const IN_RAX: u32 = 1 << 31;
+
+/// A call that was made at a site: which one, its six arguments, and what was in rax.
+pub(crate) unsafe extern "C" fn made(number: usize, args: *const [usize; 6], rax: u32) -> isize {
     // SAFETY: the array that the stub made.
     let args = unsafe { *args };
-    call(NUMBERS.get(number).map_or(u32::MAX, |number| number.load(Ordering::Relaxed)), args)
+    let number = NUMBERS.get(number).map_or(u32::MAX, |number| number.load(Ordering::Relaxed));
+    if number & IN_RAX != 0 && number & !IN_RAX != rax {
+        return raw(rax, args);
+    }
+    call(number & !IN_RAX, args)
 }
 
 /// Whose a call's path is.
@@ -343,7 +350,8 @@ fn add(start: usize, text: &[u8], site: Site, found: &mut Found<'_>) {
     let at = start + site.at;
     let jump = entry(found.count, between.len()).wrapping_sub(at + 5).cast_signed();
     if found.count < STUBS && i32::try_from(jump).is_ok() {
-        NUMBERS[found.count].store(site.number, Ordering::Relaxed);
+        let in_rax = if site.is_open_by_flags(text) { IN_RAX } else { 0 };
+        NUMBERS[found.count].store(site.number | in_rax, Ordering::Relaxed);
         RETURNS[found.count].store(start + site.call() + 2, Ordering::Relaxed);
         // SAFETY: the pages are being written, and the instructions were looked at.
         unsafe { put(found.count, between) };
@@ -363,7 +371,8 @@ fn jump(start: usize, len: usize, sites: &[Taken]) {
         for (number, site) in all() {
             let distance = entry(number, site.len).wrapping_sub(site.at + 5).cast_signed();
             if let Ok(distance) = i32::try_from(distance) {
-                // SAFETY: text that can be written to now; the five bytes are one instruction, which sets the number.
+                // SAFETY: text that can be written to now; the five bytes are one instruction, which sets the number,
+                // or flags that the stub sets.
                 unsafe { write_jump(site.at, distance) };
             }
         }

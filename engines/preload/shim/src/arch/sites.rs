@@ -1,8 +1,8 @@
 //! Where the C library's own system calls come to: one stub for each site, and the way from there into Rust.
 //!
-//! A site is `mov eax, NUMBER`, perhaps instructions that move other registers, `syscall`. Of that the first five bytes become
-//! a jump to the site's stub, and nothing else changes, so that code which jumps behind them goes on as before. A stub begins
-//! with those other instructions ([`put`]), and goes on behind the `syscall`, with what the kernel would have left: all
+//! A site is `mov eax, NUMBER` or `mov esi, FLAGS`, perhaps instructions that move other registers, `syscall`. Of that the
+//! first five bytes become a jump to the site's stub, and nothing else changes, so that code which jumps behind them goes on as
+//! before. A stub begins with those other instructions ([`put`]), and goes on behind the `syscall`, with what the kernel would have left: all
 //! registers but rax, rcx and r11, the vector registers and the red zone.
 
 use core::{
@@ -74,7 +74,8 @@ pub(crate) unsafe fn put(number: usize, instructions: &[u8]) {
     unsafe { at.copy_from_nonoverlapping(instructions.as_ptr(), instructions.len()) };
 }
 
-/// From a stub: its number lies above the return address. The six arguments become an array, the result stays in rax.
+/// From a stub: its number lies above the return address. The six arguments become an array, the result stays in rax,
+/// where the number may have been.
 #[unsafe(naked)]
 unsafe extern "C" fn enter() {
     naked_asm!(
@@ -88,6 +89,7 @@ unsafe extern "C" fn enter() {
         "push rdi",
         "mov rdi, [rbp + 16]",
         "mov rsi, rsp",
+        "mov edx, eax",
         "sub rsp, 256",
         "and rsp, -16",
         "movaps [rsp], xmm0",

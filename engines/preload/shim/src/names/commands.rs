@@ -8,7 +8,10 @@ use core::{
 
 use coracle_sys::kernel::{__NR_pipe2, __NR_rt_sigaction, __NR_rt_sigprocmask, __NR_wait4, O_CLOEXEC};
 
-use super::exec::{may_execute, posix_spawn};
+use super::{
+    actions::{posix_spawn_file_actions_adddup2, posix_spawn_file_actions_destroy, posix_spawn_file_actions_init},
+    exec::{may_execute, posix_spawn},
+};
 use crate::{
     call::raw,
     environment,
@@ -36,9 +39,6 @@ unsafe extern "C" {
     fn posix_spawnattr_setflags(attributes: *mut c_void, flags: i16) -> c_int;
     fn posix_spawnattr_setsigmask(attributes: *mut c_void, mask: *const Signals) -> c_int;
     fn posix_spawnattr_setsigdefault(attributes: *mut c_void, signals: *const Signals) -> c_int;
-    fn posix_spawn_file_actions_init(actions: *mut c_void) -> c_int;
-    fn posix_spawn_file_actions_destroy(actions: *mut c_void) -> c_int;
-    fn posix_spawn_file_actions_adddup2(actions: *mut c_void, from: c_int, to: c_int) -> c_int;
     fn posix_spawn_file_actions_addclose(actions: *mut c_void, descriptor: c_int) -> c_int;
     fn fclose(stream: *mut c_void) -> c_int;
     fn fileno(stream: *mut c_void) -> c_int;

@@ -4,9 +4,9 @@ use core::ffi::{CStr, c_char, c_int, c_void};
 
 use coracle_intercept::{Call, Verdict, enter, errno::ENOMEM};
 use coracle_paths::PATH_MAX;
-use coracle_sys::kernel::{__NR_execve, __NR_execveat, __NR_openat, AT_EMPTY_PATH};
+use coracle_sys::kernel::{__NR_execve, __NR_execveat, AT_EMPTY_PATH};
 
-use super::{AT_FDCWD, asked};
+use super::{actions::mark, asked};
 use crate::{
     environment,
     exec::{self, Finish, Lists},
@@ -14,7 +14,7 @@ use crate::{
     guest::Process,
     libc::{Next, answer, errno, set_errno},
     pool,
-    sites::{self, MARK},
+    sites,
     state,
 };
 
@@ -227,94 +227,6 @@ unsafe extern "C" fn posix_spawnp(
     let result = unsafe { search(file, argv, envp, false, &finish) };
     set_errno(u16::try_from(before).unwrap_or(0));
     c_int::try_from(-result).unwrap_or(ENOSYS)
-}
-
-/// A host path (with its NUL) that goes past the C library's own calls as it is; one that is too long for that as it came.
-fn mark<'h>(host: &'h [u8], into: &'h mut [u8; PATH_MAX]) -> *const c_char {
-    let len = MARK.len() + host.len() - 1;
-    match into.get_mut(..len) {
-        Some(room) if host.first() == Some(&b'/') => {
-            room[..MARK.len()].copy_from_slice(MARK);
-            room[MARK.len()..].copy_from_slice(&host[1..]);
-            room.as_ptr().cast()
-        }
-        _ => host.as_ptr().cast(),
-    }
-}
-
-/// The host path that open(2) with these flags would use, for a call that the C library makes in the child; a path that
-/// leads nowhere if the guest may not.
-fn host_of(path: *const c_char, flags: usize, into: &mut [u8; PATH_MAX]) {
-    let state = state::get();
-    // As marked as what leads somewhere: the child, which may come to us with it, has a few kB of stack.
-    mark(b"/proc/self/fd/-\0", into);
-    let Some(mut scratch) = pool::take() else { return };
-    let args = [AT_FDCWD as u64, path.expose_provenance() as u64, flags as u64, 0, 0, 0];
-    let mut call = Call { abi: coracle_intercept::Abi::X86_64, number: __NR_openat.into(), args };
-    let process = Process::default();
-    match enter(&state.rules, &process, &mut call, &mut scratch) {
-        Verdict::Make { .. } => {
-            let lent = scratch.lent()[0].bytes();
-            if !lent.is_empty() {
-                mark(lent, into);
-            }
-        }
-        Verdict::Pass => {
-            // SAFETY: the caller's string.
-            let given = unsafe { CStr::from_ptr(path) }.to_bytes_with_nul();
-            if given.len() <= PATH_MAX {
-                into[..given.len()].copy_from_slice(given);
-            }
-        }
-        Verdict::Answer(_) | Verdict::Execute { .. } => {}
-    }
-}
-
-#[unsafe(no_mangle)]
-unsafe extern "C" fn posix_spawn_file_actions_addopen(
-    actions: *mut c_void,
-    descriptor: c_int,
-    path: *const c_char,
-    flags: c_int,
-    mode: u32,
-) -> c_int {
-    static NEXT: Next = Next::new(c"posix_spawn_file_actions_addopen");
-    type Add = unsafe extern "C" fn(*mut c_void, c_int, *const c_char, c_int, u32) -> c_int;
-    let Some(next) = NEXT.get() else { return ENOSYS };
-    let mut host = [0; PATH_MAX];
-    host_of(path, usize::try_from(flags).unwrap_or(0), &mut host);
-    // SAFETY: the function of that name, which copies the path.
-    unsafe {
-        let next: Add = core::mem::transmute(core::ptr::with_exposed_provenance::<()>(next));
-        next(actions, descriptor, host.as_ptr().cast(), flags, mode)
-    }
-}
-
-/// Adds a change of directory.
-unsafe fn add_chdir(next: &Next, actions: *mut c_void, path: *const c_char) -> c_int {
-    type Add = unsafe extern "C" fn(*mut c_void, *const c_char) -> c_int;
-    let Some(next) = next.get() else { return ENOSYS };
-    let mut host = [0; PATH_MAX];
-    host_of(path, coracle_sys::kernel::O_DIRECTORY as usize, &mut host);
-    // SAFETY: the function of that name, which copies the path.
-    unsafe {
-        let next: Add = core::mem::transmute(core::ptr::with_exposed_provenance::<()>(next));
-        next(actions, host.as_ptr().cast())
-    }
-}
-
-#[unsafe(no_mangle)]
-unsafe extern "C" fn posix_spawn_file_actions_addchdir_np(actions: *mut c_void, path: *const c_char) -> c_int {
-    static NEXT: Next = Next::new(c"posix_spawn_file_actions_addchdir_np");
-    // SAFETY: the caller's own arguments.
-    unsafe { add_chdir(&NEXT, actions, path) }
-}
-
-#[unsafe(no_mangle)]
-unsafe extern "C" fn posix_spawn_file_actions_addchdir(actions: *mut c_void, path: *const c_char) -> c_int {
-    static NEXT: Next = Next::new(c"posix_spawn_file_actions_addchdir");
-    // SAFETY: the caller's own arguments.
-    unsafe { add_chdir(&NEXT, actions, path) }
 }
 
 /// Whether the guest has this file, and may execute it.

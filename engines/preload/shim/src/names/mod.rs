@@ -3,6 +3,7 @@
 //! Most names *are* a system call, under one or several spellings: the table [`plain`] says which. The others have files of
 //! their own, one noun each.
 
+mod actions;
 mod commands;
 pub(crate) mod directories;
 pub(crate) mod exec;
