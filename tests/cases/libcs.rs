@@ -12,7 +12,7 @@ use std::{
 
 use harness::{Output, Sandbox, images, skip, user};
 
-use crate::probes::{DYNAMIC, Difference, KNOWN, OF_MEMORY, OF_PROCESSES, compare_with, compile, measured, plant};
+use crate::probes::{DYNAMIC, Difference, KNOWN, OF_PROCESSES, compare_with, compile, measured, plant};
 
 /// What the kernel's headers have and musl's lack; where the former are, behind musl's own.
 const FOR_MUSL: [&str; 6] = [
@@ -100,7 +100,7 @@ fn sources(but: &[&str]) -> Vec<(String, PathBuf)> {
     let all = fs::read_dir(images::workspace().join("tests/guests")).unwrap().map(|entry| entry.unwrap().path());
     let sources = all.filter(|path| path.extension().is_some_and(|extension| extension == "c"));
     let named = sources.map(|path| (path.file_stem().unwrap().to_str().unwrap().to_owned(), path));
-    let cannot = |name: &str| name == OF_MEMORY || OF_PROCESSES.contains(&name) || but.contains(&name);
+    let cannot = |name: &str| OF_PROCESSES.contains(&name) || but.contains(&name);
     let mut named: Vec<_> = named.filter(|(name, _)| !cannot(name)).collect();
     named.sort();
     assert!(named.len() > 15, "{named:?}");

@@ -60,9 +60,6 @@ const OF_MOUNTS: [&str; 3] = ["openat2", "order", "random"];
 /// files of a shared tree have no write bits there: `EACCES` comes before `EROFS`. In an edited view, files have one link more.
 const OF_MODES: &str = "ways";
 
-/// A probe of memory that ends within an argument. A library reads it as its own, and dies of it as the program itself would.
-pub(crate) const OF_MEMORY: &str = "edges";
-
 /// Where the probes are that a loader brings a C library to: for an engine that needs one.
 pub(crate) const DYNAMIC: &str = "dynamic";
 
@@ -323,7 +320,7 @@ pub(crate) fn compare_with(prepared: &Prepared, engine: &'static str, asked: &st
         {
             continue;
         }
-        if by_loader && name.ends_with(OF_MEMORY) || asked == "F3" && name.ends_with(OF_MODES) {
+        if asked == "F3" && name.ends_with(OF_MODES) {
             continue;
         }
         if engine == "namespaces" && OF_MOUNTS.iter().chain([&OF_MODES]).any(|probe| name.ends_with(probe)) {

@@ -72,7 +72,8 @@ fn look<'t>(view: &View<'t>, hosts: &[Mount<'t>], seen: &mut [Seen<'t>]) -> Opti
         let read_only = view.read_only(bind);
         // Of several mounts at one place the last is seen.
         let holder = hosts.iter().filter(|mount| plain_below(place, mount.point).is_some());
-        let Some(holder) = holder.enumerate().max_by_key(|(at, mount)| (mount.point.len(), *at)).map(|(_, mount)| mount)
+        let Some(holder) =
+            holder.enumerate().max_by_key(|(at, mount)| (mount.point.len(), *at)).map(|(_, mount)| mount)
         else {
             continue;
         };
@@ -109,13 +110,7 @@ impl Seen<'_> {
         escaped(tail(self.guest)).chain(self.inside.iter().copied())
     }
 
-    fn write(
-        &self,
-        seen: &[Self],
-        at: usize,
-        long: bool,
-        put: &mut impl FnMut(&[u8]) -> Option<()>,
-    ) -> Option<()> {
+    fn write(&self, seen: &[Self], at: usize, long: bool, put: &mut impl FnMut(&[u8]) -> Option<()>) -> Option<()> {
         let Mount { device, root, options, kind, source, deeper, .. } = self.mount;
         if long {
             let parents = seen.iter().enumerate().filter(|(other, parent)| *other != at && self.is_below(parent));

@@ -22,6 +22,19 @@ fn a_guest_that_clears_its_environment_stays_inside() {
 }
 
 #[test]
+fn proc_shows_the_guests_mounts() {
+    let Some(tree) = alpine() else { return };
+    let dir = volume();
+    let script = "grep -c ' / / \\| / ro' /proc/self/mountinfo; awk '$2 == \"/v\" {print substr($4, 1, 2)}' /proc/mounts; \
+        awk '$2 == \"/r\" {print substr($4, 1, 2)}' /proc/self/mounts; grep -c ' /sys ' /proc/$$/mountinfo; df /v | wc -l; \
+        echo x 2>/dev/null >/proc/self/mountinfo || echo no";
+    let mut spec = spec(tree, &["sh", "-c", script]);
+    spec.binds.push(bind(dir.path(), "/v", false));
+    spec.binds.push(bind(dir.path(), "/r", true));
+    assert_eq!(run(&spec).text, "1\nrw\nro\n1\n2\nno\n");
+}
+
+#[test]
 fn a_guests_own_library_is_loaded_beside_the_shim() {
     expect(
         "LD_PRELOAD=/lib/libz.so.1 sh -c 'echo $LD_PRELOAD; grep -c libz.so /proc/self/maps; cat /etc/alpine-release' | \

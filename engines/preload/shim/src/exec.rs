@@ -28,7 +28,7 @@ use crate::{
     call::raw,
     environment, files,
     guest::Process,
-    person,
+    memory, person,
     pool::{self, Block},
     state::State,
 };
@@ -97,8 +97,10 @@ pub(crate) fn start(state: &State, process: &Process, mut scratch: Block, lists:
         return say(given, why);
     }
     let start = Start { way, program: host, exe, given, search, description, person };
-    // SAFETY: the guest's own lists.
-    let (argc, envc) = unsafe { (count(lists.argv), count(lists.envp)) };
+    let (argc, envc) = match (count(lists.argv), count(lists.envp)) {
+        (Ok(argc), Ok(envc)) => (argc, envc),
+        (Err(errno), _) | (_, Err(errno)) => return answer(errno),
+    };
     let pointers = argc + envc + EXTRA + scripts.arguments().count() + 4;
     with_stack(pointers * size_of::<*const c_char>(), move |memory| {
         let memory = zeroed(memory);
@@ -167,16 +169,21 @@ fn zeroed(memory: &mut [MaybeUninit<u8>]) -> &mut [u8] {
     unsafe { &mut *(core::ptr::from_mut(memory) as *mut [u8]) }
 }
 
-/// How many pointers a list has before its null; a null list has none, as the kernel takes it.
-unsafe fn count(list: *const *const c_char) -> usize {
-    let mut count = 0;
-    // SAFETY: the guest's own list.
-    unsafe {
-        while !list.is_null() && !(*list.add(count)).is_null() {
-            count += 1;
-        }
+/// How many pointers a list has before its null; a null list has none, as the kernel takes it. Each leads to a string that can
+/// be read, up to its NUL.
+fn count(list: *const *const c_char) -> Result<usize, Errno> {
+    if list.is_null() {
+        return Ok(0);
     }
-    count
+    let first = list.expose_provenance();
+    let mut count = 0;
+    loop {
+        match memory::pointer(first.wrapping_add(count * size_of::<usize>()))? {
+            0 => return Ok(count),
+            string => memory::string(string, usize::MAX)?,
+        };
+        count += 1;
+    }
 }
 
 unsafe fn strings_of(list: *const *const c_char, from: usize, to: usize) -> impl Iterator<Item = &'static CStr> {

@@ -3,11 +3,7 @@
 //! Directories that were come through are kept ([`known`]), so that mostly one name is looked up. Everything else (a link, `..`, a bind, a change) takes the way through the table of meanings, which gives the same answer
 //! for these, too. What the tree's table does not have is not there, and no system call is made at all.
 
-use core::{
-    ffi::{CStr, c_char},
-    mem::MaybeUninit,
-    slice,
-};
+use core::{mem::MaybeUninit, slice};
 
 use coracle_intercept::Guest as _;
 use coracle_paths::{
@@ -24,7 +20,7 @@ use crate::{
     guest::Process,
     instructions::last_of,
     known::{self, WINDOW},
-    program, sites,
+    memory, program, sites,
     state::{self, State},
 };
 
@@ -145,20 +141,14 @@ pub(crate) fn call(number: u32, mut args: [usize; 6]) -> Option<isize> {
 #[inline(never)]
 pub(crate) fn path(address: usize, follow: bool, room: &mut Room) -> Short {
     let state = state::get();
-    if !state.plain || address < 4096 || !program::root_is_top() {
+    if !state.plain || !program::root_is_top() {
         return Short::Not;
     }
-    let path = core::ptr::with_exposed_provenance::<c_char>(address);
-    // SAFETY: whoever calls a libc function vouches for its path, which ends with NUL; no page is mapped where small numbers
-    // that are passed instead would point.
-    let path = unsafe {
-        if *path.cast::<u8>() != b'/' {
-            return Short::Not;
-        }
-        CStr::from_ptr(path)
-    };
+    let Ok(bytes) = memory::string(address, ROOM) else { return Short::Not };
+    if bytes[0] != b'/' {
+        return Short::Not;
+    }
     let root = state.rules.view.host_root(None);
-    let bytes = path.to_bytes_with_nul();
     if root.len() + bytes.len() > ROOM {
         return Short::Not;
     }

@@ -1,7 +1,6 @@
 //! The guest whose calls are caught: this process itself.
 //!
-//! Its memory is ours, so a pointer that leads nowhere is a fault here as in the C library; only what can be no pointer of
-//! a process (null and its page, the kernel's half) is answered `EFAULT`. Descriptors that a call needs while it is made
+//! Its memory is ours, but a pointer may lead nowhere ([`memory`]). Descriptors that a call needs while it is made
 //! are closed when its [`Process`] goes.
 
 use core::{cell::RefCell, ffi::CStr};
@@ -19,7 +18,7 @@ use coracle_sys::{
 use crate::{
     deep,
     files::{self, Held, Short, link_of},
-    person, program, shown,
+    memory, person, program, shown,
     sockets::{self, Ongoing},
     state,
 };
@@ -41,16 +40,8 @@ pub(crate) struct Process {
     tries: u32,
 }
 
-/// Whether an address can be a process's at all.
-fn check(address: u64, len: usize) -> Result<usize, Errno> {
-    const FIRST: usize = 4096;
-    const LAST: usize = 0x7fff_ffff_f000;
-    let start = usize::try_from(address).map_err(|_| EFAULT)?;
-    match start.checked_add(len) {
-        Some(end) if start >= FIRST && end <= LAST => Ok(start),
-        _ if len == 0 => Ok(start),
-        _ => Err(EFAULT),
-    }
+fn address_of(address: u64) -> Result<usize, Errno> {
+    usize::try_from(address).map_err(|_| EFAULT)
 }
 
 fn copy(text: &[u8], into: &mut [u8]) -> Option<usize> {
@@ -112,27 +103,17 @@ impl Host for Process {
 
 impl Guest for Process {
     fn read(&self, address: u64, into: &mut [u8]) -> Result<(), Errno> {
-        let from = check(address, into.len())?;
-        // SAFETY: the guest's own pointer, which it promised to its C library to be readable.
-        unsafe {
-            core::ptr::copy(core::ptr::with_exposed_provenance(from), into.as_mut_ptr(), into.len());
-        }
-        Ok(())
+        memory::read(address_of(address)?, into)
     }
 
     fn read_string(&self, address: u64, into: &mut [u8]) -> Result<usize, Errno> {
-        let from = check(address, 1)?;
-        // SAFETY: the guest's own string.
-        let text = unsafe { CStr::from_ptr(core::ptr::with_exposed_provenance(from)) }.to_bytes_with_nul();
+        let text = memory::string(address_of(address)?, into.len())?;
         into.get_mut(..text.len()).ok_or(Errno::ENAMETOOLONG)?.copy_from_slice(text);
         Ok(text.len() - 1)
     }
 
     fn write(&self, address: u64, bytes: &[u8]) -> Result<(), Errno> {
-        let to = check(address, bytes.len())?;
-        // SAFETY: the guest's own pointer, which it promised to its C library to be writable.
-        unsafe { core::ptr::copy(bytes.as_ptr(), core::ptr::with_exposed_provenance_mut(to), bytes.len()) };
-        Ok(())
+        memory::write(address_of(address)?, bytes)
     }
 
     fn mode(&self, host: &CStr, follow: bool) -> Result<u32, Errno> {

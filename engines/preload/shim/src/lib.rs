@@ -33,6 +33,7 @@ mod guest;
 mod instructions;
 mod known;
 mod libc;
+mod memory;
 mod mounts;
 mod names;
 mod opened;

@@ -1,12 +1,10 @@
 //! What stat(2) and its kin tell of a file that is open: the kernel is asked by the descriptor itself, and what the guest is
 //! to know otherwise is put in. (The table's own way is by a path that a tracer can ask, too.)
 
-use core::ffi::c_char;
-
 use coracle_intercept::{After, Layout};
 use coracle_sys::kernel::{__NR_fstat, __NR_newfstatat, __NR_statx, AT_EMPTY_PATH, STATX_MTIME};
 
-use crate::state::State;
+use crate::{memory, state::State};
 
 /// What is to be done with the result of a call that asks about an open file; `None`: this is none, or the host's answer is the
 /// guest's. The call may be asked for more, by which files are known.
@@ -29,6 +27,5 @@ pub(crate) fn asks(state: &State, number: u32, args: &mut [usize; 6]) -> Option<
 }
 
 fn is_empty(path: usize) -> bool {
-    // SAFETY: the path of a libc call, for which its caller vouches; nothing is mapped below 4096.
-    path >= 4096 && unsafe { *core::ptr::with_exposed_provenance::<c_char>(path) } == 0
+    memory::begins(path, b"\0")
 }

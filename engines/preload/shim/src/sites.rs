@@ -33,6 +33,7 @@ use crate::{
     },
     call::{call, matters, raw},
     libc::Next,
+    memory,
     names::{directories, exec, loading::Object, places, plain, stat, streams},
     state::{self, State},
 };
@@ -118,25 +119,16 @@ pub(crate) fn as_guest_names_it(
 
 /// Whether a path is a host path that we made.
 pub(crate) fn is_marked(path: usize) -> bool {
-    begins(path, MARK)
+    memory::begins(path, MARK)
 }
 
 /// Whether a path lies in a directory that loaders are told, by its name there.
 pub(crate) fn is_told(path: usize) -> bool {
     let alias = state::get().run.text(Text::Alias);
-    if begins(path, TOLD) {
+    if memory::begins(path, TOLD) {
         return true;
     }
-    // SAFETY: as in `begins`; as much is there.
-    alias.len() > 1
-        && begins(path, alias)
-        && unsafe { *core::ptr::with_exposed_provenance::<u8>(path + alias.len()) } == b'/'
-}
-
-fn begins(path: usize, start: &[u8]) -> bool {
-    let text = core::ptr::with_exposed_provenance::<u8>(path);
-    // SAFETY: a string of the guest's or the C library's, looked at up to the first difference, which a NUL is, too.
-    path >= 4096 && start.iter().enumerate().all(|(at, byte)| unsafe { *text.add(at) } == *byte)
+    alias.len() > 1 && memory::begins(path, alias) && memory::begins(path + alias.len(), b"/")
 }
 
 /// Changes what can be changed.

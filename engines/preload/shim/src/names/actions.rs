@@ -74,7 +74,8 @@ fn lists<T>(work: impl FnOnce(&mut [List; MOST]) -> T) -> Option<T> {
 fn keep<T>(list: *mut c_void, work: impl FnOnce(&mut List) -> T) -> Option<T> {
     let address = list.expose_provenance();
     let done = lists(|lists| {
-        let at = lists.iter().position(|list| list.at == address).or_else(|| lists.iter().position(|list| list.at == 0));
+        let at =
+            lists.iter().position(|list| list.at == address).or_else(|| lists.iter().position(|list| list.at == 0));
         let list = lists.get_mut(at?)?;
         list.at = address;
         Some(work(list))
@@ -111,7 +112,8 @@ fn bit_of(descriptor: c_int) -> u64 {
 
 fn forget(list: *mut c_void) {
     let address = list.expose_provenance();
-    let before = lists(|lists| lists.iter_mut().find(|list| list.at == address).map(|list| core::mem::replace(list, NONE)));
+    let before =
+        lists(|lists| lists.iter_mut().find(|list| list.at == address).map(|list| core::mem::replace(list, NONE)));
     if let Some(Some(before)) = before {
         // SAFETY: as in `remember`.
         unsafe { free(before.directory.cast()) };
@@ -261,7 +263,11 @@ unsafe extern "C" fn posix_spawn_file_actions_addopen(
 }
 
 #[unsafe(no_mangle)]
-pub(super) unsafe extern "C" fn posix_spawn_file_actions_adddup2(actions: *mut c_void, from: c_int, to: c_int) -> c_int {
+pub(super) unsafe extern "C" fn posix_spawn_file_actions_adddup2(
+    actions: *mut c_void,
+    from: c_int,
+    to: c_int,
+) -> c_int {
     static NEXT: Next = Next::new(c"posix_spawn_file_actions_adddup2");
     type Add = unsafe extern "C" fn(*mut c_void, c_int, c_int) -> c_int;
     let Some(next) = NEXT.get() else { return ENOSYS };

@@ -13,9 +13,7 @@ use crate::{
     files,
     guest::Process,
     libc::{Next, answer, errno, set_errno},
-    pool,
-    sites,
-    state,
+    pool, sites, state,
 };
 
 type Strings = *const *const c_char;
