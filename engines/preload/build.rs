@@ -5,6 +5,8 @@
 
 #[path = "../../builder/nested.rs"]
 mod nested;
+#[path = "src/sum.rs"]
+mod sum;
 
 use std::{
     env,
@@ -50,6 +52,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for source in SOURCES.iter().map(|source| workspace.join(source)).filter(|path| path.exists()) {
         println!("cargo::rerun-if-changed={}", source.display());
     }
+    println!("cargo::rerun-if-changed=src/sum.rs");
     let (shim, frame) = match variable("CARGO_CFG_TARGET_ARCH")?.as_str() {
         "x86_64" => {
             let shim = fs::read(build(workspace, &out.join("shim"), "x86_64-unknown-linux-gnu")?)?;
@@ -68,6 +71,8 @@ fn main() -> Result<(), Box<dyn Error>> {
             .fold(0xcbf2_9ce4_8422_2325_u64, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))
     };
     println!("cargo::rustc-env=CORACLE_SHIM_SUM={:016x}", sum(&shim));
+    println!("cargo::rustc-env=CORACLE_SHIM_LEN={}", shim.len());
+    println!("cargo::rustc-env=CORACLE_SHIM_QUICK_SUM={}", sum::sum(&shim));
     println!("cargo::rustc-env=CORACLE_SHIM_FILE={}", file.display());
     Ok(())
 }

@@ -14,7 +14,7 @@ use coracle_layout::{Layout, Mapped, Names};
 use crate::{
     changed::Changed,
     loaders::{self, Owned, Search},
-    place::{self, Safe, kept, kept_as},
+    place::{self, Safe, kept},
     program::Program,
     shim, texts,
 };
@@ -56,8 +56,7 @@ pub(crate) fn describe(
     let loaders = loaders::find(&search, program.interpreter.as_deref())
         .map_err(|error| RunError::step(format!("make links to libraries in {}", scratch.display()), error))?;
     let unwritten = |what: &str, error| RunError::step(format!("write {what} to {}", scratch.display()), error);
-    let shim = shim::bytes().and_then(|bytes| kept_as(place.dir(), shim::NAME, &bytes));
-    let shim = shim.map_err(|error| unwritten("the shim", error))?;
+    let shim = shim::kept(place.dir()).map_err(|error| unwritten("the shim", error))?;
     let ledger = ledger(spec, changed, &root, &scratch)?;
     let binds = layout.binds();
     let mut facts = Facts {

@@ -16,10 +16,12 @@ mod describe;
 mod libraries;
 mod links;
 mod loaders;
+mod mapped;
 mod place;
 mod probe;
 mod program;
 mod shim;
+mod sum;
 mod texts;
 
 use std::{

@@ -14,8 +14,9 @@ use coracle_entry::{Family, Loader, TOLD};
 use coracle_layout::Layout;
 
 use crate::{
-    libraries::{self, directories},
+    libraries::directories,
     links::{self, Directory},
+    mapped::{self, Mapped},
     place::Safe,
 };
 
@@ -66,15 +67,21 @@ pub(crate) struct Search<'a> {
 
 /// The loaders that the guest's file system has, by the names that programs are built with and by that of `also`.
 pub(crate) fn find(search: &Search<'_>, also: Option<&CStr>) -> io::Result<Vec<Owned>> {
-    let also = also.filter(|name| !NAMES.contains(name));
-    NAMES.into_iter().chain(also).filter_map(|name| look(search, name).transpose()).collect()
+    let mut found: Vec<_> =
+        NAMES.into_iter().filter_map(|name| look(search, name).transpose()).collect::<io::Result<_>>()?;
+    // An edited program names one of them by its host path.
+    let known = |name: &&CStr| found.iter().any(|loader| search.edited && loader.host.as_c_str() == *name);
+    if let Some(name) = also.filter(|name| !NAMES.contains(name) && !known(name)) {
+        found.extend(look(search, name)?);
+    }
+    Ok(found)
 }
 
 fn look(search: &Search<'_>, name: &CStr) -> io::Result<Option<Owned>> {
     let layout = search.layout;
     let Ok((guest, host)) = layout.find(name.to_bytes()) else { return Ok(None) };
-    let Some(bytes) = libraries::read(layout, name.to_bytes()) else { return Ok(None) };
-    let has = |option: &[u8]| memory_has(&bytes, option);
+    let Some(file) = fs::File::open(&host).ok().and_then(|file| Mapped::new(&file)) else { return Ok(None) };
+    let has = |option: &[u8]| mapped::has(file.bytes(), option);
     let musl = has(b"musl libc") || name.to_bytes().windows(7).any(|part| part == b"ld-musl");
     let family = if musl { Family::Musl } else { Family::Glibc };
     let mut dirs: Vec<Directory> = match search.known.iter().find(|loader| loader.path.as_bytes() == guest) {
@@ -120,20 +127,8 @@ fn may_have_libraries(dir: &Path) -> bool {
         let Ok(entry) = entry else { return true };
         let name = entry.file_name();
         let kinds: [&[u8]; 6] = [b"glibc-hwcaps", b"tls", b"x86_64", b"haswell", b"xeon_phi", b"avx512_1"];
-        kinds.contains(&name.as_bytes()) || memory_has(name.as_bytes(), b".so")
+        kinds.contains(&name.as_bytes()) || mapped::has(name.as_bytes(), b".so")
     })
-}
-
-fn memory_has(bytes: &[u8], what: &[u8]) -> bool {
-    // The first byte is rare enough in a loader for this to be quick.
-    let mut rest = bytes;
-    while let Some(at) = rest.iter().position(|byte| *byte == what[0]) {
-        if rest[at..].starts_with(what) {
-            return true;
-        }
-        rest = &rest[at + 1..];
-    }
-    false
 }
 
 #[cfg(test)]

@@ -3,22 +3,17 @@
 //! What is found is a hint: each process looks at the bytes before it changes them, and looks for itself in a library that is
 //! none of these (one without a build-id, or that came later).
 
-use std::{
-    fs::File,
-    os::{fd::AsRawFd, unix::ffi::OsStrExt},
-    path::Path,
-    ptr::NonNull,
-    slice,
-};
+use std::{fs::File, os::unix::ffi::OsStrExt, path::Path};
 
 use coracle_elf::{Elf, Segment};
 use coracle_entry::{Sites, build_id, sites};
+
+use crate::mapped::Mapped;
 
 /// Libraries of glibc's that make system calls for others, beside its loader.
 const NAMES: [&str; 2] = ["libc.so.6", "libpthread.so.0"];
 /// Larger numbers are none of a system call.
 const NUMBERS: u32 = 1024;
-const MOST: usize = 64 << 20;
 
 /// Of a loader at a host path and the directories that it searches.
 pub(crate) fn of(loader: &Path, directories: &[u8]) -> Vec<Sites> {
@@ -51,41 +46,8 @@ fn texts(bytes: &[u8]) -> Option<Vec<Sites>> {
     let texts = segments.iter().filter(|segment| segment.kind == Segment::LOAD && segment.flags == READ_EXECUTE);
     let texts = texts.filter_map(content).map(|text| {
         let mut found = Vec::new();
-        sites(text, |site| found.extend((site.number < NUMBERS).then_some(site)));
+        sites(text, &mut |site| found.extend((site.number < NUMBERS).then_some(site)));
         Sites { id, len: text.len(), sites: found }
     });
     Some(texts.collect())
-}
-
-/// A file in memory: most of a C library is not read for this.
-struct Mapped {
-    at: NonNull<libc::c_void>,
-    len: usize,
-}
-
-impl Mapped {
-    fn new(file: &File) -> Option<Self> {
-        let len = usize::try_from(file.metadata().ok().filter(std::fs::Metadata::is_file)?.len()).ok()?;
-        if len == 0 || len > MOST {
-            return None;
-        }
-        // SAFETY: a new private mapping at a place of the kernel's choice.
-        let at =
-            unsafe { libc::mmap(std::ptr::null_mut(), len, libc::PROT_READ, libc::MAP_PRIVATE, file.as_raw_fd(), 0) };
-        (at != libc::MAP_FAILED).then_some(())?;
-        Some(Self { at: NonNull::new(at)?, len })
-    }
-
-    fn bytes(&self) -> &[u8] {
-        // SAFETY: mapped, as long as that, until it is dropped. Files of a tree are replaced and not cut short; who does so in
-        // a tree of his own ends this process as any that uses that library.
-        unsafe { slice::from_raw_parts(self.at.as_ptr().cast(), self.len) }
-    }
-}
-
-impl Drop for Mapped {
-    fn drop(&mut self) {
-        // SAFETY: mapped by `new`, and the last reference to its bytes has ended.
-        unsafe { libc::munmap(self.at.as_ptr(), self.len) };
-    }
 }

@@ -328,7 +328,7 @@ unsafe fn look(start: usize, len: usize, id: Option<u64>, found: &mut Found<'_>)
     if told().is_some_and(|mut all| all.all(|site| site.is_in(text))) {
         told().into_iter().flatten().for_each(|site| add(start, text, site, found));
     } else {
-        sites(text, |site| {
+        sites(text, &mut |site| {
             if is_wanted(state, site.number) {
                 add(start, text, site, found);
             }
