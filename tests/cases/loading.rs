@@ -65,6 +65,18 @@ int main(void)
 /// Executes its arguments.
 const EXECUTE: &str = "#include <unistd.h>\nint main(int argc, char **argv) { execv(argv[1], argv + 1); return 9; }\n";
 
+/// Is larger than what is edited, and tells who it is.
+const LARGE: &str = r#"
+#include <stdio.h>
+#include <unistd.h>
+char filler[3 << 20] = { 1 };
+int main(void)
+{
+    char name[64] = "";
+    return readlink("/proc/self/exe", name, sizeof name - 1) < 0 || puts(name) < 0;
+}
+"#;
+
 struct World {
     sandbox: Sandbox,
     bundle: PathBuf,
@@ -110,6 +122,7 @@ fn prepare() -> World {
     gcc(&["-static"], "int main(void) { return 0; }\n", &root.join("bin/static"));
     gcc(&[], OWN_CALLS, &root.join("bin/go"));
     gcc(&[], EXECUTE, &root.join("bin/execute"));
+    gcc(&[], LARGE, &root.join("bin/large"));
     fs::write(root.join("marker"), "of the image").unwrap();
     // Cut off in the middle.
     let whole = fs::read(root.join("bin/own")).unwrap();
@@ -186,6 +199,28 @@ fn libraries_are_the_images_own() {
     for engine in world.engines() {
         world.is_whole(engine, &world.sandbox.path().join("cache"));
     }
+}
+
+#[test]
+fn large_programs_are_not_copied_and_run_all_the_same() {
+    let Some(world) = world() else { return };
+    assert!(world.built.stdout.contains("left /bin/large: it is large"), "{}", world.built.stdout);
+    let cache = world.sandbox.make_dir("places/large");
+    for engine in world.engines() {
+        for program in [&["/bin/large"][..], &["/bin/execute", "/bin/large"]] {
+            assert_eq!(world.run(engine, &cache, "", program).ok(), "/bin/large", "{engine}");
+        }
+    }
+    if !world.engines().any(|engine| engine == "F3") {
+        return;
+    }
+    let found =
+        Command::new("find").arg(&cache).args(["-path", "*/root/bin/l*", "-printf", "%f %n\n"]).output().unwrap();
+    let found = String::from_utf8(found.stdout).unwrap();
+    let mut found: Vec<_> = found.lines().collect();
+    found.sort_unstable();
+    // Each in the tree and in the view.
+    assert_eq!(found, ["large 2", "large 2", "load 1", "load 1"]);
 }
 
 #[test]

@@ -23,6 +23,11 @@ use crate::flatten::{Data, Inode, InodeId, InodeKind, Tree};
 /// A packer's mark lies behind the headers (UPX's `l_info`).
 const PACKED: (&[u8], u64) = (b"UPX!", 4096);
 
+/// A program that is larger, and in which nothing but its loader's name would change, is left as it is: it is entered by its
+/// loader, as programs that appear later are, which takes it no longer. A copy of it would take each node more time and room
+/// than those of a hundred others.
+const LARGE: u64 = 2 << 20;
+
 /// The attribute of a file whose content is signed.
 const SIGNED: &[u8] = b"security.ima";
 
@@ -204,13 +209,14 @@ impl<'a> Editor<'a> {
             }
             Read::Object(object) => object,
         };
-        let (mut edits, mut how) = (Vec::new(), Vec::new());
+        let (mut edits, mut how, mut named_only) = (Vec::new(), Vec::new(), false);
         if let Some(known) = self.loaders.get(file.path) {
             edits.extend(known.edits.iter().cloned());
             how.push("loader made to forget the host's libraries".to_owned());
         }
         match self.interpreter(file, &object)? {
             Ok(Some((suffix, own))) => {
+                named_only = edits.is_empty();
                 edits.extend(own);
                 how.push(format!("loader {} of the view", shown(&suffix)));
             }
@@ -233,6 +239,10 @@ impl<'a> Editor<'a> {
             Err(Odd(why)) => self.leave(file.path, why),
         }
         if edits.is_empty() {
+            return Ok(directories);
+        }
+        if named_only && how.len() == 1 && file.bytes.size > LARGE {
+            self.leave(file.path, "it is large: its loader is started in its place");
             return Ok(directories);
         }
         let whole = sorted(edits);

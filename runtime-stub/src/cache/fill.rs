@@ -247,18 +247,19 @@ impl Filler<'_> {
         let dir = openat(base.fd(), temporary.as_str(), flags, Mode::empty())?;
         trust::write_canary(dir.as_fd())?;
         let lease = lease::create(dir.as_fd(), self.boot)?;
-        let stats = if let Some(view) = &self.view {
+        let (stats, decoded) = if let Some(view) = &self.view {
             report(Event::Editing { dir: path.clone(), engine: view.engine.to_owned() });
             view.write(self, &dir, &path)?;
-            Stats::default()
+            (Stats::default(), None)
         } else {
             report(Event::Unpacking { dir: path.clone(), bytes: self.bundle.manifest().payload.unpacked });
-            self.write(&dir, &path, held)?
+            let (stats, index) = self.write(&dir, &path, held)?;
+            (stats, Some(index))
         };
 
         if private {
             half_made.keep();
-            return Ok(Cached { private, ..self.cached(path, lease, Some(stats)) });
+            return Ok(Cached { private, decoded, ..self.cached(path, lease, Some(stats)) });
         }
         let taken = self.put_in_place(base, &temporary, taking == Taking::NameOfDamaged)?;
         if taken {
@@ -270,11 +271,11 @@ impl Filler<'_> {
         }
         half_made.keep();
         let path = path_of(dir.as_fd()).map_err(|error| NoFill::Place(error.to_string()))?;
-        Ok(self.cached(path, lease, Some(stats)))
+        Ok(Cached { decoded, ..self.cached(path, lease, Some(stats)) })
     }
 
     /// Everything inside the temporary directory but canary and lease.
-    fn write(&self, dir: &OwnedFd, path: &std::path::Path, held: Option<&Held>) -> Result<Stats, NoFill> {
+    fn write(&self, dir: &OwnedFd, path: &std::path::Path, held: Option<&Held>) -> Result<(Stats, Index), NoFill> {
         let fatal = |error: crate::open::OpenError| NoFill::Fatal(error.into());
         let bytes = self.bundle.index_bytes().map_err(fatal)?;
         let index = self.bundle.decode_index(&bytes).map_err(fatal)?;
@@ -302,7 +303,7 @@ impl Filler<'_> {
         }
         trust::write(dir.as_fd(), trust::TRUTHS, &truths(&index, self.bundle.index_digest()))?;
         trust::write_trust(dir.as_fd(), root.as_fd(), &index, self.boot, limit::weight(&index))?;
-        Ok(stats)
+        Ok((stats, index))
     }
 
     /// Gives the temporary directory the tree's name. `true`: the name is taken by a tree that somebody else unpacked.
@@ -341,6 +342,7 @@ impl Filler<'_> {
             lease: lease::make_inherited(lease),
             hit: stats.is_none(),
             stats,
+            decoded: None,
             private: false,
             skipped: Vec::new(),
         }

@@ -36,7 +36,7 @@ mod view;
 
 use std::{fmt, fs, io, os::fd::OwnedFd, path::PathBuf, time::Duration};
 
-use coracle_format::hex;
+use coracle_format::{Index, hex};
 
 use self::{
     base::Base,
@@ -97,6 +97,8 @@ pub struct Cached {
     pub hit: bool,
     /// What unpacking did, if it was not there.
     pub stats: Option<Stats>,
+    /// The bundle's index, if it was read for that: a view that is made next needs it, too.
+    decoded: Option<Index>,
     /// Whoever called removes it at the end, with [`Cached::remove`].
     pub private: bool,
     /// Places that were passed over.

@@ -115,15 +115,22 @@ pub fn view(
     if let Found::Whole(cached) = filler(None).find(&base) {
         return Ok(cached);
     }
-    let index = bundle.index().map_err(CacheError::from)?;
-    let fixups = fixups(&index, engine).ok_or_else(|| ViewError::NoEdits { engine: engine.to_owned() })?;
+    let read;
+    let index = match &tree.decoded {
+        Some(index) => index,
+        None => {
+            read = bundle.index().map_err(CacheError::from)?;
+            &read
+        }
+    };
+    let fixups = fixups(index, engine).ok_or_else(|| ViewError::NoEdits { engine: engine.to_owned() })?;
     let path = tree.dir.join(&name).join(trust::ROOT);
     let len = path.as_os_str().len();
     if let Some(most) = fixups.longest_view().filter(|most| len > *most) {
         return Err(ViewError::TooLong { path, len, most, engine: engine.to_owned() });
     }
     remove_others(&base, &prefix, &name);
-    filler(Some(&index)).fill(&base, report).map_err(|no| match no {
+    filler(Some(index)).fill(&base, report).map_err(|no| match no {
         NoFill::Place(why) => failed(why),
         NoFill::Fatal(error) => ViewError::Cache(error),
     })

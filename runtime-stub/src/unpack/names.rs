@@ -197,10 +197,10 @@ fn directory_mode(mode: u16, modes: Modes) -> libc::mode_t {
 }
 
 /// Shares entries among threads in runs, last entries first; each comes with its number.
-pub(super) fn for_each(
-    entries: &[Entry],
+pub(super) fn for_each<'e>(
+    entries: &'e [Entry],
     next: &AtomicUsize,
-    mut work: impl FnMut(usize, &Entry) -> Result<(), Failure>,
+    mut work: impl FnMut(usize, &'e Entry) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     const RUN: usize = 256;
     loop {

@@ -8,7 +8,7 @@ use std::{
     collections::HashMap,
     fs::File,
     os::{
-        fd::AsFd,
+        fd::{AsFd, OwnedFd},
         unix::{ffi::OsStrExt, fs::OpenOptionsExt},
     },
     path::Path,
@@ -107,8 +107,9 @@ impl Maker<'_> {
         let next = AtomicUsize::new(0);
         // Nothing is followed: links are the last part of every path that is opened here.
         on_threads(threads, &|| {
+            let mut parents = Parents::default();
             for_each(&index.entries, &next, |number, entry| match entry.kind {
-                Kind::File { .. } | Kind::Symlink { .. } => self.entry(number, entry),
+                Kind::File { .. } | Kind::Symlink { .. } => self.entry(number, entry, &mut parents),
                 _ => Ok(()),
             })
         })?;
@@ -117,7 +118,7 @@ impl Maker<'_> {
         on_threads(threads, &|| names::finish_directories(&self.to, index, Modes::Shared, &next, &lost))
     }
 
-    fn entry(&self, number: usize, entry: &Entry) -> Result<(), Failure> {
+    fn entry<'e>(&self, number: usize, entry: &'e Entry, parents: &mut Parents<'e>) -> Result<(), Failure> {
         let failed = |step| Failure::step(step, &entry.path);
         let edits = u32::try_from(number).ok().and_then(|number| self.edits.get(&number));
         match (&entry.kind, edits) {
@@ -126,7 +127,7 @@ impl Maker<'_> {
                 self.to.make_symlink(entry, &target).map_err(failed("create the symbolic link"))
             }
             (_, Some(edits)) => self.copy(entry, edits).map_err(failed("copy and edit")),
-            (_, None) => match self.link(entry) {
+            (_, None) => match self.link(entry, parents) {
                 // No hard links here, or too many of one file.
                 Err(Errno::EPERM | Errno::EXDEV | Errno::EMLINK | Errno::EOPNOTSUPP | Errno::ENOSYS) => {
                     match &entry.kind {
@@ -141,7 +142,10 @@ impl Maker<'_> {
         }
     }
 
-    fn link(&self, entry: &Entry) -> Result<(), Errno> {
+    fn link<'e>(&self, entry: &'e Entry, parents: &mut Parents<'e>) -> Result<(), Errno> {
+        if let Some((old, new, name)) = parents.of(self, &entry.path)? {
+            return linkat(old, name, new, name, AtFlags::empty());
+        }
         let (old_base, old) = self.from.base(&entry.path)?;
         let (new_base, new) = self.to.base(&entry.path)?;
         linkat(&old_base, old, &new_base, new, AtFlags::empty())
@@ -174,5 +178,31 @@ impl Maker<'_> {
         names::set_times(new.as_fd(), entry.mtime)?;
         // NFS tells of a full disk here.
         nix::unistd::close(new)
+    }
+}
+
+/// The directory of the names that one thread links at this time, opened when a second name comes from it: half of a link's
+/// time would go into finding its two directories.
+#[derive(Default)]
+struct Parents<'e> {
+    path: &'e [u8],
+    open: Option<(OwnedFd, OwnedFd)>,
+}
+
+impl<'e> Parents<'e> {
+    /// The directory in both trees, and the name in it; `None` for a first name, and for those of the root.
+    fn of(&mut self, maker: &Maker<'_>, path: &'e [u8]) -> Result<Option<(&OwnedFd, &OwnedFd, &'e [u8])>, Errno> {
+        let Some(slash) = path.iter().rposition(|byte| *byte == b'/') else { return Ok(None) };
+        let (parent, name) = (&path[..slash], &path[slash + 1..]);
+        if self.path != parent {
+            (self.path, self.open) = (parent, None);
+            return Ok(None);
+        }
+        if self.open.is_none() {
+            let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+            let open = |tree: &Tree<'_>| tree.open(parent, flags, Mode::empty());
+            self.open = Some((open(&maker.from)?, open(&maker.to)?));
+        }
+        Ok(self.open.as_ref().map(|(old, new)| (old, new, name)))
     }
 }
