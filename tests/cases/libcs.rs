@@ -41,7 +41,7 @@ const LIBRARIES: [&str; 8] = [
 ];
 
 /// These call names that musl did not have in 2019.
-const NOT_FOR_OLD_MUSL: [&str; 2] = ["threads", "ways"];
+const NOT_FOR_OLD_MUSL: [&str; 3] = ["threads", "ways", "spawn"];
 
 /// What the kernel's headers did not have in the oldest release.
 const FOR_BULLSEYE: [&str; 8] = [

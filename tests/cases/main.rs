@@ -21,6 +21,7 @@ mod hammer;
 mod killing;
 mod lasting;
 mod libcs;
+mod limits;
 mod loading;
 mod mpi;
 mod options;
