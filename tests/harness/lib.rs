@@ -9,6 +9,7 @@
 //! - [`oci`], [`hello`]: images made by hand; [`ways`]: files for a probe to change.
 //! - [`Registry`]: a real registry on loopback; [`Fake`]: a server that misbehaves on purpose.
 //! - [`Slurm`]: a controller and two nodes; [`Condor`]: a pool of HTCondor.
+//! - [`usage`]: what a command costs in processor time.
 //! - [`skip`]: a test that lacks something says so by name; `cargo xtask test` lists all of them at its end.
 //!
 //! Rules: servers and background processes are owned by guards that end them by pid, also when a test fails. Nothing
@@ -28,6 +29,7 @@ mod registry;
 mod sandbox;
 pub mod skip;
 mod slurm;
+pub mod usage;
 pub mod user;
 mod wait;
 pub mod ways;

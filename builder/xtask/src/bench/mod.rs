@@ -15,6 +15,7 @@ mod stats;
 mod store;
 mod tree;
 mod unpack;
+mod view;
 
 use std::env;
 
@@ -40,6 +41,8 @@ enum What {
     Pack,
     /// Unpacking a tree against tar and unsquashfs.
     Unpack,
+    /// Making a view with edited programs, against unpacking, in processor time.
+    View,
     /// Making containers and running programs in new ones, against udocker, podman and crun.
     Store,
     /// Messages between two ranks of an MPI program, against the same program without a bundle.
@@ -68,6 +71,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
             What::Start => start::run(options.rounds)?,
             What::Pack => pack::run(options.rounds / 3)?,
             What::Unpack => unpack::run(options.rounds / 3)?,
+            What::View => view::run(options.rounds / 3)?,
             What::Store => store::run(options.rounds / 3)?,
             What::Mpi => mpi::run(options.rounds)?,
             What::Syscalls => calls::syscalls(options.rounds)?,
