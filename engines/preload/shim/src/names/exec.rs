@@ -174,14 +174,14 @@ unsafe fn by_shell(path: *const c_char, argv: Strings, envp: Strings, finish: Fi
 
 type Spawn = unsafe extern "C" fn(*mut c_int, *const c_char, *const c_void, *const c_void, Strings, Strings) -> c_int;
 
-/// The C library's own posix_spawn, for a program that was found.
+/// The C library's own posix_spawn, or pidfd_spawn, for a program that was found.
 fn spawner(
+    next: &Next,
     process: *mut c_int,
     actions: *const c_void,
     attributes: *const c_void,
-) -> Option<impl Fn(*const c_char, Strings, Strings) -> isize> {
-    static NEXT: Next = Next::new(c"posix_spawn");
-    let next = NEXT.get()?;
+) -> Option<impl Fn(*const c_char, Strings, Strings) -> isize + use<>> {
+    let next = next.get()?;
     // SAFETY: the function of that name.
     let next: Spawn = unsafe { core::mem::transmute(core::ptr::with_exposed_provenance::<()>(next)) };
     Some(move |path: *const c_char, argv, envp| {
@@ -194,37 +194,51 @@ fn spawner(
     })
 }
 
-#[unsafe(no_mangle)]
-pub(super) unsafe extern "C" fn posix_spawn(
-    process: *mut c_int,
-    path: *const c_char,
-    actions: *const c_void,
-    attributes: *const c_void,
-    argv: Strings,
-    envp: Strings,
-) -> c_int {
-    let before = errno();
-    let Some(finish) = spawner(process, actions, attributes) else { return ENOSYS };
-    let result = start(path, argv, envp, &finish);
-    set_errno(u16::try_from(before).unwrap_or(0));
-    c_int::try_from(-result).unwrap_or(ENOSYS)
+macro_rules! spawns {
+    ($($name:ident $searched:ident $text:literal;)+) => {
+        $(
+            #[unsafe(no_mangle)]
+            pub(super) unsafe extern "C" fn $name(
+                process: *mut c_int,
+                path: *const c_char,
+                actions: *const c_void,
+                attributes: *const c_void,
+                argv: Strings,
+                envp: Strings,
+            ) -> c_int {
+                static NEXT: Next = Next::new($text);
+                let before = errno();
+                let Some(finish) = spawner(&NEXT, process, actions, attributes) else { return ENOSYS };
+                let result = start(path, argv, envp, &finish);
+                set_errno(u16::try_from(before).unwrap_or(0));
+                c_int::try_from(-result).unwrap_or(ENOSYS)
+            }
+
+            #[unsafe(no_mangle)]
+            unsafe extern "C" fn $searched(
+                process: *mut c_int,
+                file: *const c_char,
+                actions: *const c_void,
+                attributes: *const c_void,
+                argv: Strings,
+                envp: Strings,
+            ) -> c_int {
+                // What was found has a path, and is not searched for again.
+                static NEXT: Next = Next::new($text);
+                let before = errno();
+                let Some(finish) = spawner(&NEXT, process, actions, attributes) else { return ENOSYS };
+                // SAFETY: the caller's own arguments.
+                let result = unsafe { search(file, argv, envp, false, &finish) };
+                set_errno(u16::try_from(before).unwrap_or(0));
+                c_int::try_from(-result).unwrap_or(ENOSYS)
+            }
+        )+
+    };
 }
 
-#[unsafe(no_mangle)]
-unsafe extern "C" fn posix_spawnp(
-    process: *mut c_int,
-    file: *const c_char,
-    actions: *const c_void,
-    attributes: *const c_void,
-    argv: Strings,
-    envp: Strings,
-) -> c_int {
-    let before = errno();
-    let Some(finish) = spawner(process, actions, attributes) else { return ENOSYS };
-    // SAFETY: the caller's own arguments.
-    let result = unsafe { search(file, argv, envp, false, &finish) };
-    set_errno(u16::try_from(before).unwrap_or(0));
-    c_int::try_from(-result).unwrap_or(ENOSYS)
+spawns! {
+    posix_spawn posix_spawnp c"posix_spawn";
+    pidfd_spawn pidfd_spawnp c"pidfd_spawn";
 }
 
 /// Whether the guest has this file, and may execute it.

@@ -151,16 +151,19 @@ unsafe fn shown(name: *const c_char) -> *const c_char {
         return name;
     }
     let mut text = [0; PATH_MAX];
-    // Without the mark, but for its last slash.
-    let mark = [MARK, TOLD].into_iter().find(|mark| bytes.starts_with(mark));
-    let bytes = mark.map_or(bytes, |mark| &bytes[mark.len() - 1..]);
-    match state::get().rules.view.to_guest(bytes, &mut text) {
+    match state::get().rules.view.to_guest(plain(bytes), &mut text) {
         Some(found) => match intern(&text[..found.len], name) {
             kept if kept.is_null() => name,
             kept => kept,
         },
         None => name,
     }
+}
+
+/// A host path without the mark, but for its last slash.
+fn plain(host: &[u8]) -> &[u8] {
+    let mark = [MARK, TOLD].into_iter().find(|mark| host.starts_with(mark));
+    mark.map_or(host, |mark| &host[mark.len() - 1..])
 }
 
 /// The first field of `Dl_info` is the file's name.
@@ -247,6 +250,33 @@ unsafe extern "C" fn dl_iterate_phdr(each: Visit, data: *mut c_void) -> c_int {
     }
 }
 
+/// What the loader tells of a library: of its directory, by the guest's name for that. (`RTLD_DI_LINKMAP` gives the loader's own
+/// record, with the host path.)
+#[unsafe(no_mangle)]
+unsafe extern "C" fn dlinfo(library: *mut c_void, request: c_int, info: *mut c_void) -> c_int {
+    const ORIGIN: c_int = 6;
+    static NEXT: Next = Next::new(c"dlinfo");
+    type Ask = unsafe extern "C" fn(*mut c_void, c_int, *mut c_void) -> c_int;
+    let Some(next) = NEXT.get() else { return -1 };
+    // SAFETY: the function of that name, the caller's own arguments; of an origin the caller vouches for room, and the guest's
+    // name is used where it is no longer than what was just written.
+    unsafe {
+        let next: Ask = core::mem::transmute(core::ptr::with_exposed_provenance::<()>(next));
+        let result = next(library, request, info);
+        if result == 0 && request == ORIGIN {
+            let host = CStr::from_ptr(info.cast()).to_bytes();
+            let mut text = [0; PATH_MAX];
+            if let Some(found) = state::get().rules.view.to_guest(plain(host), &mut text)
+                && found.len <= host.len()
+            {
+                info.cast::<u8>().copy_from_nonoverlapping(text.as_ptr(), found.len);
+                info.cast::<u8>().add(found.len).write(0);
+            }
+        }
+        result
+    }
+}
+
 /// `AT_EXECFN`: the name by which the program was started; all else is the kernel's.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn getauxval(kind: c_ulong) -> c_ulong {
@@ -264,4 +294,10 @@ unsafe extern "C" fn getauxval(kind: c_ulong) -> c_ulong {
             core::mem::transmute(core::ptr::with_exposed_provenance::<()>(next));
         next(kind)
     }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn __getauxval(kind: c_ulong) -> c_ulong {
+    // SAFETY: the same function.
+    unsafe { getauxval(kind) }
 }

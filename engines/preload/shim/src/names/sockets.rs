@@ -26,6 +26,7 @@ macro_rules! by_libc {
 by_libc! {
     __NR_bind: bind c"bind";
     __NR_connect: connect c"connect";
+    __NR_connect: __connect c"__connect";
     __NR_accept: accept c"accept";
     __NR_accept4: accept4 c"accept4";
     __NR_getsockname: getsockname c"getsockname";
@@ -37,4 +38,30 @@ by_libc! {
     __NR_recvmsg: recvmsg c"recvmsg";
     __NR_sendmmsg: sendmmsg c"sendmmsg";
     __NR_recvmmsg: recvmmsg c"recvmmsg";
+}
+
+/// The fortified recvfrom(2): more than there is room for is the C library's own function's to end the program for.
+#[unsafe(no_mangle)]
+unsafe extern "C-unwind" fn __recvfrom_chk(
+    socket: usize,
+    buffer: usize,
+    len: usize,
+    room: usize,
+    flags: usize,
+    address: usize,
+    address_len: usize,
+) -> isize {
+    static NEXT: Next = Next::new(c"__recvfrom_chk");
+    type Receive = unsafe extern "C-unwind" fn(usize, usize, usize, usize, usize, usize, usize) -> isize;
+    if len > room
+        && let Some(next) = NEXT.get()
+    {
+        // SAFETY: the function of that name, the caller's own arguments.
+        return unsafe {
+            let next: Receive = core::mem::transmute(core::ptr::with_exposed_provenance::<()>(next));
+            next(socket, buffer, len, room, flags, address, address_len)
+        };
+    }
+    // SAFETY: the caller's own arguments.
+    unsafe { recvfrom(socket, buffer, len, flags, address, address_len) }
 }
