@@ -87,3 +87,18 @@ fn devices_by_path_are_shown_in_a_minimal_dev() {
     sandbox.run(&bundle, ["--coracle-device=/dev/none", "/bin/true"]).fails_with(&["/dev/none", "No such file"]);
     sandbox.run(&bundle, ["--coracle-device=gpu", "/bin/true"]).fails_with(&["gpu", "vendor/class=device"]);
 }
+
+#[test]
+fn a_container_shows_a_device_under_another_name() {
+    let Some(world) = super::runs::World::new() else { return };
+    for mode in ["R1", "P1"] {
+        let mode = format!("--execmode={mode}");
+        let script = "head -c 3 /dev/other | od -An -tx1; ls /dev/null /dev/full";
+        world.says(
+            &[&mode, "--device=/dev/zero:/dev/other:rwm", "--device=/dev/full"],
+            script,
+            " 00 00 00\n/dev/full\n/dev/null",
+        );
+        world.says(&[&mode, "--device=/dev/zero:/dev/null"], "head -c 2 /dev/null | od -An -tx1", " 00 00");
+    }
+}

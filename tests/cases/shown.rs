@@ -109,3 +109,68 @@ fn half_a_bundle_from_a_pipe_is_called_standard_input() {
     assert!(!said.stderr.contains("/proc/self/fd"), "{said}");
     assert!(said.stderr.contains("standard input: is cut short") && said.ok().ends_with('1'), "{said}");
 }
+
+#[test]
+fn logs_by_time_ports_volumes_history_and_dockers_groups() {
+    let Some(world) = World::new() else { return };
+    let coracle = |words: &str| world.sandbox.coracle(words.split(' '));
+    world
+        .sandbox
+        .coracle([
+            "run",
+            "-d",
+            "--name=bg",
+            "-p",
+            "127.0.0.1:8081:80",
+            "-v",
+            "data:/d",
+            &world.image,
+            "sh",
+            "-c",
+            "echo one; sleep 1.2; echo two",
+        ])
+        .ok();
+    assert_eq!(coracle("wait bg").ok(), "0");
+    assert_eq!(coracle("logs --since 1h bg").ok(), "one\ntwo");
+    assert_eq!(coracle("logs --until 1h bg").ok(), "");
+    let stamped = coracle("logs -t bg").ok().to_owned();
+    let second = stamped.lines().nth(1).unwrap().split(' ').next().unwrap();
+    assert_eq!(coracle(&format!("logs --since {second} bg")).ok(), "two");
+    assert_eq!(coracle(&format!("logs --since 1h --until {second} --tail 1 bg")).ok(), "two");
+    coracle("logs --since yesterday bg").fails_as(1, &["--since yesterday", "seconds since 1970"]);
+    assert_eq!(coracle("port bg").ok(), "80/tcp -> 127.0.0.1:8081");
+    assert_eq!(coracle("port bg 80/tcp").ok(), "127.0.0.1:8081");
+    coracle("port bg 81").fails_as(1, &["81/tcp is not published"]);
+    assert_eq!(coracle("volume ls -q").ok(), "data");
+    coracle("volume rm data").fails_as(1, &["in use by"]);
+    for (filter, expected) in [
+        ("exited=0", "bg"),
+        ("exited=1", ""),
+        ("volume=data", "bg"),
+        ("publish=80", "bg"),
+        ("since=base", "bg"),
+        ("before=bg", "base"),
+        ("network=host", "bg\nbase"),
+        ("status=paused", ""),
+    ] {
+        assert_eq!(
+            coracle(&format!("container ls -a --format {{{{.Names}}}} --filter {filter}")).ok(),
+            expected,
+            "{filter}"
+        );
+    }
+    let either = "ps --format {{.Names}} --filter status=created --filter status=exited --filter name=b";
+    assert_eq!(coracle(either).ok(), "bg\nbase");
+    coracle("container rm bg").ok();
+    assert_eq!(coracle("volume prune -f").ok(), "data");
+    let tar = images::find(images::ALPINE).unwrap();
+    let label = ["import", "-c", "LABEL a=b", tar.to_str().unwrap(), "thing:1"];
+    world.sandbox.coracle(label).ok();
+    assert_eq!(coracle("images -q --filter label=a=b").ok(), coracle("image ls -q").ok());
+    assert_eq!(coracle("images -q --filter label=a=c").ok(), "");
+    assert_eq!(coracle("images --format {{.Tag}} --filter reference=th*").ok(), "1");
+    assert_eq!(coracle("images -q --filter reference=x* --filter dangling=false").ok(), "");
+    let rows = coracle("history --format {{.ID}} thing:1").ok().to_owned();
+    assert_eq!(rows, coracle("image ls -q").ok());
+    coracle("cp /etc/passwd base:/no/such/").fails_as(1, &["/no/such/: there is no such directory"]);
+}

@@ -74,6 +74,11 @@ pub enum Command {
     Rmi(RmiArgs),
     /// Give an image one more name.
     Tag(TagArgs),
+    /// Show what an image's layers were made by.
+    History(HistoryArgs),
+    /// Named volumes: list, make, show and remove them.
+    #[command(subcommand)]
+    Volume(VolumeCommand),
     /// Write images as an archive.
     Save(SaveArgs),
     /// Take in the images of an archive.
@@ -102,6 +107,8 @@ pub enum Command {
     Wait(WaitArgs),
     /// List the processes of a container.
     Top(TopArgs),
+    /// Show where a container's ports are on the host.
+    Port(PortArgs),
     /// Copy files between the host and a container.
     Cp(CpArgs),
     /// Stay beside a run in the background.
@@ -189,6 +196,9 @@ impl Command {
             | Self::Images(_)
             | Self::Rmi(_)
             | Self::Tag(_)
+            | Self::History(_)
+            | Self::Volume(_)
+            | Self::Port(_)
             | Self::Save(_)
             | Self::Load(_)
             | Self::Import(_)

@@ -7,6 +7,8 @@ mod ask;
 mod before;
 mod changes;
 mod commands;
+mod groups;
+mod moment;
 mod options;
 mod plan;
 mod print;
@@ -28,7 +30,7 @@ pub const FAILURE: u8 = 125;
 /// Parses the arguments and carries them out; returns the exit status.
 #[must_use]
 pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
-    let parsed = match args::Cli::try_parse_from(args) {
+    let parsed = match args::Cli::try_parse_from(groups::flat(args.into_iter().collect())) {
         Ok(parsed) => parsed,
         Err(error) => {
             // Help and version are "errors" of clap's that go to standard output; help is also its answer to no argument.

@@ -39,6 +39,18 @@ pub(super) fn show(asked: Asked, caller: &Caller, made: Option<&Path>, lists: Li
     }
     let places = Places::new(asked.cdi.to_owned(), caller.var(LIBRARY_PATH).map(OsString::from));
     let edits = drivers::find(asked.gpus, asked.devices, &places)?;
+    // The host's /dev has no place for one more name.
+    let renamed = |(host, guest): &(PathBuf, PathBuf)| host != guest && guest.starts_with("/dev") && !guest.exists();
+    if *lists.devices == Devices::Host
+        && let Some((_, guest)) = edits.nodes.iter().find(|node| renamed(node))
+    {
+        let why = format!(
+            "{} is none of the host's, so /dev has what was asked for and the usual ones only",
+            guest.display()
+        );
+        lists.notes.push(("devices", why));
+        *lists.devices = Devices::Minimal { extra: Vec::new() };
+    }
     for (host, guest) in &edits.nodes {
         match &mut *lists.devices {
             Devices::Host if host == guest => {}

@@ -27,6 +27,60 @@ pub struct ImagesArgs {
     /// How it is printed.
     #[command(flatten)]
     pub list: ListArgs,
+    /// Only those: reference=GLOB, label=KEY[=VALUE], dangling=false.
+    #[arg(long, short, value_name = "KEY=VALUE")]
+    pub filter: Vec<String>,
+}
+
+/// `coracle history`.
+#[derive(Debug, Args)]
+pub struct HistoryArgs {
+    /// The image.
+    pub image: String,
+    /// Of this platform, if there are several.
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    pub platform: Option<String>,
+    /// How it is printed.
+    #[command(flatten)]
+    pub list: ListArgs,
+}
+
+/// `coracle volume`.
+#[derive(Debug, Subcommand)]
+pub enum VolumeCommand {
+    /// List volumes, and how many containers have them.
+    #[command(visible_alias = "list")]
+    Ls(ListArgs),
+    /// Make an empty volume.
+    Create {
+        /// Its name.
+        name: String,
+    },
+    /// Show where a volume is.
+    Inspect {
+        /// The volumes.
+        #[arg(required = true, value_name = "VOLUME")]
+        names: Vec<String>,
+        /// Print parts of the JSON, by a template.
+        #[arg(long, short, value_name = "FORMAT")]
+        format: Option<String>,
+    },
+    /// Remove volumes that no container has.
+    #[command(visible_alias = "remove")]
+    Rm {
+        /// The volumes.
+        #[arg(required = true, value_name = "VOLUME")]
+        names: Vec<String>,
+        /// One that is not there is no error.
+        #[arg(long, short)]
+        force: bool,
+    },
+    /// Remove all volumes that no container has.
+    Prune {
+        /// Without it nothing is removed.
+        #[arg(long, short)]
+        force: bool,
+    },
 }
 
 /// `coracle rmi`.

@@ -238,6 +238,12 @@ pub struct StartArgs {
 /// `coracle logs`.
 #[derive(Debug, Args)]
 pub struct LogsArgs {
+    /// Only what was written since: 10m, a date, or seconds since 1970.
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
+    /// Only what was written until then.
+    #[arg(long, value_name = "TIME")]
+    pub until: Option<String>,
     /// Go on until the container ends.
     #[arg(long, short)]
     pub follow: bool,
@@ -303,6 +309,16 @@ pub struct AttachArgs {
 pub struct TopArgs {
     /// The container.
     pub container: String,
+}
+
+/// `coracle port`.
+#[derive(Debug, Args)]
+pub struct PortArgs {
+    /// The container.
+    pub container: String,
+    /// One of its ports only.
+    #[arg(value_name = "PORT[/tcp|udp]")]
+    pub port: Option<String>,
 }
 
 /// `coracle cp`.

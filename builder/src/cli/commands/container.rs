@@ -164,7 +164,7 @@ pub(super) struct Mount {
     kind: &'static str,
     /// The host's path, or a volume's name.
     pub(super) source: String,
-    guest: String,
+    pub(super) guest: String,
     read_only: bool,
 }
 

@@ -45,7 +45,7 @@ pub(super) fn run(args: &CpArgs, quiet: bool) -> anyhow::Result<()> {
         (Side::Pipe, Side::Inside { root, path, _held }) => read_tar(&resolve(&root, &path, true)?),
         (Side::Inside { root, path, _held }, Side::Host(to)) => {
             let source = from(&root, &path, args.follow_link)?;
-            let onto = onto(&to, &path, ends_with(&args.to, b"/"))?;
+            let onto = onto(&to, &path, ends_with(&args.to, b"/"), &to)?;
             put(&source, &onto, ends_with(&args.from, b"/."))
         }
         (Side::Host(source), Side::Inside { root, path, _held }) => {
@@ -138,8 +138,8 @@ fn from(root: &Path, path: &Path, follow: bool) -> anyhow::Result<PathBuf> {
     Ok(host)
 }
 
-/// Where it goes: into a directory that is there, or under the name that was given.
-fn onto(to: &Path, source: &Path, wants_directory: bool) -> anyhow::Result<PathBuf> {
+/// Where it goes: into a directory that is there, or under the name that was given; `shown` is what messages call it.
+fn onto(to: &Path, source: &Path, wants_directory: bool, shown: &Path) -> anyhow::Result<PathBuf> {
     if to.is_dir() {
         return Ok(match source.file_name() {
             Some(name) => to.join(name),
@@ -147,7 +147,7 @@ fn onto(to: &Path, source: &Path, wants_directory: bool) -> anyhow::Result<PathB
         });
     }
     if wants_directory {
-        bail!("{}: there is no such directory: make it first", to.display());
+        bail!("{}: there is no such directory: make it first", shown.display());
     }
     Ok(to.to_owned())
 }
@@ -155,7 +155,7 @@ fn onto(to: &Path, source: &Path, wants_directory: bool) -> anyhow::Result<PathB
 /// Copies into a container.
 fn into(root: &Path, path: &Path, source: &Path, args: &CpArgs) -> anyhow::Result<()> {
     let to = resolve(root, path, true)?;
-    let onto = onto(&to, source, ends_with(&args.to, b"/"))?;
+    let onto = onto(&to, source, ends_with(&args.to, b"/"), path)?;
     // What is there already may be a link that leads the host's way.
     let inner = onto.strip_prefix(root).unwrap_or(Path::new("")).to_owned();
     put(source, &resolve(root, &inner, true)?, ends_with(&args.from, b"/."))

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
+use globset::{GlobBuilder, GlobMatcher};
 
 use super::each::each;
 use crate::{
@@ -41,6 +42,7 @@ pub(super) fn list(args: &ImagesArgs, quiet: bool) -> anyhow::Result<()> {
             &format!("{} is damaged: pull the image again; `coracle prune` removes it", path.display()),
         );
     }
+    let filters = args.filter.iter().map(|given| Filter::parse(given)).collect::<anyhow::Result<Vec<_>>>()?;
     let mut shown = vec!["Repository", "Tag"];
     shown.extend(args.digests.then_some("Digest"));
     shown.extend(["ID", "CreatedSince", "Size", "Protected"]);
@@ -61,6 +63,9 @@ pub(super) fn list(args: &ImagesArgs, quiet: bool) -> anyhow::Result<()> {
             continue;
         }
         for (platform, pulled) in &record.platforms {
+            if !filters.iter().all(|filter| filter.takes(&store, &name, pulled)) {
+                continue;
+            }
             let id = stored::id(&store, pulled)?;
             if args.layers {
                 print::line(&format!("{name} ({platform})"))?;
@@ -89,6 +94,59 @@ pub(super) fn list(args: &ImagesArgs, quiet: bool) -> anyhow::Result<()> {
         }
     }
     if args.layers { Ok(()) } else { listing.print(&args.list, quiet) }
+}
+
+/// `--filter KEY=VALUE`.
+enum Filter {
+    /// Of the whole name, of the name without its tag, or of its last part.
+    Reference(GlobMatcher),
+    Label(String, Option<String>),
+    /// Every image has a name here.
+    Dangling(bool),
+}
+
+impl Filter {
+    fn parse(given: &str) -> anyhow::Result<Self> {
+        let Some((key, value)) = given.split_once('=') else { bail!("--filter {given}: write KEY=VALUE") };
+        Ok(match key {
+            "reference" => {
+                let glob = GlobBuilder::new(value).literal_separator(true).build();
+                Self::Reference(glob.with_context(|| format!("--filter {given}"))?.compile_matcher())
+            }
+            "label" => match value.split_once('=') {
+                Some((key, value)) => Self::Label(key.to_owned(), Some(value.to_owned())),
+                None => Self::Label(value.to_owned(), None),
+            },
+            "dangling" if ["true", "false", "1", "0"].contains(&value) => {
+                Self::Dangling(value == "true" || value == "1")
+            }
+            _ => bail!("--filter {given}: there are reference=GLOB, label=KEY[=VALUE] and dangling=true|false"),
+        })
+    }
+
+    fn takes(&self, store: &Store, name: &str, pulled: &Pulled) -> bool {
+        match self {
+            Self::Reference(glob) => {
+                let bare = name.split('@').next().unwrap_or(name);
+                let bare = bare.rsplit_once(':').filter(|(_, tag)| !tag.contains('/')).map_or(bare, |(bare, _)| bare);
+                glob.is_match(name) || glob.is_match(bare)
+            }
+            Self::Label(key, value) => {
+                let labels = labels(store, pulled).unwrap_or_default();
+                let is = labels.get(key).and_then(serde_json::Value::as_str);
+                is.is_some() && value.as_deref().is_none_or(|value| is == Some(value))
+            }
+            Self::Dangling(wanted) => !wanted,
+        }
+    }
+}
+
+/// The labels in an image's config.
+fn labels(store: &Store, pulled: &Pulled) -> Option<serde_json::Map<String, serde_json::Value>> {
+    let blobs = store.blobs_of(&pulled.manifest).ok()??;
+    let path = store.blob_path(&digest::parse(blobs.first()?)?);
+    let config: serde_json::Value = serde_json::from_slice(&std::fs::read(path).ok()?).ok()?;
+    config["config"]["Labels"].as_object().cloned()
 }
 
 /// Whether a reference is what was asked for: one image, or any tag of a repository.

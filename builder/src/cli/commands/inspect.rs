@@ -12,9 +12,9 @@ use super::container;
 use crate::{
     cli::{
         args::{InspectArgs, InspectKind},
-        print, report, source, table,
+        print, report, source, stored, table,
     },
-    source::{Content, Image, Layer, Reference, SourceSpec, resolve},
+    source::{Content, Image, Layer, Reference, SourceSpec, open_store, resolve},
     store::containers::ContainerError,
 };
 
@@ -69,7 +69,11 @@ pub(super) fn is_program(path: &Path) -> bool {
 
 /// An image of any source; one in a registry is fetched, and stays in the store for the build that follows.
 fn image(what: &OsStr, args: &InspectArgs, quiet: bool) -> anyhow::Result<()> {
-    let options = source::container_options(&args.source_options, quiet)?;
+    // What is here already is not fetched, and nothing need be said of that.
+    let bare = source::bare(quiet)?;
+    let has_store = bare.store.as_ref().is_some_and(|store| store.join("version").exists());
+    let here = has_store && stored::find(&open_store(&bare)?, &what.to_string_lossy()).is_ok();
+    let options = source::container_options(&args.source_options, quiet || here)?;
     let spec = SourceSpec::parse_os(what)?.at(options.registry.as_deref());
     let image = resolve(&spec, &options)?;
     let layers = match &image.content {

@@ -5,7 +5,7 @@ use std::{io::Write as _, time::Duration};
 use anyhow::{Context as _, bail};
 
 use crate::{
-    cli::{args::LogsArgs, print, source, table},
+    cli::{args::LogsArgs, moment, print, source, table},
     launch::log::{self, Entry, Reader, Stream},
     source::open_store,
     store::containers::Container,
@@ -22,6 +22,17 @@ pub(super) fn run(args: &LogsArgs, quiet: bool) -> anyhow::Result<()> {
         "all" | "-1" => None,
         number => Some(number.parse().with_context(|| format!("--tail {number}: write a number, or all"))?),
     };
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let now = (now.as_secs(), now.subsec_nanos());
+    let moment = |name: &str, text: &Option<String>| {
+        let parse = |text: &String| moment::parse(text, now).with_context(|| format!("--{name} {text}"));
+        text.as_ref().map(parse).transpose()
+    };
+    let (since, until) = (moment("since", &args.since)?, moment("until", &args.until)?);
+    let wanted = |entry: &Entry| {
+        let at = (entry.seconds, entry.nanoseconds);
+        since.is_none_or(|since| at >= since) && until.is_none_or(|until| at <= until)
+    };
     let mut printer = Printer { timestamps: args.timestamps, mid_line: [false; 2] };
     let mut reader = loop {
         // A run that has just been started has a log soon.
@@ -36,11 +47,17 @@ pub(super) fn run(args: &LogsArgs, quiet: bool) -> anyhow::Result<()> {
         }
     };
     let mut entries = reader.more().context("cannot read the log")?;
+    entries.retain(wanted);
     if let Some(count) = tail {
         entries = log::tail(entries, count);
     }
     printer.print(&entries)?;
-    if args.follow { follow(&container, &mut reader, |entries| printer.print(entries)) } else { Ok(()) }
+    if !args.follow || until.is_some_and(|until| until <= now) {
+        return Ok(());
+    }
+    follow(&container, &mut reader, |entries| {
+        entries.iter().filter(|entry| wanted(entry)).try_for_each(|entry| printer.print(std::slice::from_ref(entry)))
+    })
 }
 
 /// Gives what is written from now on, until nothing runs any more.

@@ -16,6 +16,7 @@ mod exec;
 mod export;
 mod foreign;
 mod help;
+mod history;
 mod image;
 mod images;
 mod import;
@@ -49,6 +50,7 @@ mod top;
 mod udocker;
 mod verify;
 mod version;
+mod volume;
 
 use super::{
     args::{Cli, Command, ManifestCommand},
@@ -64,6 +66,7 @@ pub(super) fn run(cli: Cli) -> anyhow::Result<u8> {
     match cli.command {
         Command::ImportUdocker(args) => return udocker::run(&args, quiet),
         Command::Rmi(args) => return images::remove(&args, quiet),
+        Command::Volume(command) => return volume::run(&command, quiet),
         Command::Run(args) => return run::run(*args, quiet),
         Command::Start(args) => return start::run(&args, quiet),
         Command::Restart(args) => return start::restart(&args, quiet),
@@ -111,6 +114,8 @@ pub(super) fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Cp(args) => cp::run(&args, quiet),
         Command::Logs(args) => logs::run(&args, quiet),
         Command::Top(args) => top::run(&args, quiet),
+        Command::History(args) => history::history(&args, quiet),
+        Command::Port(args) => history::port(&args, quiet),
         Command::Monitor(args) => monitor::run(&args),
         Command::Sweep => foreign::swept(quiet),
         Command::Own(args) => own::run(&args, quiet),

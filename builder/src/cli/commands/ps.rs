@@ -1,9 +1,11 @@
 //! `coracle ps`: the containers there are.
 
-use anyhow::bail;
+mod filter;
+
 use coracle_api::PortMap;
 use coracle_format::ImageConfig;
 
+use self::filter::Filter;
 use super::{container, launching};
 use crate::{
     cli::{
@@ -12,7 +14,7 @@ use crate::{
         table::{Listing, ago, date, size},
     },
     launch::{Options, order},
-    source::{Reference, open_store},
+    source::open_store,
     store::containers::{Container, RunRecord, Settings, Sharing, State},
 };
 
@@ -41,7 +43,7 @@ const FIELDS: [(&str, &str); 16] = [
 /// Lists containers. Damaged ones are told of on standard error, and do not hide the others.
 pub(super) fn run(args: &PsArgs, quiet: bool) -> anyhow::Result<()> {
     let store = open_store(&source::bare(quiet)?)?;
-    let filters = args.filter.iter().map(|given| Filter::parse(given)).collect::<anyhow::Result<Vec<_>>>()?;
+    let filters = args.filter.iter().map(|given| Filter::parse(given, &store)).collect::<anyhow::Result<Vec<_>>>()?;
     let mut shown = vec!["ID", "Image", "Command", "RunningFor", "Status", "Protected"];
     shown.extend(args.mode.then_some("Mode"));
     shown.extend(args.platform.then_some("Platform"));
@@ -63,9 +65,7 @@ pub(super) fn run(args: &PsArgs, quiet: bool) -> anyhow::Result<()> {
         };
         let names = names.remove(container.id()).unwrap_or_default();
         let line = Line { container, settings, state, names };
-        if (!args.running || matches!(line.state, State::Running(_) | State::Dead(_)))
-            && filters.iter().all(|filter| filter.takes(&line))
-        {
+        if (!args.running || matches!(line.state, State::Running(_) | State::Dead(_))) && filter::all(&filters, &line) {
             lines.push(line);
         }
     }
@@ -180,59 +180,4 @@ fn cut(text: &str, whole: bool, most: usize) -> String {
         return text.to_owned();
     }
     text.chars().take(most - 1).chain(['…']).collect()
-}
-
-enum Filter {
-    Name(String),
-    Id(String),
-    Image(String),
-    State(String),
-    Health(String),
-    Label(String, Option<String>),
-}
-
-impl Filter {
-    fn parse(given: &str) -> anyhow::Result<Self> {
-        let Some((key, value)) = given.split_once('=') else { bail!("--filter {given}: write KEY=VALUE") };
-        let value = value.to_owned();
-        Ok(match key {
-            "name" => Self::Name(value),
-            "id" => Self::Id(value),
-            "ancestor" => Self::Image(value),
-            "status" if ["created", "running", "exited", "dead"].contains(&value.as_str()) => Self::State(value),
-            "status" => bail!("--filter {given}: a container is created, running, exited or dead"),
-            "health" if ["starting", "healthy", "unhealthy", "none"].contains(&value.as_str()) => Self::Health(value),
-            "health" => bail!("--filter {given}: health is starting, healthy, unhealthy or none"),
-            "label" => match value.split_once('=') {
-                Some((key, value)) => Self::Label(key.to_owned(), Some(value.to_owned())),
-                None => Self::Label(value, None),
-            },
-            _ => bail!("--filter {given}: there are name, id, ancestor, status, health and label"),
-        })
-    }
-
-    fn takes(&self, line: &Line) -> bool {
-        match self {
-            Self::Name(part) => line.names.iter().any(|name| name.contains(part)),
-            Self::Id(start) => line.container.id().starts_with(start.as_str()),
-            Self::Image(image) => {
-                let same = |a: &str, b: &str| {
-                    a.parse::<Reference>().ok().is_some_and(|a| b.parse().is_ok_and(|b: Reference| a == b))
-                };
-                line.settings.image == *image || same(&line.settings.image, image)
-            }
-            Self::State(wanted) => word(&line.state) == wanted,
-            Self::Health(wanted) => {
-                let verdict = match &line.state {
-                    State::Running(runs) => runs.iter().find_map(|run| run.health.as_ref()),
-                    _ => None,
-                };
-                verdict.map_or("none", |verdict| verdict.status.as_str()) == wanted
-            }
-            Self::Label(key, value) => match (line.settings.config.labels.get(key), value) {
-                (Some(is), Some(wanted)) => is == wanted,
-                (is, _) => is.is_some(),
-            },
-        }
-    }
 }
