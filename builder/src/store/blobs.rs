@@ -89,7 +89,7 @@ impl Store {
         if fs::metadata(&path).is_ok_and(|meta| meta.len() > limit) {
             return Ok(None);
         }
-        let bytes = match fs::read(&path) {
+        let bytes = match super::read(&path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(cause) => return Err(StoreError::File { action: "read", path, cause }),

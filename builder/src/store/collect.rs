@@ -75,7 +75,7 @@ impl Store {
     /// [`StoreError::File`].
     pub fn blobs_of(&self, manifest: &str) -> Result<Option<Vec<String>>, StoreError> {
         let Some(parsed) = digest::parse(manifest) else { return Ok(None) };
-        let bytes = match fs::read(self.blob_path(&parsed)) {
+        let bytes = match super::read(&self.blob_path(&parsed)) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(cause) => return Err(StoreError::File { action: "read", path: self.blob_path(&parsed), cause }),

@@ -9,7 +9,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{Store, StoreError, digest, lock, replace};
+use super::{Store, StoreError, digest, lock, read, replace};
 
 /// A reference and what it means.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,7 +59,7 @@ impl Store {
     /// [`StoreError::File`].
     pub fn image(&self, reference: &str) -> Result<Option<ImageRecord>, StoreError> {
         let path = self.image_path(reference);
-        match fs::read(&path) {
+        match read(&path) {
             Ok(bytes) => {
                 Ok(serde_json::from_slice(&bytes).ok().filter(|record: &ImageRecord| record.reference == reference))
             }
@@ -94,7 +94,7 @@ impl Store {
             if name.starts_with('.') || !name.ends_with(".json") {
                 continue;
             }
-            match fs::read(&path).map(|bytes| serde_json::from_slice::<ImageRecord>(&bytes)) {
+            match read(&path).map(|bytes| serde_json::from_slice::<ImageRecord>(&bytes)) {
                 Ok(Ok(record)) if self.image_path(&record.reference) == path => records.push(record),
                 // Removed meanwhile.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}

@@ -2,11 +2,17 @@
 //!
 //! Nobody waits for ever: a holder may be stopped, or on a node that has lost its network. Where a file system has no
 //! locks, all go on without: renaming alone keeps the store whole, locks save work and keep what is used.
+//!
+//! A node remembers for up to a minute what a shared file system's names led to (`acdirmax` in nfs(5)), so a look at a name says
+//! nothing about what another node did under the lock before. Opening a directory is what makes it ask ([`look_anew`]).
 
 use std::{
     fs::File,
     io,
-    os::{fd::AsRawFd as _, unix::fs::MetadataExt as _},
+    os::{
+        fd::{AsFd as _, AsRawFd as _},
+        unix::fs::MetadataExt as _,
+    },
     path::Path,
     thread,
     time::{Duration, Instant},
@@ -22,7 +28,7 @@ pub(super) enum Try {
     Locked,
     /// Another process has it.
     Busy,
-    /// This file system has no locks.
+    /// This file system has no locks, or none that other nodes hear of.
     None,
 }
 
@@ -40,7 +46,8 @@ fn attempt(file: &File, how: libc::c_int) -> io::Result<Try> {
     loop {
         // SAFETY: flock takes a descriptor, which `file` keeps open during the call, and touches no memory.
         if unsafe { libc::flock(file.as_raw_fd(), how | libc::LOCK_NB) } == 0 {
-            return Ok(Try::Locked);
+            let alone = coracle_api::locks_stay_here(file.as_fd());
+            return Ok(if alone { Try::None } else { Try::Locked });
         }
         let error = io::Error::last_os_error();
         match error.raw_os_error() {
@@ -80,8 +87,18 @@ pub(super) fn open(path: &Path) -> io::Result<File> {
     File::options().read(true).write(true).create(true).truncate(false).open(path)
 }
 
+/// Has the names in these directories, outer ones first, mean what they mean on the server now.
+pub(super) fn look_anew<'path>(directories: impl IntoIterator<Item = &'path Path>) {
+    for directory in directories {
+        // What cannot be opened has no names to be wrong about.
+        let _ = File::open(directory);
+    }
+}
+
 /// Whether an open file is what a path leads to now.
 pub(super) fn is_at(file: &File, path: &Path) -> bool {
+    let directory = path.parent();
+    look_anew(directory.and_then(Path::parent).into_iter().chain(directory));
     match (file.metadata(), std::fs::metadata(path)) {
         (Ok(open), Ok(there)) => (open.dev(), open.ino()) == (there.dev(), there.ino()),
         _ => false,

@@ -110,7 +110,7 @@ impl Store {
     pub fn open(root: &Path) -> Result<Self, StoreError> {
         let unusable = |cause| StoreError::Unusable { path: root.to_owned(), cause };
         let version = root.join("version");
-        match fs::read_to_string(&version) {
+        match read_to_string(&version) {
             Ok(found) if found.trim().parse::<u32>().is_ok_and(|found| found <= STORE_VERSION) => {}
             Ok(found) => {
                 let found = found.trim().chars().filter(|c| !c.is_control()).take(40).collect();
@@ -147,6 +147,22 @@ fn is_read_only(error: &io::Error) -> bool {
 /// Seconds since 1970.
 pub(crate) fn now() -> u64 {
     std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH).map_or(0, |now| now.as_secs())
+}
+
+/// Reads a small file that others replace as a whole: on NFS, the one that was opened may be gone before it is read.
+pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut tries = 0;
+    loop {
+        match fs::read(path) {
+            Err(error) if error.raw_os_error() == Some(libc::ESTALE) && tries < 5 => tries += 1,
+            answer => return answer,
+        }
+    }
+}
+
+/// The same for text.
+pub(crate) fn read_to_string(path: &Path) -> io::Result<String> {
+    String::from_utf8(read(path)?).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
 /// Makes a directory for its owner alone, with its parents; one that is there is left as it is.

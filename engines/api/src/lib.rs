@@ -21,6 +21,7 @@ mod ports;
 mod record;
 pub mod recording;
 mod refusal;
+mod shared;
 pub mod signals;
 pub mod size;
 mod spec;
@@ -37,6 +38,7 @@ pub use order::{
 pub use ports::{PortMap, Protocol};
 pub use record::{JobId, RECORD_VERSION, Record, RecordIo, Refused, Unpacked, rfc3339};
 pub use refusal::{Refusal, RunError};
+pub use shared::locks_stay_here;
 pub use spec::{Access, Bind, BindOrigin, Devices, Identity, LaunchSpec, SPEC_VERSION, SubordinateIds, Unshare};
 pub use temporary::Temporary;
 

@@ -107,6 +107,16 @@ impl Base {
         path_of(self.fd())
     }
 
+    /// Has the names in it mean what they mean on the server now: a node remembers for a while what names on a network file
+    /// system led to, and asks again when a directory is opened by name.
+    pub(super) fn look_anew(&self) {
+        if self.is_network()
+            && let Ok(path) = self.path()
+        {
+            let _ = std::fs::File::open(path);
+        }
+    }
+
     /// Whether somebody has removed it since.
     pub(super) fn is_gone(&self) -> bool {
         fstat(&self.fd).is_ok_and(|stat| stat.st_nlink == 0)

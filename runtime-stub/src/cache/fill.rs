@@ -108,8 +108,8 @@ impl Filler<'_> {
                 Ok(path) => Found::Whole(self.cached(path, lease, None)),
                 Err(error) => Found::Damaged(error.to_string()),
             },
-            // Somebody removes it, or has.
-            Err(Errno::EWOULDBLOCK) => Found::Nothing,
+            // Somebody removes it, or has, on this node or another.
+            Err(Errno::EWOULDBLOCK | Errno::ESTALE) => Found::Nothing,
             Err(Errno::ENOENT) => Found::Damaged("its lease is gone, as after a cleaner of old files".to_owned()),
             Err(errno) => Found::Damaged(format!("its lease cannot be taken: {}", errno.desc())),
         }
@@ -156,9 +156,12 @@ impl Filler<'_> {
             self.check(base)?;
             return self.unpack(base, None, Taking::OwnRun, report);
         }
-        let ready = || match self.find(base) {
-            Found::Whole(cached) => Some(cached),
-            Found::Nothing | Found::Damaged(_) => None,
+        let ready = || {
+            base.look_anew();
+            match self.find(base) {
+                Found::Whole(cached) => Some(cached),
+                Found::Nothing | Found::Damaged(_) => None,
+            }
         };
         let payload = &self.bundle.manifest().payload;
         let weight = limit::estimate(payload.unpacked, payload.inodes);
@@ -186,6 +189,7 @@ impl Filler<'_> {
             Turn::Ready(cached) => return Ok(cached),
             Turn::Ours(held) => held,
         };
+        base.look_anew();
         let damaged = match self.find(base) {
             Found::Whole(cached) => return Ok(cached),
             Found::Nothing => false,
@@ -264,6 +268,7 @@ impl Filler<'_> {
         let taken = self.put_in_place(base, &temporary, taking == Taking::NameOfDamaged)?;
         if taken {
             drop(half_made);
+            base.look_anew();
             return match self.find(base) {
                 Found::Whole(cached) => Ok(cached),
                 _ => Err(NoFill::Place("somebody else's tree has its name and is damaged".to_owned())),
@@ -460,9 +465,11 @@ pub(super) fn names(base: &Base) -> (PathBuf, Vec<String>) {
     (path, names)
 }
 
-/// Whether the maker of a temporary is gone, as far as a process id can tell, or has had a minute to take its lock.
+/// Whether the maker of a temporary is gone, as far as a process id of this node can tell, or has had a minute to take its
+/// lock.
 fn is_abandoned(base: &Base, name: &str, pid: Option<&str>) -> bool {
     let dead = pid
+        .filter(|_| !base.is_network())
         .and_then(|pid| pid.parse::<i32>().ok())
         .is_some_and(|pid| nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), None) == Err(Errno::ESRCH));
     let old = base.path().ok().and_then(|path| fs::symlink_metadata(path.join(name)).ok()).is_some_and(|data| {
@@ -478,15 +485,16 @@ pub(super) fn remove_unused(base: &Base, name: &str) -> bool {
     if !metadata.is_dir() {
         return fs::remove_file(&path).is_ok();
     }
-    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    // NFS has exclusive locks on what is open for writing only.
+    let flags = OFlag::O_RDWR | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let lease = openat(base.fd(), path.join(lease::LEASE).as_path(), flags, Mode::empty());
     if let Ok(lease) = &lease {
         match lock::flock(lease.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) {
-            Ok(()) => {}
+            Ok(()) if !coracle_api::locks_stay_here(lease.as_fd()) => {}
             Err(Errno::EWOULDBLOCK) => return false,
-            // No locks here: only time tells. A job may run for weeks.
-            Err(_) if lease::is_used(lease) => return false,
-            Err(_) => {}
+            // No locks here, or none that reach other nodes: only time tells. A job may run for weeks.
+            _ if lease::is_used(lease) => return false,
+            _ => {}
         }
     }
     // The name goes first, so that nobody finds a tree that is half removed; the lease goes with the rest, while it is held.

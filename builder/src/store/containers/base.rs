@@ -63,11 +63,15 @@ pub enum OwnError {
 /// Whether containers in this directory can have their changes in overlays.
 #[must_use]
 pub fn may_overlay(directory: &Path) -> bool {
-    let local = nix::sys::statfs::statfs(directory)
-        .is_ok_and(|found| LOCAL.iter().any(|magic| i128::from(found.filesystem_type().0) == i128::from(*magic)));
     // What an overlay marks, an ordinary user's keeps in attributes.
     const PROBE: &str = "user.coracle.probe";
-    local && xattr::set(directory, PROBE, b"y").is_ok() && xattr::remove(directory, PROBE).is_ok()
+    is_local(directory) && xattr::set(directory, PROBE, b"y").is_ok() && xattr::remove(directory, PROBE).is_ok()
+}
+
+/// Whether a directory is on a file system of this node's own, as far as is known.
+pub(super) fn is_local(directory: &Path) -> bool {
+    nix::sys::statfs::statfs(directory)
+        .is_ok_and(|found| LOCAL.iter().any(|magic| i128::from(found.filesystem_type().0) == i128::from(*magic)))
 }
 
 impl Draft<'_> {

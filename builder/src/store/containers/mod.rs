@@ -36,12 +36,13 @@ use std::{
 };
 
 pub use error::ContainerError;
+pub(in crate::store) use remove::remove_aside;
 pub use remove::remove_tree;
 pub use runs::{Lease, RunRecord, State, boot_id, started};
 pub use settings::{SETTINGS_VERSION, Settings, Sharing};
 pub use verdict::{Check, Verdict};
 
-use super::{Store, lock, make_directory, replace};
+use super::{Store, lock, make_directory, read, replace};
 
 /// Digits of an id.
 const ID: usize = 32;
@@ -127,15 +128,10 @@ impl<'store> Containers<'store> {
                 result => result.map_err(ContainerError::file("make", &directory))?,
             }
             let mut draft = Draft { containers: self, id, directory, lease: None };
-            let path = draft.directory.join("lease");
-            let lease = lock::open(&path)
-                .and_then(|file| lock::try_exclusive(&file).map(|_| file))
-                .map_err(ContainerError::file("lock", &path))?;
-            // A sweeper that came between the two has taken the directory away.
-            if !lock::is_at(&lease, &path) {
+            draft.lease = draft_lease(&draft.directory)?;
+            if draft.lease.is_none() {
                 continue;
             }
-            draft.lease = Some(lease);
             let root = draft.root();
             fs::create_dir(&root).map_err(ContainerError::file("make", &root))?;
             return Ok(draft);
@@ -340,7 +336,7 @@ impl Container {
     pub fn settings(&self) -> Result<Settings, ContainerError> {
         let path = self.directory.join("container.json");
         let damaged = |why: String| ContainerError::Damaged { id: self.id.clone(), why, root: self.root() };
-        let bytes = match fs::read(&path) {
+        let bytes = match read(&path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound && self.directory.is_dir() => {
                 return Err(damaged("it has no container.json".to_owned()));
@@ -402,6 +398,17 @@ impl Container {
         let path = self.directory.join("container.json");
         replace(&path, &settings.encode(), 0o600).map_err(ContainerError::file("write", &path))
     }
+}
+
+/// The lease of a directory that was made just now; none if somebody who sweeps was faster, and takes the directory away.
+pub(in crate::store) fn draft_lease(directory: &Path) -> Result<Option<File>, ContainerError> {
+    let path = directory.join("lease");
+    let lease = match lock::open(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        lease => lease.map_err(ContainerError::file("make", &path))?,
+    };
+    let busy = lock::try_exclusive(&lease).map_err(ContainerError::file("lock", &path))? == lock::Try::Busy;
+    Ok((!busy && lock::is_at(&lease, &path)).then_some(lease))
 }
 
 /// 128 random bits in hexadecimal.

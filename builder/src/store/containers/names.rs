@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::{Containers, error::ContainerError};
-use crate::store::{lock, make_directory};
+use crate::store::{lock, make_directory, read_to_string};
 
 /// The longest name.
 const LONGEST: usize = 128;
@@ -59,6 +59,7 @@ impl<'store> Containers<'store> {
             make_directory(&directory)?;
             let file = lock::open(&path)?;
             lock::exclusive(&file)?;
+            lock::look_anew([directory.as_path(), &self.directory()]);
             Ok(file)
         };
         let lock = open().map_err(ContainerError::file("lock", &path))?;
@@ -71,7 +72,7 @@ impl<'store> Containers<'store> {
             return Ok(None);
         }
         let path = self.names_directory().join(name);
-        let id = match fs::read_to_string(&path) {
+        let id = match read_to_string(&path) {
             Ok(id) => id.trim().to_owned(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(cause) => return Err(ContainerError::File { action: "read", path, cause }),
@@ -98,7 +99,7 @@ impl<'store> Containers<'store> {
                 continue;
             };
             // Removed meanwhile, or never a name.
-            if let Ok(id) = fs::read_to_string(entry.path()) {
+            if let Ok(id) = read_to_string(&entry.path()) {
                 names.entry(id.trim().to_owned()).or_default().push(name);
             }
         }

@@ -18,7 +18,7 @@ use nix::{
     unistd::{UnlinkatFlags, unlinkat},
 };
 
-use super::{Container, Containers, error::ContainerError};
+use super::{Container, Containers, base, error::ContainerError};
 use crate::store::{lock, make_directory, trees::image};
 
 /// Directories held open at once while removing; what is deeper is moved up first.
@@ -48,7 +48,7 @@ impl Containers<'_> {
         drop((lease, changing));
         // Names of what is gone mean nothing, so failing here harms nobody.
         let names = self.lock_names().and_then(|names| names.sweep());
-        remove_tree(&aside)?;
+        remove_aside(&aside)?;
         names.map(|_| ())
     }
 
@@ -84,7 +84,7 @@ impl Containers<'_> {
             };
             for entry in entries.filter_map(Result::ok) {
                 if entry.file_name().as_bytes().starts_with(prefix.as_bytes())
-                    && (prefix.is_empty() || is_abandoned(&entry.path()))
+                    && (prefix.is_empty() || abandoned(&entry.path()).is_some())
                 {
                     left.push(entry.path());
                 }
@@ -100,35 +100,62 @@ impl Containers<'_> {
     /// The first failure, after the rest is removed.
     pub fn sweep(self) -> Result<usize, ContainerError> {
         let left = self.leftovers()?;
-        let mut result = Ok(self.lock_names()?.sweep()? + left.len());
+        let mut result = Ok(self.lock_names()?.sweep()?);
         for path in left {
-            if let Err(error) = remove_tree(&path)
-                && result.is_ok()
-            {
-                result = Err(error);
+            match (self.sweep_one(&path), &mut result) {
+                (Ok(gone), Ok(swept)) => *swept += usize::from(gone),
+                (Err(error), Ok(_)) => result = Err(error),
+                (_, Err(_)) => {}
             }
         }
         result
     }
+
+    /// Removes something that was left; false if it stays, since somebody has it open or makes it after all.
+    fn sweep_one(self, path: &Path) -> Result<bool, ContainerError> {
+        if path.parent() == Some(&self.trash()) {
+            return remove_aside(path);
+        }
+        // The lock is held until it is out of the way, so that whoever waits for it finds it gone.
+        let Some(lease) = abandoned(path) else { return Ok(false) };
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let aside = match self.throw_away(path, name.trim_start_matches('.')) {
+            Err(ContainerError::NoSuch { .. }) => return Ok(false),
+            aside => aside?,
+        };
+        drop(lease);
+        remove_aside(&aside)
+    }
 }
 
-/// Whether nobody makes the container of this draft any more. Where there are no locks, a day tells.
-fn is_abandoned(draft: &Path) -> bool {
+/// The lease of a draft, if it has one, when nobody makes its container any more. Where there are no locks, a day tells.
+fn abandoned(draft: &Path) -> Option<Option<fs::File>> {
     let path = draft.join("lease");
-    let old = || {
+    let older = |hours: u64| {
         let made = fs::metadata(draft).and_then(|meta| meta.modified());
-        made.is_ok_and(|made| made.elapsed().is_ok_and(|age| age.as_secs() > 24 * 3600))
+        made.is_ok_and(|made| made.elapsed().is_ok_and(|age| age.as_secs() > hours * 3600))
     };
     match fs::File::options().read(true).write(true).open(&path) {
         Ok(file) => match lock::try_exclusive(&file) {
-            Ok(lock::Try::Locked) => true,
-            Ok(lock::Try::Busy) | Err(_) => false,
-            Ok(lock::Try::None) => old(),
+            Ok(lock::Try::Locked) => Some(Some(file)),
+            Ok(lock::Try::None) if older(24) => Some(Some(file)),
+            Ok(_) | Err(_) => None,
         },
-        // Killed before it had one; or about to make it, and then it notices.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => true,
-        Err(_) => false,
+        // Killed before it had one; or about to make it, and then it notices. From another node it might not.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            (base::is_local(draft) || older(1)).then_some(None)
+        }
+        Err(_) => None,
     }
+}
+
+/// Removes what is in the trash. What programs have open stays on NFS until they close it, under names of the node's own:
+/// false then, and a later sweep removes the rest.
+///
+/// # Errors
+/// [`ContainerError::Remove`].
+pub(in crate::store) fn remove_aside(path: &Path) -> Result<bool, ContainerError> {
+    remove(path).map(|held| !held)
 }
 
 /// Removes whatever is at a path; nothing there is fine. Directories closed by their mode are opened, no link is followed,
@@ -137,19 +164,27 @@ fn is_abandoned(draft: &Path) -> bool {
 /// # Errors
 /// [`ContainerError::Remove`].
 pub fn remove_tree(path: &Path) -> Result<(), ContainerError> {
+    if remove(path)? {
+        return Err(ContainerError::Remove { path: path.to_owned(), cause: Errno::EBUSY.into() });
+    }
+    Ok(())
+}
+
+/// The same; whether something stays since programs have it open.
+fn remove(path: &Path) -> Result<bool, ContainerError> {
     let failed = |errno: Errno| ContainerError::Remove { path: path.to_owned(), cause: errno.into() };
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let name = path.file_name().and_then(|name| CString::new(name.as_bytes()).ok()).ok_or(Errno::EINVAL);
     let name = name.map_err(failed)?;
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let parent = match nix::fcntl::open(parent, flags, Mode::empty()) {
-        Err(Errno::ENOENT) => return Ok(()),
+        Err(Errno::ENOENT) => return Ok(false),
         result => result.map_err(failed)?,
     };
-    let mut removal = Removal { top: None, moved: 0, failed: None };
+    let mut removal = Removal { top: None, moved: 0, held: false, failed: None };
     removal.remove(parent.as_fd(), &name, 0);
     match removal.failed {
-        None => Ok(()),
+        None => Ok(removal.held),
         Some((at, errno)) => Err(ContainerError::Remove {
             path: if at == name { path.to_owned() } else { path.join(std::ffi::OsStr::from_bytes(at.as_bytes())) },
             cause: errno.into(),
@@ -161,6 +196,8 @@ struct Removal {
     /// The directory that is removed, for what is moved up.
     top: Option<OwnedFd>,
     moved: u64,
+    /// Files that are open stay, as `.nfs…`.
+    held: bool,
     /// The first name that stays, and why.
     failed: Option<(CString, Errno)>,
 }
@@ -168,11 +205,11 @@ struct Removal {
 impl Removal {
     /// Removes one name of a directory.
     fn remove(&mut self, directory: BorrowedFd<'_>, name: &CStr, depth: usize) {
-        if let Err(errno) = self.try_remove(directory, name, depth)
-            && errno != Errno::ENOENT
-            && self.failed.is_none()
-        {
-            self.failed = Some((name.to_owned(), errno));
+        match self.try_remove(directory, name, depth) {
+            // Another command was faster, on this node or another.
+            Ok(()) | Err(Errno::ENOENT | Errno::ESTALE) => {}
+            Err(Errno::EBUSY) if is_kept_open(name) => self.held = true,
+            Err(errno) => _ = self.failed.get_or_insert((name.to_owned(), errno)),
         }
     }
 
@@ -232,10 +269,25 @@ impl Removal {
                 unlinkat(directory, name, UnlinkatFlags::RemoveDir)
             }
             // One of the names in it has been told of.
-            Err(Errno::ENOTEMPTY) if self.failed.is_some() => Ok(()),
+            Err(Errno::ENOTEMPTY) if self.failed.is_some() || self.held => Ok(()),
+            // A file that was open has got another name meanwhile.
+            Err(Errno::ENOTEMPTY) => match names(&inner)? {
+                // Another command was removing it as well.
+                left if left.is_empty() => unlinkat(directory, name, UnlinkatFlags::RemoveDir),
+                left if left.iter().all(|name| is_kept_open(name)) => {
+                    self.held = true;
+                    Ok(())
+                }
+                _ => Err(Errno::ENOTEMPTY),
+            },
             answer => answer,
         }
     }
+}
+
+/// Whether this is NFS's name for a file that was removed and is open.
+fn is_kept_open(name: &CStr) -> bool {
+    name.to_bytes().starts_with(b".nfs")
 }
 
 /// The names in a directory, which may lose them while they are removed.

@@ -16,7 +16,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{Container, Verdict, error::ContainerError};
-use crate::store::{lock, make_directory, replace_fleeting};
+use crate::store::{lock, make_directory, read, replace_fleeting};
 
 /// Descriptors from here on are out of the way of shells and of programs that count theirs.
 const HIGH: i32 = 700;
@@ -219,7 +219,7 @@ impl Container {
             .filter_map(|entry| {
                 let path = entry.ok()?.path();
                 let json = path.extension().is_some_and(|extension| extension == "json");
-                let run = serde_json::from_slice(&fs::read(&path).ok().filter(|_| json)?).ok()?;
+                let run = serde_json::from_slice(&read(&path).ok().filter(|_| json)?).ok()?;
                 Some((path, run))
             })
             .collect();

@@ -32,7 +32,7 @@ use crate::{
     source::{Owners, WalkError, WalkOptions, walk},
     store::{
         Store,
-        containers::{ContainerError, remove_tree},
+        containers::{ContainerError, draft_lease, remove_aside, remove_tree},
         digest, lock, make_directory, replace,
     },
 };
@@ -128,7 +128,7 @@ impl Store {
         if !lock::is_at(&lease, &path) {
             return Ok(None);
         }
-        let record = fs::read(directory.join("image.json")).ok();
+        let record = crate::store::read(&directory.join("image.json")).ok();
         let record = record.and_then(|bytes| serde_json::from_slice::<ImageRecord>(&bytes).ok());
         let Some(record) = record else { return Ok(None) };
         let own = nix::unistd::geteuid().as_raw();
@@ -146,12 +146,7 @@ impl Store {
         loop {
             let made = tempfile::Builder::new().prefix(".new-").tempdir_in(&all);
             let directory = made.map_err(ContainerError::file("make", &all))?.keep();
-            let path = directory.join("lease");
-            let lease = lock::open(&path)
-                .and_then(|file| lock::try_exclusive(&file).map(|_| file))
-                .map_err(ContainerError::file("lock", &path))?;
-            // A sweeper that came between the two has taken the directory away.
-            if lock::is_at(&lease, &path) {
+            if let Some(lease) = draft_lease(&directory)? {
                 return Ok(TreeDraft { store: self, directory, _lease: lease });
             }
         }
@@ -209,7 +204,7 @@ impl Store {
         let aside = self.containers().throw_away(&path, name);
         drop(file);
         match aside {
-            Ok(aside) => remove_tree(&aside).map(|()| true),
+            Ok(aside) => remove_aside(&aside).map(|_| true),
             // Another command was faster.
             Err(ContainerError::NoSuch { .. }) => Ok(false),
             Err(error) => Err(error),
