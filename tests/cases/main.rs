@@ -24,6 +24,7 @@ mod libcs;
 mod limits;
 mod loading;
 mod mpi;
+mod nfs;
 mod options;
 mod pipes;
 mod ports;

@@ -8,6 +8,7 @@
 //! - [`mpi`]: images with an MPI library, from the host's files.
 //! - [`oci`], [`hello`]: images made by hand; [`ways`]: files for a probe to change.
 //! - [`Registry`]: a real registry on loopback; [`Fake`]: a server that misbehaves on purpose.
+//! - [`Guest`]: a guest kernel in qemu, for file systems that this one lacks.
 //! - [`Slurm`]: a controller and two nodes; [`Condor`]: a pool of HTCondor.
 //! - [`usage`]: what a command costs in processor time.
 //! - [`skip`]: a test that lacks something says so by name; `cargo xtask test` lists all of them at its end.
@@ -20,6 +21,7 @@ mod condor;
 pub mod engine;
 mod enter;
 mod fake;
+mod guest;
 pub mod hello;
 pub mod images;
 pub mod mpi;
@@ -37,6 +39,7 @@ pub mod ways;
 pub use condor::Condor;
 pub use enter::enter;
 pub use fake::{Fake, Reply, Request};
+pub use guest::Guest;
 pub use output::Output;
 pub use registry::Registry;
 pub use sandbox::{Sandbox, coracle};

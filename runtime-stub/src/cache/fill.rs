@@ -267,7 +267,8 @@ impl Filler<'_> {
         }
         let taken = self.put_in_place(base, &temporary, taking == Taking::NameOfDamaged)?;
         if taken {
-            drop(half_made);
+            // The lease first: on NFS, a file that is open would stay.
+            drop((lease, half_made));
             base.look_anew();
             return match self.find(base) {
                 Found::Whole(cached) => Ok(cached),
@@ -497,11 +498,10 @@ pub(super) fn remove_unused(base: &Base, name: &str) -> bool {
             _ => {}
         }
     }
-    // The name goes first, so that nobody finds a tree that is half removed; the lease goes with the rest, while it is held.
+    // The name goes first, so that nobody finds a tree that is half removed, or takes its lease. On NFS a file that is open
+    // would stay, under another name.
     let doomed = temporary("old");
-    if name.starts_with('.') {
-        return scratch::remove_locked(&path).is_ok();
-    }
-    renameat(base.fd(), name, base.fd(), doomed.as_str()).is_ok()
-        && fs::remove_dir_all(path.with_file_name(doomed)).is_ok()
+    let renamed = renameat(base.fd(), name, base.fd(), doomed.as_str());
+    drop(lease);
+    renamed.is_ok() && scratch::remove_locked(&path.with_file_name(doomed)).is_ok()
 }

@@ -309,6 +309,8 @@ impl Cached {
     /// # Errors
     /// What could not be removed, and why.
     pub fn remove(self) -> io::Result<()> {
+        // On NFS, a file that is open would stay, under another name.
+        drop(self.lease);
         if self.private { fs::remove_dir_all(&self.dir) } else { Ok(()) }
     }
 }

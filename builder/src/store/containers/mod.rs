@@ -283,6 +283,8 @@ impl Draft<'_> {
 
 impl Drop for Draft<'_> {
     fn drop(&mut self) {
+        // On NFS, a file that is open would stay, under another name.
+        self.lease = None;
         if !self.directory.as_os_str().is_empty() {
             let _ = remove_tree(&self.directory);
         }

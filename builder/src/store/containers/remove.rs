@@ -142,9 +142,7 @@ fn abandoned(draft: &Path) -> Option<Option<fs::File>> {
             Ok(_) | Err(_) => None,
         },
         // Killed before it had one; or about to make it, and then it notices. From another node it might not.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            (base::is_local(draft) || older(1)).then_some(None)
-        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => (base::is_local(draft) || older(1)).then_some(None),
         Err(_) => None,
     }
 }

@@ -72,7 +72,7 @@ pub struct ImageTree {
 pub struct TreeDraft<'store> {
     store: &'store Store,
     directory: PathBuf,
-    _lease: File,
+    lease: Option<File>,
 }
 
 /// A tree that cannot be made or looked at.
@@ -146,8 +146,9 @@ impl Store {
         loop {
             let made = tempfile::Builder::new().prefix(".new-").tempdir_in(&all);
             let directory = made.map_err(ContainerError::file("make", &all))?.keep();
-            if let Some(lease) = draft_lease(&directory)? {
-                return Ok(TreeDraft { store: self, directory, _lease: lease });
+            let draft = TreeDraft { store: self, lease: draft_lease(&directory)?, directory };
+            if draft.lease.is_some() {
+                return Ok(draft);
             }
         }
     }
@@ -326,9 +327,10 @@ impl TreeDraft<'_> {
             // Whoever collects trees meanwhile finds it in use, since the lease is ours until this returns.
             let lease = File::open(path.join("lease")).map_err(ContainerError::file("open", &path))?;
             let (name, directory) = (name_of(&manifest).unwrap_or_default(), path);
-            let own = &self._lease;
             // From alone to shared on the one descriptor that has the lock.
-            lock::try_shared(own).map_err(ContainerError::file("lock", &directory))?;
+            if let Some(own) = &self.lease {
+                lock::try_shared(own).map_err(ContainerError::file("lock", &directory))?;
+            }
             lock::try_shared(&lease).map_err(ContainerError::file("lock", &directory))?;
             return Ok(ImageTree { name, directory, record, _lease: lease });
         }
@@ -338,6 +340,8 @@ impl TreeDraft<'_> {
 
 impl Drop for TreeDraft<'_> {
     fn drop(&mut self) {
+        // On NFS, a file that is open would stay, under another name.
+        self.lease = None;
         if !self.directory.as_os_str().is_empty() {
             let _ = remove_tree(&self.directory);
         }
