@@ -43,6 +43,14 @@ const char *who(void);
 int main(void) { return puts(who()) < 0; }
 "#;
 
+/// A library that needs another one, and what is linked with the first alone.
+const BETWEEN: &str = "const char *who(void);\nconst char *between(void) { return who(); }\n";
+const THROUGH: &str = r#"
+#include <stdio.h>
+const char *between(void);
+int main(void) { return puts(between()) < 0; }
+"#;
+
 /// Has the note of Go's programs, and reads a file as they do: by instructions of its own, past the C library.
 const OWN_CALLS: &str = r#"
 __asm__(".section .note.go.buildid,\"a\",@note\n.long 4, 4, 4\n.asciz \"Go\\0\"\n.long 0\n.text\n");
@@ -119,6 +127,10 @@ fn prepare() -> World {
     library(&root.join("opt/own/libown.so"), "own");
     let own = root.join("opt/own").display().to_string();
     gcc(&["-L", &own, "-lown", "-Wl,-rpath,/opt/own"], LINKED, &root.join("bin/own"));
+    // Only the library between says where the other one lies.
+    gcc(&["-shared", "-fPIC", "-L", &own, "-lown", "-Wl,-rpath,/opt/own"], BETWEEN, &inside.join("libbetween.so"));
+    let (there, theirs) = (inside.display().to_string(), format!("-Wl,-rpath-link,{own}"));
+    gcc(&["-L", &there, "-lbetween", &theirs], THROUGH, &root.join("bin/through"));
     gcc(&["-static"], "int main(void) { return 0; }\n", &root.join("bin/static"));
     gcc(&[], OWN_CALLS, &root.join("bin/go"));
     gcc(&[], EXECUTE, &root.join("bin/execute"));
@@ -183,6 +195,7 @@ impl World {
     fn is_whole(&self, engine: &str, cache: &Path) {
         let run = |path: &str, program: &[&str]| self.run(engine, cache, path, program).ok().to_owned();
         assert_eq!(run("", &["/bin/own"]), "own", "{engine}");
+        assert_eq!(run("", &["/bin/through"]), "own", "{engine}");
         assert_eq!(run("/vol/links", &["/bin/load", "libvol.so"]).lines().count(), 1, "{engine}");
         assert_eq!(run("/vol/none:/vol/lib", &["/bin/load", "libvol.so"]), "libvol.so: vol, /vol/lib/libvol.so");
         assert_eq!(run("/vol/links", &["/bin/load", "liblink.so"]), "liblink.so: vol, /vol/links/liblink.so");

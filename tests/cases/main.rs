@@ -51,5 +51,6 @@ mod terminal;
 mod tidy;
 mod travel;
 mod tutorial;
+mod workloads;
 mod workspace;
 mod writable;

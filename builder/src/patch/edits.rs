@@ -28,6 +28,9 @@ const PACKED: (&[u8], u64) = (b"UPX!", 4096);
 /// than those of a hundred others.
 const LARGE: u64 = 2 << 20;
 
+/// More directories that run paths name would be too long a list for each program's command line.
+const MOST_NAMED: usize = 100;
+
 /// The attribute of a file whose content is signed.
 const SIGNED: &[u8] = b"security.ima";
 
@@ -36,6 +39,15 @@ struct Known {
     libc: Libc,
     edits: Vec<(u64, Edit)>,
     built_in: Vec<Vec<u8>>,
+}
+
+/// What a loader has to be told, as a file's own search path does not say it.
+#[derive(Default)]
+struct Told {
+    /// Of the edited file.
+    directories: Vec<Vec<u8>>,
+    /// Of the file as it is.
+    named: Vec<Vec<u8>>,
 }
 
 struct Editor<'a> {
@@ -154,6 +166,7 @@ impl<'a> Editor<'a> {
             libc: known.libc,
             directories: found.iter().map(|path| shown(path)).collect(),
             gconv: gconv.filter(|_| glibc).map(|path| shown(&path)).next(),
+            named: Vec::new(),
             locale_archive: locales.is_some() && resolve(tree, &archive.concat()).is_some_and(|archive| archive.exists),
             locales: locales.map(|locales| shown(&locales.path)),
         })
@@ -166,7 +179,7 @@ impl<'a> Editor<'a> {
         let libraries = by_name(tree, &first.directories);
         let around = Around { tree, libc, libraries: &libraries };
         let mut leaving = links::of_libraries(tree);
-        let mut more = libraries::Directories::default();
+        let (mut more, mut named) = (libraries::Directories::default(), libraries::Directories::default());
         let mut seen = BTreeSet::new();
         for (path, id) in &tree.paths {
             let InodeKind::File { size, data } = &tree.inode(*id).kind else { continue };
@@ -174,15 +187,17 @@ impl<'a> Editor<'a> {
                 continue;
             }
             let file = File { path, id: *id, inode: tree.inode(*id), bytes: Bytes { data, size: *size } };
-            for place in self.edit_file(&file, &around, &mut leaving).map_err(failed(path, data))? {
-                more.add(tree, &place);
-            }
+            let told = self.edit_file(&file, &around, &mut leaving).map_err(failed(path, data))?;
+            told.directories.iter().for_each(|place| more.add(tree, place));
+            told.named.iter().for_each(|place| named.add(tree, place));
         }
         for path in more.paths.iter().map(|path| shown(path)) {
             if !first.directories.contains(&path) {
                 first.directories.push(path);
             }
         }
+        let others = named.paths.iter().map(|path| shown(path)).filter(|path| !first.directories.contains(path));
+        first.named = others.take(MOST_NAMED).collect();
         for path in leaving {
             if let Some(edit) = links::edit(tree, &path) {
                 let Edit::Bytes(target) = &edit else { continue };
@@ -194,18 +209,13 @@ impl<'a> Editor<'a> {
         Ok(())
     }
 
-    /// Edits one file, and gives directories that the loader has to be told of.
-    fn edit_file(
-        &mut self,
-        file: &File<'_>,
-        around: &Around<'_>,
-        leaving: &mut BTreeSet<Vec<u8>>,
-    ) -> io::Result<Vec<Vec<u8>>> {
+    /// Edits one file, and gives directories that the loader has to be told of, or that a run path names.
+    fn edit_file(&mut self, file: &File<'_>, around: &Around<'_>, leaving: &mut BTreeSet<Vec<u8>>) -> io::Result<Told> {
         let object = match Object::read(file.bytes, self.machine)? {
-            Read::None => return Ok(Vec::new()),
+            Read::None => return Ok(Told::default()),
             Read::Odd(Odd(why)) => {
                 self.leave(file.path, why);
-                return Ok(Vec::new());
+                return Ok(Told::default());
             }
             Read::Object(object) => object,
         };
@@ -223,15 +233,17 @@ impl<'a> Editor<'a> {
             Ok(None) => {}
             Err(Odd(why)) => self.leave(file.path, why),
         }
-        let mut directories = Vec::new();
+        let mut told = Told::default();
         match runpath::places(around, &object, file.bytes, file.path)? {
             Ok(places) => {
+                told.named = places.named;
                 let parents = self.names.get(&file.id).into_iter().flatten().map(|name| parent(name));
                 if places.edits.is_empty() || parents.collect::<BTreeSet<_>>().len() <= 1 {
                     edits.extend(places.edits);
                     how.extend(places.how);
-                    directories = places.directories;
+                    told.directories = places.directories;
                 } else {
+                    told.directories.clone_from(&told.named);
                     self.leave(file.path, "its search path stays: it has names in several directories");
                 }
                 leaving.extend(places.leaving);
@@ -239,22 +251,25 @@ impl<'a> Editor<'a> {
             Err(Odd(why)) => self.leave(file.path, why),
         }
         if edits.is_empty() {
-            return Ok(directories);
+            return Ok(told);
         }
         if named_only && how.len() == 1 && file.bytes.size > LARGE {
             self.leave(file.path, "it is large: its loader is started in its place");
-            return Ok(directories);
+            return Ok(told);
         }
         let whole = sorted(edits);
         match whole {
-            Some(_) if is_signed(file.inode) => self.leave(file.path, "it is signed"),
+            Some(_) if is_signed(file.inode) => {
+                told.directories.clone_from(&told.named);
+                self.leave(file.path, "it is signed");
+            }
             Some(edits) => {
                 self.edited.insert(file.path.to_vec(), how);
                 self.files.insert(file.path.to_vec(), edits);
             }
             None => self.leave(file.path, "its headers overlap"),
         }
-        Ok(directories)
+        Ok(told)
     }
 
     #[expect(clippy::type_complexity, reason = "nothing, a path with edits, or why not, and the host's errors outside")]

@@ -36,6 +36,8 @@ pub(super) struct Places {
     pub(super) how: Vec<String>,
     /// Directories that the loader must be told of, as the object cannot say it any more.
     pub(super) directories: Vec<Vec<u8>>,
+    /// Directories that absolute run paths name.
+    pub(super) named: Vec<Vec<u8>>,
     /// Links that lead out of the tree on the way to these places.
     pub(super) leaving: BTreeSet<Vec<u8>>,
 }
@@ -115,6 +117,7 @@ impl Editor<'_> {
         let mut directories = Vec::new();
         for part in string.split(|byte| *byte == b':') {
             let guest = self.guest(part);
+            self.places.named.extend(guest.clone().filter(|_| part.starts_with(b"/")));
             match self.place(part, guest.as_deref()) {
                 Place::Same => parts.push(part.to_vec()),
                 Place::Changed(new) => {

@@ -32,6 +32,10 @@ pub struct Loader {
     /// Directories of libraries, in the order in which this loader would look into them: those of its configuration and
     /// cache, those that absolute paths in libraries name, and those that are built into it.
     pub directories: Vec<String>,
+    /// Other directories that absolute run paths of the tree's files name: an engine that runs these files as they are
+    /// shows them behind the others.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub named: Vec<String>,
     /// glibc's directory of character set converters (`gconv-modules` lies there).
     pub gconv: Option<String>,
     /// glibc's directory of locales.

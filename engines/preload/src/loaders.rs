@@ -86,8 +86,10 @@ fn look(search: &Search<'_>, name: &CStr) -> io::Result<Option<Owned>> {
     let family = if musl { Family::Musl } else { Family::Glibc };
     let mut dirs: Vec<Directory> = match search.known.iter().find(|loader| loader.path.as_bytes() == guest) {
         Some(loader) => {
-            let mut dirs: Vec<Directory> =
-                loader.directories.iter().filter_map(|dir| layout.find(dir.as_bytes()).ok()).collect();
+            // What files as they are say of the host's directories, edited ones say of the tree's.
+            let named = loader.named.iter().filter(|_| !search.edited);
+            let known = loader.directories.iter().chain(named);
+            let mut dirs: Vec<Directory> = known.filter_map(|dir| layout.find(dir.as_bytes()).ok()).collect();
             // A tree that its guests change may have got more.
             let more = if search.changes { directories(layout, family) } else { Vec::new() };
             for dir in more {
