@@ -38,7 +38,7 @@ t octave octave-cli "-360
 1 0
 sub
 3" '
-octave-cli --norc --eval "printf(\"%.0f\n\", det(magic(3))); a = inv([2 1; 1 1]); printf(\"%g %g\n\", a(1,1), a(1,2) + 1); [s, o] = system(\"echo sub\"); printf(\"%s\", o); x = [1 2 3]; save -binary f x; clear x; load f; disp(x(3))" '
+octave-cli --norc --eval "printf(\"%.0f\n\", det(magic(3))); a = inv([2 1; 1 1]); printf(\"%d %d\n\", round(a(1,1)), round(a(1,2)) + 1); [s, o] = system(\"echo sub\"); printf(\"%s\", o); x = [1 2 3]; save -binary f x; clear x; load f; disp(x(3))" '
 
 t java javac "55 true here [a, b] 3628800 true" '
 mkdir -p p/data; echo here >p/data/file; printf "a\nb\n" >lines

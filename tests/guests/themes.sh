@@ -1,7 +1,7 @@
 # Themes: what a script of programs consists of. Each tells `ok NAME`, or `fails NAME` (and on standard error what it said), or
 # `lacks NAME` where the distribution does not have it. Scripts that begin with this one are run by sh in an empty directory.
 export HOME=$PWD TERM=xterm LC_ALL=C.UTF-8 PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin
-here=$PWD
+here=$PWD; export here
 # t NAME PROGRAM EXPECTED COMMANDS: the commands end well, and print what is expected, line by line.
 t() {
     if ! command -v "$2" >/dev/null; then echo "lacks $1"; return; fi

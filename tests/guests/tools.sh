@@ -29,7 +29,7 @@ printf "#include <iostream>\nextern \"C\" int seven(void);\nint main() { std::co
 cmake -G Ninja -S src -B b >&2; ninja -C b >&2; (cd b; ctest >&2); cmake --install b --prefix "$PWD/i" >&2
 mv i moved; rm -r b; moved/bin/e; moved/bin/e | grep -o 7; cp -r moved copied; rm -r moved; copied/bin/e | tr -dc 7'
 
-t plugins gcc "plugin 3 of ./plug
+t plugins gcc "plugin 3 of plug
 chain 5
 preloaded" '
 mkdir plug other
@@ -45,7 +45,7 @@ cat >m.c <<P
 int main(void) {
     void *p = dlopen("./plug/p.so", RTLD_NOW); if (!p) return puts(dlerror());
     int (*work)(void) = (int (*)(void))dlsym(p, "work"); Dl_info i; dladdr(work, &i);
-    char name[4096]; strcpy(name, i.dli_fname); printf("plugin %d of %s\n", work(), dirname(name));
+    char name[4096]; strcpy(name, i.dli_fname); printf("plugin %d of %s\n", work(), basename(dirname(name)));
     void *c = dlopen("plug/c.so", RTLD_LAZY); if (!c) return puts(dlerror());
     printf("chain %d\n", ((int (*)(void))dlsym(c, "chain"))()); return 0;
 }
