@@ -88,6 +88,39 @@ fn edits_are_laid_for_f3_taken_out_for_others_and_never_leave_the_container() {
 }
 
 #[test]
+fn what_is_to_be_edited_in_an_image_is_found_out_once() {
+    let Some(world) = World::new() else { return };
+    let edited = |name: &str, mode: &str| -> usize {
+        world.coracle(&["create", &format!("--name={name}"), mode, "alpine:1"]).ok();
+        world.coracle(&["run", name, "true"]).ok();
+        world.coracle(&["inspect", "-f", "{{.EditedFiles}}", name]).ok().trim().parse().unwrap()
+    };
+    let all = world.edited();
+    let trees = fs::read_dir(world.sandbox.path().join("home/.coracle/trees")).unwrap();
+    let plan = trees.map(|tree| tree.unwrap().path().join("edits")).find(|plan| plan.exists()).unwrap();
+    let kept = fs::read(&plan).unwrap();
+    assert_eq!(edited("second", "--execmode=F3"), all);
+    assert_eq!(fs::read(&plan).unwrap(), kept);
+    // A plan of nothing shows that it is followed.
+    let mut empty: serde_json::Value = serde_json::from_slice(&kept[16..]).unwrap();
+    empty["files"] = serde_json::json!([]);
+    let empty = serde_json::to_vec(&empty).unwrap();
+    fs::write(&plan, [format!("{:016x}", coracle_api::content_sum(&empty)).as_bytes(), &empty].concat()).unwrap();
+    assert_eq!(edited("third", "--execmode=F3"), 0);
+    // Not by a container that has changed something.
+    assert_eq!(edited("changed", "--execmode=P1"), 0);
+    world.coracle(&["run", "changed", "cp", "/bin/busybox", "/opt/mine"]).ok();
+    world.coracle(&["run", "--execmode=F3", "changed", "true"]).ok();
+    let count = world.coracle(&["inspect", "-f", "{{.EditedFiles}}", "changed"]).ok().to_owned();
+    assert_eq!(count.trim(), (all + 1).to_string());
+    // A damaged one is made anew.
+    fs::write(&plan, &kept[..kept.len() / 2]).unwrap();
+    assert_eq!(edited("fourth", "--execmode=F3"), all);
+    assert_eq!(fs::read(&plan).unwrap(), kept);
+    assert!(world.coracle(&["verify"]).ok().ends_with("all whole"));
+}
+
+#[test]
 fn what_a_guest_replaced_stays_replaced() {
     let Some(world) = World::new() else { return };
     let script =

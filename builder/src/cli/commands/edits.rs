@@ -7,6 +7,7 @@ use std::{
 
 use anyhow::bail;
 use coracle_api::{LAY, Laid, TAKE_OUT};
+use coracle_format::ImageConfig;
 use coracle_view::{Asked, View};
 
 use crate::{
@@ -15,7 +16,10 @@ use crate::{
     patch::{self, PRELOAD},
     source::open_store,
     store::{
-        containers::{Container, edits::ToEdit},
+        containers::{
+            Container,
+            edits::{Plan, ToEdit},
+        },
         trees::{self, Owners},
     },
 };
@@ -40,25 +44,38 @@ pub(super) fn run(args: &EditsArgs, quiet: bool) -> anyhow::Result<()> {
 /// or in its view of the image's, which is made for it.
 pub(super) fn lay(container: &Container, lease: Option<BorrowedFd<'_>>) -> anyhow::Result<Laid> {
     container.lay_edits(lease, |container| {
-        if let Some(layers) = container.stands_on(&container.settings()?) {
-            let truths = layers.lower.with_file_name("truths");
-            let asked = Asked { tree: &layers.lower, truths: Some(&truths), changes: &layers.changes };
-            View::open(&asked)?;
+        let settings = container.settings()?;
+        let Some(layers) = container.stands_on(&settings) else { return plan(container, &settings.config) };
+        let truths = layers.lower.with_file_name("truths");
+        let asked = Asked { tree: &layers.lower, truths: Some(&truths), changes: &layers.changes };
+        if View::open(&asked)?.made().is_none() {
+            // Its guests may have changed it since.
+            return plan(container, &settings.config);
         }
-        let tree = trees::read(&container.root(), &Owners::default())?;
-        let analysis = patch::analyse(&tree, &container.settings()?.config)?;
-        // A tree without a loader has no programs to edit; that the engine cannot run the others is for it to say.
-        let edits = analysis.edits.into_iter().find(|edits| edits.engine == PRELOAD);
-        let names = names_of(&tree);
-        let files = edits.map(|edits| edits.files).unwrap_or_default().into_iter().map(|file| {
-            let id = tree.paths.get(&file.path);
-            let names = id
-                .and_then(|id| names.get(id))
-                .map_or_else(|| vec![file.path.clone()], |all| all.iter().map(|name| name.to_vec()).collect());
-            ToEdit { names, edits: file.edits }
-        });
-        Ok((analysis.facts.loaders, files.collect()))
+        if let Some(plan) = Plan::read(&layers.lower, &settings.config) {
+            return Ok(plan);
+        }
+        let plan = plan(container, &settings.config)?;
+        plan.keep(&layers.lower, &settings.config);
+        Ok(plan)
     })
+}
+
+/// What is to be edited in a container's tree as it is.
+fn plan(container: &Container, config: &ImageConfig) -> anyhow::Result<Plan> {
+    let tree = trees::read(&container.root(), &Owners::default())?;
+    let analysis = patch::analyse(&tree, config)?;
+    // A tree without a loader has no programs to edit; that the engine cannot run the others is for it to say.
+    let edits = analysis.edits.into_iter().find(|edits| edits.engine == PRELOAD);
+    let names = names_of(&tree);
+    let files = edits.map(|edits| edits.files).unwrap_or_default().into_iter().map(|file| {
+        let id = tree.paths.get(&file.path);
+        let names = id
+            .and_then(|id| names.get(id))
+            .map_or_else(|| vec![file.path.clone()], |all| all.iter().map(|name| name.to_vec()).collect());
+        ToEdit { names, edits: file.edits }
+    });
+    Ok(Plan { loaders: analysis.facts.loaders, files: files.collect() })
 }
 
 /// All names of every inode.

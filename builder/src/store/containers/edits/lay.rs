@@ -15,7 +15,7 @@ use std::{
 };
 
 use super::{
-    LAID, PRISTINE, Record, Seen, VERSION, owners,
+    LAID, PRISTINE, Plan, Record, Seen, VERSION, owners,
     times::{self, Times},
 };
 use crate::store::{
@@ -40,7 +40,7 @@ pub enum EditError {
 }
 
 /// One file and what is to become of it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ToEdit {
     /// All its names in the tree.
     pub names: Vec<Vec<u8>>,
@@ -56,13 +56,13 @@ impl Container {
     pub fn lay_edits(
         &self,
         lease: Option<BorrowedFd<'_>>,
-        plan: impl FnOnce(&Self) -> anyhow::Result<(Vec<Loader>, Vec<ToEdit>)>,
+        plan: impl FnOnce(&Self) -> anyhow::Result<Plan>,
     ) -> anyhow::Result<Laid> {
         self.alone(lease, |_| {
             if self.has_edits() {
                 self.restore()?;
             }
-            let (loaders, files) = plan(self)?;
+            let Plan { loaders, files } = plan(self)?;
             match self.write(loaders, &files) {
                 Ok(laid) => Ok(laid),
                 Err(error) => {

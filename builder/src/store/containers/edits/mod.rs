@@ -15,6 +15,7 @@
 
 mod lay;
 mod owners;
+mod plan;
 mod times;
 
 use std::{
@@ -31,6 +32,7 @@ use coracle_api::{Laid, Loader};
 use serde::{Deserialize, Serialize};
 
 pub use lay::{EditError, ToEdit};
+pub use plan::Plan;
 
 use super::{Container, ContainerError, remove_tree};
 use times::Times;
