@@ -258,7 +258,7 @@ impl Filler<'_> {
         } else {
             report(Event::Unpacking { dir: path.clone(), bytes: self.bundle.manifest().payload.unpacked });
             let (stats, index) = self.write(&dir, &path, held)?;
-            (stats, Some(index))
+            (stats, Some(Box::new(index)))
         };
 
         if private {

@@ -98,7 +98,7 @@ pub struct Cached {
     /// What unpacking did, if it was not there.
     pub stats: Option<Stats>,
     /// The bundle's index, if it was read for that: a view that is made next needs it, too.
-    decoded: Option<Index>,
+    decoded: Option<Box<Index>>,
     /// Whoever called removes it at the end, with [`Cached::remove`].
     pub private: bool,
     /// Places that were passed over.

@@ -143,7 +143,10 @@ impl Maker<'_> {
     }
 
     fn link<'e>(&self, entry: &'e Entry, parents: &mut Parents<'e>) -> Result<(), Errno> {
-        if let Some((old, new, name)) = parents.of(self, &entry.path)? {
+        if let Some(slash) = entry.path.iter().rposition(|byte| *byte == b'/')
+            && let Some((old, new)) = parents.of(self, &entry.path[..slash])?
+        {
+            let name = &entry.path[slash + 1..];
             return linkat(old, name, new, name, AtFlags::empty());
         }
         let (old_base, old) = self.from.base(&entry.path)?;
@@ -190,10 +193,8 @@ struct Parents<'e> {
 }
 
 impl<'e> Parents<'e> {
-    /// The directory in both trees, and the name in it; `None` for a first name, and for those of the root.
-    fn of(&mut self, maker: &Maker<'_>, path: &'e [u8]) -> Result<Option<(&OwnedFd, &OwnedFd, &'e [u8])>, Errno> {
-        let Some(slash) = path.iter().rposition(|byte| *byte == b'/') else { return Ok(None) };
-        let (parent, name) = (&path[..slash], &path[slash + 1..]);
+    /// The directory in both trees; `None` for the first name of one.
+    fn of(&mut self, maker: &Maker<'_>, parent: &'e [u8]) -> Result<Option<&(OwnedFd, OwnedFd)>, Errno> {
         if self.path != parent {
             (self.path, self.open) = (parent, None);
             return Ok(None);
@@ -203,6 +204,6 @@ impl<'e> Parents<'e> {
             let open = |tree: &Tree<'_>| tree.open(parent, flags, Mode::empty());
             self.open = Some((open(&maker.from)?, open(&maker.to)?));
         }
-        Ok(self.open.as_ref().map(|(old, new)| (old, new, name)))
+        Ok(self.open.as_ref())
     }
 }
