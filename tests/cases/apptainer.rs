@@ -97,3 +97,30 @@ fn root_runs_too() {
     let output = inside("root", "$a id -u; $a sh -c 'exit 3'; echo $?; $a --coracle-writable touch /etc/x; echo $?");
     assert_eq!(output.stdout, "0\n3\n0\n", "{output}");
 }
+
+#[test]
+fn containers_of_the_store_run_too() {
+    let Some(tree) = tree() else { return };
+    let Some(alpine) = images::find(images::ALPINE) else { return };
+    for (from, to) in [(harness::coracle(), "srv/coracle"), (alpine.as_path(), "srv/alpine.tar.gz")] {
+        fs::copy(from, tree.join(to)).unwrap();
+        fs::set_permissions(tree.join(to), PermissionsExt::from_mode(0o755)).unwrap();
+    }
+    let script = r#"
+        export CORACLE_DIR=/tmp/store; c=/srv/coracle; i=rootfs:/srv/alpine.tar.gz
+        $c create -q --name=a $i >/dev/null; $c setup --execmode=S1 a
+        $c run a sh -c 'id -u; echo kept >/root/f'; $c run -w /usr -e A=b a sh -c 'cat /root/f; pwd; echo $A'
+        $c run -v /srv:/in:ro --hostname=box a sh -c 'ls /in | grep -c coracle; hostname; touch /in/x' 2>&1
+        $c run a sh -c 'kill -9 $$'; echo $?; $c run -u nobody a true 2>/dev/null; echo $?
+        $c run --read-only a touch /x 2>&1
+        $c run -d -q --name=d --execmode=S1 $i sh -c 'echo up; sleep 100' >/dev/null
+        for n in 1 2 3 4 5 6 7 8 9; do $c logs d | grep up && break; sleep 0.5; done
+        $c exec d id -u; $c ps --format '{{.Names}} {{.State}} {{.Mode}}'; $c stop -t 5 d; $c rm a d; $c verify >/dev/null; echo $?
+    "#;
+    for account in ["guest", "root"] {
+        let output = inside(account, script);
+        let expected = "0\nkept\n/usr\nb\n1\nbox\ntouch: /in/x: Read-only file system\n137\n125\n\
+            touch: /x: Read-only file system\nup\n0\nd running S1\na exited S1\nd\na\nd\n0\n";
+        assert_eq!(output.stdout, expected, "{account}: {output}");
+    }
+}

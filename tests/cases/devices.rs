@@ -58,13 +58,15 @@ fn a_driver_described_by_cdi_is_loaded_by_the_guest() {
     for options in
         [["--coracle-nvidia", "--coracle-isolated=no"], ["--coracle-device=nvidia.com/gpu=all", "--coracle-isolated"]]
     {
-        for engine in ["namespaces", "ptrace"] {
+        for (engine, name) in
+            [("namespaces", "R1"), ("ptrace", "P1"), ("ptrace", "P2"), ("preload", "F1"), ("preload", "F3")]
+        {
             let explained = sandbox.run(&bundle, [options[1], "--coracle-explain"]);
             if !explained.stdout.contains(&format!("{engine}: accepted")) {
                 skip::because(&format!("{engine} refuses {}", options[1]));
                 continue;
             }
-            let engine = format!("--coracle-engine={engine}");
+            let engine = format!("--coracle-engine={name}");
             let output = sandbox.run(&bundle, [cdi.as_str(), options[0], options[1], &engine, "/bin/sh", "-c", script]);
             assert_eq!(output.stdout, expected, "{engine} {options:?}: {output}");
         }

@@ -38,8 +38,10 @@ impl Engine for Apptainer {
     fn probe(&self, host: &Host, _: &ImageFacts, request: &Request) -> Result<(), Refusal> {
         let installed = Installed::find(host.path.as_deref())?;
         if request.ports {
-            return Err(Refusal::new("ports cannot have other numbers inside: apptainer shares the host's network")
-                .advise("use `ptrace`, or leave that out"));
+            return Err(Refusal::new(
+                "ports cannot have other numbers inside, or one address only: apptainer shares the host's network",
+            )
+            .advise("use `ptrace`, or leave that out"));
         }
         if request.kernel {
             return Err(Refusal::new(

@@ -69,8 +69,10 @@ impl Engine for Namespaces {
             .advise("leave that out, or use `ptrace`"));
         }
         if request.ports {
-            return Err(Refusal::new("the network is the host's here, so a port has one number inside and outside")
-                .advise("give both the same number, or use `ptrace`"));
+            return Err(Refusal::new(
+                "the network is the host's here, so a port has one number inside and outside, at all addresses",
+            )
+            .advise("give both the same number and no address, or use `ptrace`"));
         }
         probe::probe(host, request)
     }

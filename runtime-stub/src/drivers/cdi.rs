@@ -2,11 +2,11 @@
 //!
 //! After the specification of the CNCF's `container-device-interface`, version 1: a directory that comes later outranks
 //! one before it; within one directory the same device twice is an error when it is asked for. Of the hooks, those that
-//! arrange libraries (`update-ldcache`, `create-symlinks`) are done by [`libraries`](super::libraries); a file that cannot
-//! be read or understood is passed over with a note, as podman and containerd do.
+//! arrange libraries (`update-ldcache`, `create-symlinks`) are done by [`libraries`](super::libraries), others are named as not
+//! run; groups are the caller's own, so those of `additionalGids` that he lacks are named, too. A file that cannot be read or
+//! understood is passed over with a note, as podman and containerd do.
 
 use std::{
-    ffi::OsString,
     fs,
     path::{Path, PathBuf},
 };
@@ -70,6 +70,8 @@ struct ContainerEdits {
     device_nodes: Vec<DeviceNode>,
     mounts: Vec<Mount>,
     hooks: Vec<Hook>,
+    #[serde(alias = "additionalGIDs")]
+    additional_gids: Vec<u32>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -84,13 +86,22 @@ struct DeviceNode {
 struct Mount {
     host_path: PathBuf,
     container_path: PathBuf,
+    #[serde(default)]
+    options: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]
 struct Hook {
     #[serde(default)]
+    path: PathBuf,
+    #[serde(default)]
     args: Vec<String>,
 }
+
+/// Hooks whose work is done, or has no object here: no node is copied, no file's mode is another than the host's, and the
+/// loader's path puts a compatibility library of the image's first.
+const NEEDLESS: [&str; 5] =
+    ["update-ldcache", "create-symlinks", "chmod", "enable-cuda-compat", "disable-device-node-modification"];
 
 /// Whether this is `vendor/class=device`.
 pub(super) fn is_name(text: &str) -> bool {
@@ -196,22 +207,38 @@ fn apply(from: &ContainerEdits, edits: &mut Edits) {
         if is_library(&mount.container_path) {
             edits.libraries.push(mount.host_path.clone());
         } else {
-            edits.files.push((mount.host_path.clone(), mount.container_path.clone()));
+            let is_read = mount.options.iter().any(|option| option == "ro");
+            let list = if is_read { &mut edits.files } else { &mut edits.writable };
+            list.push((mount.host_path.clone(), mount.container_path.clone()));
         }
     }
+    edits.groups.extend(&from.additional_gids);
     for hook in &from.hooks {
-        let mut words = hook.args.iter();
-        while let Some(word) = words.next() {
-            let link = match word.strip_prefix("--link") {
-                Some("") => words.next().map(String::as_str),
-                Some(rest) => rest.strip_prefix('='),
-                None => None,
-            };
+        if !hook.args.iter().any(|word| NEEDLESS.contains(&word.as_str())) {
+            let words = hook.args.iter().skip(1).map(String::as_str).collect::<Vec<_>>().join(" ");
+            edits.notes.push(format!("the hook {} {words} is not run", hook.path.display()));
+        }
+        for link in values(&hook.args, "--link") {
             // `TARGET::LINK`: of either only the name counts, as all libraries are in one directory.
-            if let Some((target, link)) = link.and_then(|link| link.split_once("::")) {
-                let name = |path: &str| Path::new(path).file_name().map(OsString::from);
-                edits.links.extend(name(link).zip(name(target)).filter(|(link, target)| link != target));
+            let Some((target, link)) = link.split_once("::").map(|(target, link)| (Path::new(target), Path::new(link)))
+            else {
+                continue;
+            };
+            let Some((target, name)) = target.file_name().zip(link.file_name()) else { continue };
+            if !is_library(link) {
+                edits.plugins.push((link.to_owned(), target.to_owned()));
+            } else if name != target {
+                edits.links.push((name.to_owned(), target.to_owned()));
             }
         }
+        edits.folders.extend(values(&hook.args, "--folder").map(PathBuf::from));
     }
+}
+
+/// Values of an option that may be given several times, as `--option VALUE` or `--option=VALUE`.
+fn values<'a>(args: &'a [String], option: &str) -> impl Iterator<Item = &'a str> {
+    args.iter().enumerate().filter_map(move |(at, word)| match word.strip_prefix(option)? {
+        "" => args.get(at + 1).map(String::as_str),
+        rest => rest.strip_prefix('='),
+    })
 }

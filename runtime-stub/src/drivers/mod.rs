@@ -52,12 +52,21 @@ impl Places {
 pub struct Edits {
     /// Device nodes: host path and guest path.
     pub nodes: Vec<(PathBuf, PathBuf)>,
-    /// Files, directories and sockets: host path and guest path.
+    /// Files, directories and sockets that are only read: host path and guest path.
     pub files: Vec<(PathBuf, PathBuf)>,
+    /// The same, to be written to as well.
+    pub writable: Vec<(PathBuf, PathBuf)>,
     /// Host paths of libraries.
     pub libraries: Vec<PathBuf>,
     /// More names of libraries: name and what it stands for, both without directories.
     pub links: Vec<(OsString, OsString)>,
+    /// Links that are no libraries by their names, and lie where programs look for them: guest path, and the name of the
+    /// library that it stands for.
+    pub plugins: Vec<(PathBuf, OsString)>,
+    /// Guest directories that the guest's loader is to search.
+    pub folders: Vec<PathBuf>,
+    /// Groups that may use the devices.
+    pub groups: Vec<u32>,
     /// `KEY=value`.
     pub env: Vec<String>,
     /// What was found and where, in words for `explain`.
@@ -149,7 +158,20 @@ pub fn find(gpus: Option<&str>, devices: &[String], places: &Places) -> Result<E
         }
     }
     specifications.add(&names, &mut edits)?;
-    for list in [&mut edits.nodes, &mut edits.files] {
+    for (link, target) in std::mem::take(&mut edits.plugins) {
+        let named = |library: &&PathBuf| library.file_name() == Some(&target);
+        if let Some(library) = edits.libraries.iter().find(named) {
+            edits.files.push((library.clone(), link));
+        }
+    }
+    // What the image has anyway is searched anyway.
+    let shown = |folder: &Path| {
+        let mut mounts = edits.files.iter().chain(&edits.writable);
+        mounts.any(|(host, guest)| folder.starts_with(guest) && host.is_dir())
+    };
+    let folders: Vec<PathBuf> = edits.folders.iter().filter(|folder| shown(folder)).cloned().collect();
+    edits.folders = folders;
+    for list in [&mut edits.nodes, &mut edits.files, &mut edits.writable] {
         let mut seen = Vec::new();
         list.retain(|pair| !seen.contains(pair) && (seen.push(pair.clone()), true).1);
     }

@@ -104,11 +104,52 @@ fn a_specification_goes_before_the_drivers_own_files() {
     let edits = find(Some("0"), &["nvidia.com/gpu=0".to_owned()], &places).unwrap();
     assert_eq!(guests(&edits.nodes), ["/dev/nvidia0", "/dev/nvidiactl"]);
     assert_eq!(edits.nodes[0].0, dir.path().join("dev/nvidia0"));
-    assert_eq!(guests(&edits.files), ["/usr/bin/nvidia-smi"]);
+    assert_eq!((guests(&edits.writable), guests(&edits.files)), (vec!["/usr/bin/nvidia-smi"], vec![]));
     assert_eq!(edits.env, ["NVIDIA_VISIBLE_DEVICES=void"]);
     assert!(edits.notes[0].contains("broken.json"), "{:?}", edits.notes);
     let names = libraries::Names::of(&edits);
     assert_eq!(names.links.keys().collect::<Vec<_>>(), ["libcuda.so", "libcuda.so.1"]);
+}
+
+#[test]
+fn every_kind_of_edit_is_carried_out_or_named() {
+    let (dir, places) = node();
+    let text = r#"{"cdiVersion": "1.1.0", "kind": "nvidia.com/gpu", "annotations": {"a": "b"},
+        "devices": [{"name": "0:1", "annotations": {}, "containerEdits": {"deviceNodes": [
+            {"path": "/dev/nvidia0", "hostPath": "ROOT/dev/nvidia0", "type": "c", "major": 195, "minor": 0, "permissions": "rw"},
+            {"path": "/dev/nvidia-caps/nvidia-cap1", "hostPath": "ROOT/dev/nvidia-caps/nvidia-cap1"}]}}],
+        "containerEdits": {"additionalGids": [44, 109], "intelRdt": {"closID": "x"},
+            "mounts": [
+                {"hostPath": "ROOT/usr/lib64", "containerPath": "/opt/driver/lib", "options": ["ro", "rbind"]},
+                {"hostPath": "ROOT/usr/lib64/libcuda.so.550.54.14", "containerPath": "/usr/lib/libcuda.so.550.54.14", "options": ["ro"]},
+                {"hostPath": "ROOT/dev", "containerPath": "/var/run/shared", "options": ["rw", "nosuid"], "type": "bind"}],
+            "hooks": [
+                {"hookName": "createContainer", "path": "/usr/bin/nvidia-cdi-hook", "args": ["nvidia-cdi-hook", "update-ldcache",
+                    "--folder", "/opt/driver/lib", "--folder=/usr/lib"]},
+                {"hookName": "createContainer", "path": "/usr/bin/nvidia-cdi-hook", "args": ["nvidia-cdi-hook", "create-symlinks",
+                    "--link=../libcuda.so.550.54.14::/usr/lib/gbm/nvidia-drm_gbm.so", "--link", "libcuda.so.550.54.14::/usr/lib/libcu.so.2"]},
+                {"hookName": "poststop", "path": "/opt/vendor/hook", "args": ["hook", "tidy"]}]}}"#;
+    specify(dir.path(), "one.json", text);
+    // Another vendor's, and another class of the same vendor's; numbers with a colon are no numbers in YAML either.
+    specify(
+        dir.path(),
+        "two.yaml",
+        "cdiVersion: 0.6.0\nkind: nvidia.com/mig\ndevices:\n- name: 1:0\n  containerEdits:\n    env: [MIG=1]\n",
+    );
+    let names = ["nvidia.com/gpu=0:1".to_owned(), "nvidia.com/mig=1:0".to_owned()];
+    let edits = find(None, &names, &places).unwrap();
+    assert_eq!(guests(&edits.nodes), ["/dev/nvidia0", "/dev/nvidia-caps/nvidia-cap1"]);
+    assert_eq!(edits.nodes, find(Some("0:1"), &[], &places).unwrap().nodes, "a slice of a GPU by its name");
+    assert_eq!(guests(&edits.files), ["/opt/driver/lib", "/usr/lib/gbm/nvidia-drm_gbm.so"]);
+    assert_eq!(guests(&edits.writable), ["/var/run/shared"]);
+    assert_eq!(
+        (edits.groups.as_slice(), edits.env.as_slice()),
+        ([44, 109].as_slice(), ["MIG=1".to_owned()].as_slice())
+    );
+    assert_eq!(edits.folders, [Path::new("/opt/driver/lib")], "what the image has is searched anyway");
+    assert!(libraries::Names::of(&edits).links.contains_key(std::ffi::OsStr::new("libcu.so.2")));
+    let notes = edits.notes.join("; ");
+    assert!(notes.contains("hook /opt/vendor/hook tidy is not run") && !notes.contains("ldcache"), "{notes}");
 }
 
 #[test]

@@ -52,6 +52,11 @@ pub(super) fn show(asked: Asked, caller: &Caller, made: Option<&Path>, lists: Li
         *lists.devices = Devices::Minimal { extra: Vec::new() };
     }
     for (host, guest) in &edits.nodes {
+        if host == guest && !host.exists() {
+            let why = format!("{} is named by a specification and is not on this node", host.display());
+            lists.notes.push(("devices", why));
+            continue;
+        }
         match &mut *lists.devices {
             Devices::Host if host == guest => {}
             Devices::Minimal { extra } if host == guest => extra.push(host.clone()),
@@ -60,6 +65,12 @@ pub(super) fn show(asked: Asked, caller: &Caller, made: Option<&Path>, lists: Li
     }
     for (host, guest) in &edits.files {
         lists.binds.as_given(bind(host, guest, true, "driver"));
+    }
+    for (host, guest) in &edits.writable {
+        lists.binds.as_given(bind(host, guest, false, "driver"));
+    }
+    for group in edits.groups.iter().filter(|group| caller.uid != 0 && !caller.groups.contains(group)) {
+        lists.notes.push(("devices", format!("they are for group {group}, which you are not in")));
     }
     libraries(&edits, made, lists.binds, lists.env)?;
     for pair in &edits.env {
@@ -71,6 +82,9 @@ pub(super) fn show(asked: Asked, caller: &Caller, made: Option<&Path>, lists: Li
 }
 
 fn libraries(edits: &Edits, made: Option<&Path>, binds: &mut Binds, env: &mut Environment) -> Result<(), LaunchError> {
+    for folder in &edits.folders {
+        search(env, folder);
+    }
     let names = libraries::Names::of(edits);
     if names.files.is_empty() {
         return Ok(());
@@ -85,13 +99,21 @@ fn libraries(edits: &Edits, made: Option<&Path>, binds: &mut Binds, env: &mut En
     for (name, host) in &names.files {
         binds.as_given(bind(host, &guest.join(name), true, "driver's library"));
     }
+    search(env, guest);
+    Ok(())
+}
+
+/// Has the guest's loader search one more directory, after those that it knows by its variable.
+fn search(env: &mut Environment, folder: &Path) {
     let mut path = env.get(LIBRARY_PATH).unwrap_or_default().to_owned();
+    if std::env::split_paths(&path).any(|known| known == folder) {
+        return;
+    }
     if !path.is_empty() {
         path.push(":");
     }
-    path.push(guest);
+    path.push(folder);
     env.set(LIBRARY_PATH, path);
-    Ok(())
 }
 
 fn bind(host: &Path, guest: &Path, read_only: bool, purpose: &str) -> Bind {
