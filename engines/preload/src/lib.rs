@@ -78,6 +78,9 @@ impl Engine for Preload {
     }
 
     fn run(&self, spec: &LaunchSpec) -> Result<Ended, RunError> {
+        let shown = links::with_bound(spec);
+        let shown = shown.map_err(|error| RunError::step("make links to bound libraries", error))?;
+        let spec = shown.as_ref().unwrap_or(spec);
         let prepared = Prepared::new(&spec.argv, &spec.env)?.of(spec.program.as_deref())?;
         let changed = Changed::open(spec)?;
         let mut layout = Layout::new(spec, changed.as_ref().map_or(&spec.root, |changed| changed.root()))?;

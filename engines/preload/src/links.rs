@@ -1,8 +1,10 @@
-//! Libraries by symbolic links whose targets are absolute, in a tree without edits.
+//! Libraries that the kernel would not find where the guest does: by symbolic links whose targets are absolute, in a tree
+//! without edits; and those that are bound one by one into a directory (a driver's).
 //!
 //! A loader that is told where the tree's libraries are opens what it finds there before any of our code runs, and so the
 //! kernel follows such a link on the host (Debian's alternatives are all made so). Therefore each gets a link of ours, to
-//! the host path of what it leads to in the guest, in a directory that is searched before the tree's.
+//! the host path of what it leads to in the guest, in a directory that is searched before the tree's. A directory into which
+//! libraries are bound is shown by one of ours with links in the place of the empty files that binds are laid on.
 
 use std::{
     collections::BTreeMap,
@@ -12,6 +14,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use coracle_api::{Bind, LaunchSpec};
 use coracle_layout::Layout;
 
 use crate::place::Safe;
@@ -63,27 +66,55 @@ fn leaves(link: &Path) -> bool {
 /// A directory of links, if one is needed, made in `place` unless it is there: named by what is in it.
 pub(crate) fn directory(layout: &Layout, directories: &[Directory], place: &Safe) -> io::Result<Option<PathBuf>> {
     let links = lost(layout, directories);
-    if links.is_empty() {
-        return Ok(None);
+    if links.is_empty() { Ok(None) } else { of_links(&links, place.dir()).map(Some) }
+}
+
+/// The run with directories into which libraries are bound as loaders have to see them; `None` if there are none.
+pub(crate) fn with_bound(spec: &LaunchSpec) -> io::Result<Option<LaunchSpec>> {
+    let mut changed = None;
+    for (number, bind) in spec.binds.iter().enumerate().filter(|(_, bind)| bind.host.is_dir()) {
+        let inside = |one: &&Bind| one.guest.parent() == Some(&bind.guest) && one.host.is_file();
+        let named = spec.binds.iter().filter(inside).filter_map(|one| Some((one.guest.file_name()?, &one.host)));
+        let libraries = named.filter(|(name, _)| is_library(name.as_bytes()));
+        let mut links: BTreeMap<OsString, PathBuf> =
+            libraries.map(|(name, host)| (name.to_owned(), host.clone())).collect();
+        if links.is_empty() {
+            continue;
+        }
+        for entry in fs::read_dir(&bind.host)? {
+            let path = entry?.path();
+            let Some(name) = path.file_name() else { continue };
+            if !links.contains_key(name) {
+                let target = fs::read_link(&path).unwrap_or_else(|_| path.clone());
+                links.insert(name.to_owned(), target);
+            }
+        }
+        let shown = of_links(&links, &fs::canonicalize(&spec.scratch)?)?;
+        changed.get_or_insert_with(|| spec.clone()).binds[number].host = shown;
     }
+    Ok(changed)
+}
+
+/// A directory of these links in `place`, made unless it is there.
+fn of_links(links: &BTreeMap<OsString, PathBuf>, place: &Path) -> io::Result<PathBuf> {
     let mut text = Vec::new();
-    for (name, target) in &links {
+    for (name, target) in links {
         text.extend_from_slice(&[name.as_bytes(), b"\0", target.as_os_str().as_bytes(), b"\0"].concat());
     }
-    let path = place.dir().join(format!("links-{:016x}", coracle_api::content_sum(&text)));
-    if is_whole(&path, &links) {
-        return Ok(Some(path));
+    let path = place.join(format!("links-{:016x}", coracle_api::content_sum(&text)));
+    if is_whole(&path, links) {
+        return Ok(path);
     }
-    let beside = place.dir().join(format!(".new-links-{}", std::process::id()));
+    let beside = place.join(format!(".new-links-{}", std::process::id()));
     let _ = fs::remove_dir_all(&beside);
-    let made = make(&beside, &path, &links);
+    let made = make(&beside, &path, links);
     if made.is_err() {
         let _ = fs::remove_dir_all(&beside);
     }
     match made {
         // Somebody else was quicker.
-        Err(_) if is_whole(&path, &links) => Ok(Some(path)),
-        other => other.map(|()| Some(path)),
+        Err(_) if is_whole(&path, links) => Ok(path),
+        other => other.map(|()| path),
     }
 }
 
@@ -103,7 +134,7 @@ fn is_whole(path: &Path, links: &BTreeMap<OsString, PathBuf>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use coracle_api::{Identity, LaunchSpec};
+    use coracle_api::Identity;
 
     use super::*;
 
