@@ -6,6 +6,7 @@ use coracle_sys::kernel::__NR_prctl;
 
 use crate::{
     arch::{self, Variable},
+    arguments,
     call::raw,
     environment, sites, state,
 };
@@ -21,14 +22,15 @@ unsafe extern "C" fn constructor(_: c_int, arguments: *mut *mut c_char, environm
     }
     state::get();
     sites::start();
+    let arguments = if handed { arguments } else { environment::arguments() };
     if let Some(name) = environment::argv0() {
-        let arguments = if handed { arguments } else { environment::arguments() };
         if !arguments.is_null() {
             // SAFETY: the array that `main` gets, whose first was the program's host path; the string stays.
             unsafe { arguments.write(name.as_ptr().cast_mut()) };
         }
         rename(name);
     }
+    arguments::show(arguments, handed);
     if let Some(given) = environment::given() {
         // fexecve(3) has no name but the program's own.
         let by_descriptor = given.to_bytes().strip_prefix(b"/dev/fd/").is_some_and(|rest| !rest.contains(&b'/'));

@@ -19,6 +19,7 @@
 #![cfg(target_arch = "x86_64")]
 
 mod arch;
+mod arguments;
 mod call;
 mod constructor;
 mod cow;
