@@ -21,22 +21,22 @@ use crate::{call::raw, files::Held};
 const PR_SET_MM: usize = 35;
 const PR_SET_MM_MAP: usize = 14;
 
-/// The kernel's `struct prctl_mm_map` (linux/prctl.h).
+/// The kernel's `struct prctl_mm_map` (linux/prctl.h), whose words have the size of pointers here.
 #[repr(C)]
 struct Map {
-    start_code: u64,
-    end_code: u64,
-    start_data: u64,
-    end_data: u64,
-    start_brk: u64,
-    brk: u64,
-    start_stack: u64,
-    arg_start: u64,
-    arg_end: u64,
-    env_start: u64,
-    env_end: u64,
+    start_code: usize,
+    end_code: usize,
+    start_data: usize,
+    end_data: usize,
+    start_brk: usize,
+    brk: usize,
+    start_stack: usize,
+    arg_start: usize,
+    arg_end: usize,
+    env_start: usize,
+    env_end: usize,
     /// No vector: the kernel keeps the one that it has.
-    auxv: u64,
+    auxv: usize,
     auxv_size: u32,
     /// No file: nor that.
     exe_fd: u32,
@@ -53,11 +53,12 @@ impl Map {
         let after_name = rest.iter().rposition(|byte| *byte == b')')? + 2;
         let mut fields = [0; 52];
         for (field, word) in fields[third..].iter_mut().zip(rest.get(after_name..)?.split(|byte| *byte == b' ')) {
-            *field = word.iter().filter(|byte| byte.is_ascii_digit()).fold(0_u64, |number, digit| {
-                number.wrapping_mul(10).wrapping_add(u64::from(digit - b'0'))
-            });
+            *field = word
+                .iter()
+                .filter(|byte| byte.is_ascii_digit())
+                .fold(0_usize, |number, digit| number.wrapping_mul(10).wrapping_add(usize::from(digit - b'0')));
         }
-        let brk = u64::try_from(raw(__NR_brk, [0; 6])).ok()?;
+        let brk = usize::try_from(raw(__NR_brk, [0; 6])).ok()?;
         let map = Self {
             start_code: fields[26],
             end_code: fields[27],
@@ -95,7 +96,7 @@ pub(crate) fn show(arguments: *mut *mut c_char, copied: bool) {
             return;
         }
         let Some(mut map) = Map::now() else { return };
-        let address = |at: *mut c_char| at.expose_provenance() as u64;
+        let address = |at: *mut c_char| at.expose_provenance();
         if map.arg_start == address(first) {
             return;
         }
@@ -104,15 +105,15 @@ pub(crate) fn show(arguments: *mut *mut c_char, copied: bool) {
             return;
         }
         let in_place = copied && room_before(others, map.arg_start) >= len;
-        let Some(at) = (if in_place { Some(others - len as u64) } else { copy_of(others, map.arg_end, len) }) else {
+        let Some(at) = (if in_place { Some(others - len) } else { copy_of(others, map.arg_end, len) }) else {
             return;
         };
-        let shown = ptr::with_exposed_provenance_mut::<c_char>(at as usize);
+        let shown = ptr::with_exposed_provenance_mut::<c_char>(at);
         shown.copy_from(first, len);
         if in_place {
             arguments.write(shown);
         } else {
-            map.arg_end = at + len as u64 + (map.arg_end - others);
+            map.arg_end = at + len + (map.arg_end - others);
         }
         map.arg_start = at;
         let map = (&raw const map).expose_provenance();
@@ -124,11 +125,9 @@ pub(crate) fn show(arguments: *mut *mut c_char, copied: bool) {
 ///
 /// # Safety
 /// From `start` to `end` lie strings that end with NUL.
-unsafe fn room_before(end: u64, start: u64) -> usize {
+unsafe fn room_before(end: usize, start: usize) -> usize {
     // SAFETY: the caller's strings.
-    let text = unsafe {
-        core::slice::from_raw_parts(ptr::with_exposed_provenance::<u8>(start as usize), (end - start) as usize)
-    };
+    let text = unsafe { core::slice::from_raw_parts(ptr::with_exposed_provenance::<u8>(start), end - start) };
     let string = text.split_last().map_or(text, |(_, before)| before);
     text.len() - string.iter().rposition(|byte| *byte == 0).map_or(0, |nul| nul + 1)
 }
@@ -137,13 +136,13 @@ unsafe fn room_before(end: u64, start: u64) -> usize {
 ///
 /// # Safety
 /// From `others` to `end` lie the other arguments.
-unsafe fn copy_of(others: u64, end: u64, len: usize) -> Option<u64> {
-    let more = (end - others) as usize;
+unsafe fn copy_of(others: usize, end: usize, len: usize) -> Option<usize> {
+    let more = end - others;
     // SAFETY: a new mapping at a place of the kernel's choice, as long as what is copied, which the caller vouches for.
     unsafe {
         let at = sys::map(0, len + more, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, None, 0).ok()?;
         let copy = ptr::with_exposed_provenance_mut::<u8>(at + len);
-        copy.copy_from_nonoverlapping(ptr::with_exposed_provenance(others as usize), more);
-        Some(at as u64)
+        copy.copy_from_nonoverlapping(ptr::with_exposed_provenance(others), more);
+        Some(at)
     }
 }
