@@ -272,3 +272,44 @@ fn a_run_read_only_and_volumes_of_a_tree_in_layers() {
     assert_eq!(output.stdout.trim_end(), "d", "{output}");
     world.verify();
 }
+
+#[test]
+fn a_view_that_nobody_changed_serves_the_next_container() {
+    let Some(world) = World::new() else { return };
+    let tree = world.trees().remove(0);
+    let spare = tree.with_file_name("spare");
+    let inode = |path: &Path| fs::metadata(path).map(|meta| meta.ino()).ok();
+    let once = |mode: &str, script: &str| {
+        world.sandbox.coracle(["run", "--rm", mode, "alpine:1", "sh", "-c", script]).ok().to_owned()
+    };
+    once("--execmode=P1", "stat -c %U /etc/shadow");
+    let kept = inode(&spare.join("root"));
+    assert!(kept.is_some() && inode(&spare.join("root/bin/busybox")) == inode(&tree.join("bin/busybox")));
+    // Whatever a container does to it, the next does not see.
+    for (mode, script, look) in [
+        ("--execmode=P1", "echo x >> /etc/motd", "grep -cx x /etc/motd || true"),
+        ("--execmode=F3", "chown 5:6 /etc/motd /home; chmod 700 /srv", "stat -c %u:%g:%a /etc/motd /home /srv"),
+        (
+            "--execmode=P1",
+            "mkdir /new; ln -s /new /opt/link; rm /etc/issue",
+            "ls -d /new /opt/link /etc/issue 2>/dev/null | wc -l",
+        ),
+    ] {
+        world.create("c");
+        let before = once(mode, look);
+        let first = inode(&spare.join("root"));
+        assert!(first.is_some(), "{mode}: {script}");
+        world.run(&[mode], "c", script).ok();
+        assert!(!spare.exists(), "{script}: it is the container's now");
+        let changed = world.run(&[mode], "c", look).ok().to_owned();
+        world.sandbox.coracle(["rm", "c"]).ok();
+        assert_ne!(changed, before, "{script}");
+        assert_eq!(once(mode, look), before, "{script}");
+    }
+    // Edits are taken out before.
+    once("--execmode=F3", "true");
+    assert_eq!(inode(&spare.join("root/bin/busybox")), inode(&tree.join("bin/busybox")));
+    assert!(world.sandbox.coracle(["verify"]).ok().ends_with("all whole"));
+    world.sandbox.coracle(["prune", "-f"]).ok();
+    assert!(!spare.exists());
+}

@@ -11,6 +11,7 @@
 //!     ledger                 what an engine records of owners and modes
 //! CHANGES/view.lock          flocked while the view is made, and while a link is broken
 //! CHANGES/.view-…            being made, or left by a maker that was killed: removed by the next
+//! TREE/../spare/             a view that nobody needs and nobody changed, for the next (`spare`)
 //! ```
 //!
 //! Rules:
@@ -35,6 +36,8 @@ mod marks;
 #[cfg(feature = "std")]
 mod place;
 #[cfg(feature = "std")]
+mod spare;
+#[cfg(feature = "std")]
 pub mod truths;
 #[cfg(feature = "std")]
 mod unshare;
@@ -47,6 +50,7 @@ pub use {
     copy::clone,
     error::ViewError,
     make::Made,
+    spare::{SPARE, spare},
     unshare::{Aside, Turn, Unshared},
     view::{Asked, View},
 };

@@ -26,7 +26,7 @@ use crate::{
     truths::Truths,
 };
 
-/// What a view was made of.
+/// What a view was made of; all are zero for a spare one that was at hand.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Made {
     /// Directories, the root among them.
@@ -208,7 +208,7 @@ impl<'a> Maker<'a> {
             let to = openat(target, name, flags, Mode::S_IRUSR | Mode::S_IWUSR)?;
             copy::data(from.as_fd(), to.as_fd(), stat.st_size)?;
             copy::xattrs(from.as_fd(), to.as_fd());
-            fchmod(&to, Mode::from_bits_truncate(self.mode_of(full, &stat)))?;
+            fchmod(&to, Mode::from_bits_truncate(mode_of(self.truths, full, &stat)))?;
             copy::times(to.as_fd(), &stat)
         };
         made().map_err(self.failed("copy", full))?;
@@ -217,12 +217,6 @@ impl<'a> Maker<'a> {
             self.copied.insert(stat.st_ino, full.to_vec());
         }
         Ok(())
-    }
-
-    /// Permission bits of what is the view's own, less set-id bits: they would speak for whoever made the view.
-    fn mode_of(&self, path: &[u8], stat: &FileStat) -> libc::mode_t {
-        let truth = self.truths.and_then(|truths| truths.of(path));
-        truth.map_or(stat.st_mode, |truth| libc::mode_t::from(truth.mode)) & 0o1777
     }
 
     fn finish(&self, directory: &Directory) -> Step {
@@ -234,15 +228,25 @@ impl<'a> Maker<'a> {
             let own = open_dir(self.target, path, OFlag::O_RDONLY).map_err(failed())?;
             copy::xattrs(source.as_fd(), own.as_fd());
         }
-        // Its owner must be able to put files there, whatever the image says: changes to its files need it.
-        let mode = self.mode_of(path, stat) | 0o700;
-        let mode = Mode::from_bits_truncate(mode | (stat.st_mode & libc::S_ISGID));
+        let mode = Mode::from_bits_truncate(directory_mode(self.truths, path, stat));
         if mode != Mode::S_IRWXU {
             fchmodat(&target, rest, mode, FchmodatFlags::FollowSymlink).map_err(failed())?;
         }
         let (access, change) = copy::times_of(stat);
         utimensat(&target, rest, &access, &change, UtimensatFlags::NoFollowSymlink).map_err(failed())
     }
+}
+
+/// Permission bits of what is the view's own, less set-id bits: they would speak for whoever made the view.
+fn mode_of(truths: Option<&Truths<'_>>, path: &[u8], stat: &FileStat) -> libc::mode_t {
+    let truth = truths.and_then(|truths| truths.of(path));
+    truth.map_or(stat.st_mode, |truth| libc::mode_t::from(truth.mode)) & 0o1777
+}
+
+/// As [`mode_of`], of a directory: its owner must be able to put files there, whatever the image says, since changes to its
+/// files need it.
+pub(crate) fn directory_mode(truths: Option<&Truths<'_>>, path: &[u8], stat: &FileStat) -> libc::mode_t {
+    mode_of(truths, path, stat) | 0o700 | (stat.st_mode & libc::S_ISGID)
 }
 
 /// All names of a directory but `.` and `..`, and the directory.
@@ -271,7 +275,7 @@ fn kind_of(stat: &FileStat) -> Type {
     }
 }
 
-fn has_xattrs(dir: BorrowedFd<'_>) -> bool {
+pub(crate) fn has_xattrs(dir: BorrowedFd<'_>) -> bool {
     use std::os::fd::AsRawFd;
     // SAFETY: a null buffer of no length asks for the size alone (flistxattr(2)).
     unsafe { libc::flistxattr(dir.as_raw_fd(), std::ptr::null_mut(), 0) > 0 }

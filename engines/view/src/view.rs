@@ -16,13 +16,14 @@ use nix::{
     sys::stat::{Mode, umask},
 };
 
-use crate::{Made, Marks, ViewError, error::errno, make::Maker, marks, truths::Truths, unshare::Locked};
+use crate::{Made, Marks, ViewError, error::errno, make::Maker, marks, spare, truths::Truths, unshare::Locked};
 
-const VIEW: &str = "view";
+pub(crate) const VIEW: &str = "view";
 const LOCK: &str = "view.lock";
-const MARKS: &str = "marks";
+pub(crate) const MARKS: &str = "marks";
+pub(crate) const ORIGIN: &str = "origin";
 const COPIES: &str = "copies";
-const TMP: &str = "tmp";
+pub(crate) const TMP: &str = "tmp";
 /// Beginning of the names of views that are being made.
 const NEW: &str = ".view-";
 
@@ -65,17 +66,12 @@ impl View {
         let lock =
             openat(AT_FDCWD, &name, flags, Mode::S_IRUSR | Mode::S_IWUSR).map_err(ViewError::step("make", &name))?;
         let locked = Locked::wait(lock.as_fd());
-        let truths = asked.truths.map(fs::read);
-        let truths = match &truths {
-            None => None,
-            Some(Ok(bytes)) => Truths::read(bytes),
-            Some(Err(error)) if error.kind() == std::io::ErrorKind::NotFound => None,
-            Some(Err(error)) => return Err(ViewError::step("read", asked.truths.unwrap_or(changes))(errno(error))),
-        };
+        let truths = read_truths(asked)?;
+        let truths = truths.as_deref().and_then(Truths::read);
         let origin = origin(asked.tree, truths.as_ref())?;
         let view = changes.join(VIEW);
         let mut made = None;
-        match fs::read(view.join("origin")) {
+        match fs::read(view.join(ORIGIN)) {
             Ok(found) if found == origin => {}
             Ok(found) => {
                 let made_from = String::from_utf8_lossy(&found).trim_end().to_owned();
@@ -84,6 +80,7 @@ impl View {
             Err(_) if view.symlink_metadata().is_ok() => {
                 return Err(ViewError::Damaged { path: view, what: "does not say which image it is a view of" });
             }
+            Err(_) if spare::take(asked, &origin, &view) => made = Some(Made::default()),
             Err(_) => made = Some(make(asked, truths.as_ref(), &origin, &view)?),
         }
         drop(locked);
@@ -169,8 +166,18 @@ impl View {
     }
 }
 
+/// The bytes of what the image says of its files, if there are any.
+pub(crate) fn read_truths(asked: &Asked<'_>) -> Result<Option<Vec<u8>>, ViewError> {
+    let Some(path) = asked.truths else { return Ok(None) };
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(ViewError::step("read", path)(errno(&error))),
+    }
+}
+
 /// One line that names the image: by its digest, or by the place of a tree that has none.
-fn origin(tree: &Path, truths: Option<&Truths<'_>>) -> Result<Vec<u8>, ViewError> {
+pub(crate) fn origin(tree: &Path, truths: Option<&Truths<'_>>) -> Result<Vec<u8>, ViewError> {
     if let Some(truths) = truths {
         let hex: String = truths.image.iter().map(|byte| format!("{byte:02x}")).collect();
         return Ok(format!("image {hex}\n").into_bytes());
@@ -205,7 +212,7 @@ fn make(asked: &Asked<'_>, truths: Option<&Truths<'_>>, origin: &[u8], view: &Pa
     let done = maker.run();
     umask(mask);
     done?;
-    for (name, bytes) in [(MARKS, marks::build(&maker.marks, maker.writable)), ("origin", origin.to_vec())] {
+    for (name, bytes) in [(MARKS, marks::build(&maker.marks, maker.writable)), (ORIGIN, origin.to_vec())] {
         let path = half.0.join(name);
         fs::write(&path, bytes).map_err(|error| ViewError::step("write", &path)(errno(&error)))?;
     }

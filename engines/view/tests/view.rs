@@ -235,3 +235,100 @@ fn another_file_system_gets_copies() {
     assert!(view.marks().find(&id(&root.join("etc-hosts"))).is_none(), "copies are its own");
     assert!(root.join("bin/tool").exists());
 }
+
+/// What a guest does to a view's root, in words and in deed.
+type Change<'c> = (&'c str, &'c dyn Fn(&Path));
+
+#[test]
+fn an_untouched_view_is_kept_for_the_next_and_a_touched_one_is_not() {
+    use coracle_view::spare;
+    let place = Place::new();
+    let changes = place.path("changes");
+    let give = |place: &Place| {
+        let truths = place.path("truths");
+        spare(&Asked { tree: &place.path("tree"), truths: Some(&truths), changes: &changes }).expect("looked at")
+    };
+    place.tell(1);
+    let view = place.open().expect("made");
+    assert!(view.made().is_some_and(|made| made.links > 0));
+    fs::write(view.ledger(), "owners").expect("written");
+    view.copies_file().expect("made");
+    let first = fs::metadata(view.root()).expect("there").ino();
+    drop(view);
+    assert!(give(&place), "nothing has changed");
+    assert!(!changes.join("view").exists());
+    let view = place.open().expect("taken");
+    assert_eq!(view.made(), Some(coracle_view::Made::default()));
+    assert_eq!(fs::metadata(view.root()).expect("there").ino(), first, "the same one");
+    assert!(!view.ledger().exists() && !place.path("spare").exists());
+    assert!(view.marks().slots() > 0);
+
+    // Whatever a guest does shows.
+    let tool = view.root().join("usr/bin/tool");
+    let changes_made: [Change<'_>; 9] = [
+        ("a new file", &|root| fs::write(root.join("usr/new"), "").expect("written")),
+        ("come and gone", &|root| {
+            fs::write(root.join("new"), "").expect("written");
+            fs::remove_file(root.join("new")).expect("removed");
+        }),
+        ("gone", &|root| fs::remove_file(root.join("usr/bin/secret")).expect("removed")),
+        ("another link", &|root| {
+            fs::remove_file(root.join("bin")).expect("removed");
+            symlink("usr/lib", root.join("bin")).expect("linked");
+        }),
+        ("another mode", &|root| {
+            fs::set_permissions(root.join("usr"), fs::Permissions::from_mode(0o700)).expect("changed");
+        }),
+        ("another file of that name", &|root| {
+            let text = fs::read(root.join("etc-hosts")).expect("read");
+            fs::remove_file(root.join("etc-hosts")).expect("removed");
+            fs::write(root.join("etc-hosts"), text).expect("written");
+        }),
+        ("two names exchanged", &|root| {
+            fs::rename(root.join("usr/bin/tool"), root.join("x")).expect("renamed");
+            fs::rename(root.join("usr/bin/secret"), root.join("usr/bin/tool")).expect("renamed");
+            fs::rename(root.join("x"), root.join("usr/bin/secret")).expect("renamed");
+        }),
+        ("a time", &|root| {
+            let old = std::time::SystemTime::UNIX_EPOCH;
+            fs::File::open(root.join("var/mail")).and_then(|dir| dir.set_modified(old)).expect("set");
+        }),
+        ("a copy on its way", &|root| fs::write(root.with_file_name("tmp").join("1-0"), "").expect("written")),
+    ];
+    assert!(tool.exists());
+    drop(view);
+    for (what, change) in changes_made {
+        fs::remove_dir_all(changes.join("view")).expect("removed");
+        let view = place.open().expect("made");
+        assert!(view.made().is_some_and(|made| made.links > 0), "{what}");
+        // Times are put back as a guest can put them back, to show that they are not all that counts.
+        let root = view.root().to_owned();
+        let times: Vec<_> = ["", "usr", "usr/bin"]
+            .map(|name| {
+                (root.join(name), fs::metadata(root.join(name)).and_then(|meta| meta.modified()).expect("a time"))
+            })
+            .into();
+        drop(view);
+        change(&root);
+        if what != "come and gone" {
+            for (dir, time) in times {
+                fs::File::open(dir).and_then(|dir| dir.set_modified(time)).expect("set back");
+            }
+        }
+        assert!(!give(&place), "{what}");
+        assert!(!place.path("spare").exists(), "{what}");
+    }
+
+    // One of another tree, or of another image, is left alone.
+    fs::remove_dir_all(changes.join("view")).expect("removed");
+    place.open().expect("made");
+    assert!(give(&place));
+    fs::rename(place.path("tree"), place.path("old")).expect("renamed");
+    let copied = std::process::Command::new("cp").arg("-a").args([place.path("old"), place.path("tree")]).status();
+    assert!(copied.expect("cp").success());
+    let view = place.open().expect("made");
+    assert!(view.made().is_some_and(|made| made.links > 0), "the spare one is of a tree that is gone");
+    drop(view);
+    assert!(!give(&place), "there is a spare one already");
+    assert!(changes.join("view").exists());
+}

@@ -46,6 +46,7 @@ pub(super) fn run(args: &PruneArgs, quiet: bool) -> anyhow::Result<()> {
     if trees > 0 {
         print::line(&format!("removed {trees} trees of images that are gone"))?;
     }
+    store.containers().drop_spare_views()?;
     let swept = store.containers().sweep().or_else(|error| foreign::sweep(error).map(|()| 1))?;
     let collected = store.collect(if args.partial { Duration::ZERO } else { IDLE })?;
     if collected.busy {

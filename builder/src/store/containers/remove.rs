@@ -37,13 +37,16 @@ impl Containers<'_> {
     pub fn remove(self, container: &Container, force: bool) -> Result<(), ContainerError> {
         let shown = || container.short_id().to_owned();
         let changing = container.lock()?;
-        match container.settings() {
+        let settings = match container.settings() {
             Ok(settings) if settings.protected => return Err(ContainerError::Protected { container: shown() }),
-            Err(ContainerError::Damaged { .. }) if force => {}
+            Err(ContainerError::Damaged { .. }) if force => None,
             Err(error) => return Err(error),
-            Ok(_) => {}
-        }
+            Ok(settings) => Some(settings),
+        };
         let lease = container.lease_alone()?.ok_or_else(|| ContainerError::Running { container: shown() })?;
+        if let Some(layers) = settings.and_then(|settings| container.stands_on(&settings)) {
+            give_view(container, &layers);
+        }
         let aside = self.throw_away(&container.directory, &container.id)?;
         drop((lease, changing));
         // Names of what is gone mean nothing, so failing here harms nobody.
@@ -94,6 +97,23 @@ impl Containers<'_> {
         Ok(left)
     }
 
+    /// Removes the views that are kept for the next containers of images.
+    ///
+    /// # Errors
+    /// [`ContainerError::File`], [`ContainerError::Remove`].
+    pub fn drop_spare_views(self) -> Result<(), ContainerError> {
+        let trees = fs::read_dir(image::directory(self.store.root()));
+        for spare in trees.into_iter().flatten().flatten().map(|tree| tree.path().join(coracle_view::SPARE)) {
+            match self.throw_away(&spare, coracle_view::SPARE) {
+                Ok(aside) => remove_tree(&aside)?,
+                // None, or taken just now.
+                Err(ContainerError::NoSuch { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
     /// Removes what killed commands left, names of containers that are gone too; how many things it was.
     ///
     /// # Errors
@@ -126,6 +146,20 @@ impl Containers<'_> {
         drop(lease);
         remove_aside(&aside)
     }
+}
+
+/// Keeps the view of a container that goes for the image's next, if nothing was changed in it. That is saved work and no
+/// more, so whatever fails here is passed over.
+fn give_view(container: &Container, layers: &base::Layers) {
+    if !container.view().is_dir() || container.has_edits() && container.restore().is_err() {
+        return;
+    }
+    let truths = layers.lower.with_file_name("truths");
+    let _ = coracle_view::spare(&coracle_view::Asked {
+        tree: &layers.lower,
+        truths: Some(&truths),
+        changes: &layers.changes,
+    });
 }
 
 /// The lease of a draft, if it has one, when nobody makes its container any more. Where there are no locks, a day tells.

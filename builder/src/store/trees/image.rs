@@ -7,6 +7,7 @@
 //!     truths                 the same for views of hard links, in their form
 //!     sum                    digest of all names, kinds, sizes and times: what is changed in place shows by them
 //!     edits                  what F3 edits in it, found out once (`containers/edits/plan.rs`); need not be there
+//!     spare/                 a view in which nobody changed anything, for the next container (`coracle_view::spare`)
 //!     image.json             config and provenance: with it a container is made without a look at manifest and layers
 //!     lease                  shared by whoever makes a container of it; who removes the tree has it alone
 //! trees/.new-*/              one that is being made; `lease` is held by whoever makes it

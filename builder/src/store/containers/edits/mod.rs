@@ -178,7 +178,8 @@ impl Container {
         Ok(true)
     }
 
-    fn restore(&self) -> Result<(), ContainerError> {
+    /// As [`take_out_edits`](Self::take_out_edits), for who has the container alone.
+    pub(in crate::store::containers) fn restore(&self) -> Result<(), ContainerError> {
         let mut moved = Vec::new();
         let edited = self.edited()?;
         let shared = self.root() == self.view();

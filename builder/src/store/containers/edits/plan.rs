@@ -34,7 +34,13 @@ struct Written {
     /// Sum of the image's config, which has a say in what a tree's programs are.
     config: u64,
     loaders: Vec<Loader>,
-    files: Vec<(Vec<Vec<u8>>, Vec<(u64, WrittenEdit)>)>,
+    files: Vec<WrittenFile>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct WrittenFile {
+    names: Vec<Vec<u8>>,
+    edits: Vec<(u64, WrittenEdit)>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -60,7 +66,7 @@ impl Plan {
             WrittenEdit::Bytes(bytes) => Edit::Bytes(bytes),
             WrittenEdit::Path(slot, suffix) => Edit::Path { slot, suffix },
         };
-        let files = written.files.into_iter().map(|(names, edits)| ToEdit {
+        let files = written.files.into_iter().map(|WrittenFile { names, edits }| ToEdit {
             names,
             edits: edits.into_iter().map(|(offset, what)| (offset, edit(what))).collect(),
         });
@@ -75,7 +81,7 @@ impl Plan {
         };
         let files = self.files.iter().map(|file| {
             let edits = file.edits.iter().map(|(offset, what)| (*offset, edit(what)));
-            (file.names.clone(), edits.collect())
+            WrittenFile { names: file.names.clone(), edits: edits.collect() }
         });
         let written = Written {
             version: VERSION.to_owned(),
