@@ -10,6 +10,7 @@ mod capture;
 mod changes;
 mod condor;
 mod containers;
+mod crashes;
 mod damage;
 mod debugging;
 mod devices;

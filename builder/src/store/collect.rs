@@ -92,6 +92,10 @@ impl Store {
     /// [`StoreError::File`].
     pub fn collect(&self, idle: Duration) -> Result<Collected, StoreError> {
         let mut collected = self.collect_partial(idle)?;
+        {
+            let _lock = self.lock_images()?;
+            collected.files += super::sweep_unfinished(&self.root.join("images"));
+        }
         let path = self.root.join("blobs").join(".lock");
         let failed = |cause| StoreError::File { action: "lock", path: path.clone(), cause };
         let file = lock::open(&path).map_err(failed)?;

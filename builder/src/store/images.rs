@@ -108,7 +108,7 @@ impl Store {
 
     /// The right to change records. It covers reading, changing and writing; a record is replaced, so it cannot carry
     /// the lock itself.
-    fn lock_images(&self) -> Result<File, StoreError> {
+    pub(super) fn lock_images(&self) -> Result<File, StoreError> {
         let path = self.root.join("images").join(".lock");
         let lock = lock::open(&path).and_then(|file| lock::exclusive(&file).map(|()| file));
         lock.map_err(|cause| StoreError::File { action: "lock", path, cause })

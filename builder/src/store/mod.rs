@@ -208,6 +208,22 @@ fn place(path: &Path, content: &[u8], mode: u32, kept: bool) -> io::Result<()> {
     Ok(())
 }
 
+/// Removes files that killed commands left on their way to a name in this directory; how many. The caller holds the lock
+/// under which they are written; where that may not reach everybody, an hour tells.
+fn sweep_unfinished(directory: &Path) -> usize {
+    let local = containers::base::is_local(directory);
+    let unfinished = |entry: &fs::DirEntry| {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let old = || {
+            let changed = entry.metadata().and_then(|meta| meta.modified());
+            changed.is_ok_and(|changed| changed.elapsed().is_ok_and(|age| age.as_secs() > 3600))
+        };
+        (name.starts_with(".new-") || name.starts_with(".coracle-")) && (local || old())
+    };
+    let entries = fs::read_dir(directory).into_iter().flatten().filter_map(Result::ok).filter(unfinished);
+    entries.filter(|entry| fs::remove_file(entry.path()).is_ok()).count()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

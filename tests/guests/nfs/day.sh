@@ -78,7 +78,7 @@ hammer() {
     done
     wait $hands; sleep 2
     cat /tmp/hammer.*[0-9] | grep -v ': coracle: ' && fail "$OPTIONS: that is no message of ours"
-    bad=$(grep -hE 'panicked|damaged|No such file|not empty|Stale|busy|a minute' /tmp/hammer.*[0-9]) && fail "$OPTIONS: $bad"
+    bad=$(grep -hE 'panicked|damaged|No such file|not empty|Stale|file busy|resource busy|a minute' /tmp/hammer.*[0-9]) && fail "$OPTIONS: $bad"
     for container in $(node one coracle ps -q -r); do node one coracle stop -t0 $container > /dev/null; done
     for container in $(node two coracle ps -q -r); do node two coracle stop -t0 $container > /dev/null; done
     check verify node two coracle verify; says "all whole"

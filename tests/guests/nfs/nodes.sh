@@ -24,7 +24,7 @@ start_node() {
 }
 
 stop_node() {
-    nsenter -t "${HOLD[$1]}" -m -n umount -l /mnt/x; kill -9 "${HOLD[$1]}"; rm -f /tmp/up.$1; ip link del s$2 2>/dev/null
+    kill -9 "${HOLD[$1]}"; rm -f /tmp/up.$1; ip link del s$2 2>/dev/null
 }
 
 # node NAME COMMAND…: as an ordinary user

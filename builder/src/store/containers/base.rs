@@ -69,7 +69,7 @@ pub fn may_overlay(directory: &Path) -> bool {
 }
 
 /// Whether a directory is on a file system of this node's own, as far as is known.
-pub(super) fn is_local(directory: &Path) -> bool {
+pub(in crate::store) fn is_local(directory: &Path) -> bool {
     nix::sys::statfs::statfs(directory)
         .is_ok_and(|found| LOCAL.iter().any(|magic| i128::from(found.filesystem_type().0) == i128::from(*magic)))
 }

@@ -155,7 +155,7 @@ impl Locked<'_> {
 
     /// Takes away the names of containers that are gone; how many there were.
     pub(super) fn sweep(&self) -> Result<usize, ContainerError> {
-        let mut swept = 0;
+        let mut swept = crate::store::sweep_unfinished(&self.containers.names_directory());
         for (id, names) in self.containers.names()? {
             if !super::is_id(&id) || !self.containers.directory_of(&id).is_dir() {
                 for name in names {
