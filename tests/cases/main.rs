@@ -10,6 +10,7 @@ mod capture;
 mod changes;
 mod condor;
 mod containers;
+mod corruption;
 mod crashes;
 mod damage;
 mod debugging;
