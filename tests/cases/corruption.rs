@@ -139,13 +139,13 @@ fn corruption(every: usize) {
 
 #[test]
 fn some_harms_to_some_files_of_a_store() {
-    corruption(23);
+    corruption(61);
 }
 
 #[test]
-fn every_harm_to_every_file_of_a_store() {
+fn every_file_of_a_store_harmed() {
     if skip::unless_slow() {
         return;
     }
-    corruption(1);
+    corruption(4);
 }
