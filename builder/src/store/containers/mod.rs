@@ -198,8 +198,11 @@ impl<'store> Containers<'store> {
     pub fn rename(self, container: &Container, old: Option<&str>, new: &str) -> Result<(), ContainerError> {
         let _changing = container.lock()?;
         let names = self.lock_names()?;
-        names.give(new, &container.id)?;
-        // A crash here leaves both names, which harms nobody.
+        // A crash in the middle leaves both names, which harms nobody; the same command again goes on from there.
+        let begun = old != Some(new) && self.named(new)?.as_deref() == Some(&container.id);
+        if !begun {
+            names.give(new, &container.id)?;
+        }
         match old {
             Some(old) if self.named(old)?.as_deref() == Some(&container.id) => names.take(old),
             _ => Ok(()),
