@@ -42,7 +42,7 @@ pub use runs::{Lease, RunRecord, State, boot_id, started};
 pub use settings::{SETTINGS_VERSION, Settings, Sharing};
 pub use verdict::{Check, Verdict};
 
-use super::{Store, lock, make_directory, read, replace};
+use super::{Store, lock, make_directory, read, replace, replace_fleeting};
 
 /// Digits of an id.
 const ID: usize = 32;
@@ -262,7 +262,10 @@ impl Draft<'_> {
         }
         remove_tree(&self.directory.join("apart"))?;
         let path = self.directory.join("container.json");
-        replace(&path, &settings.encode(), 0o600).map_err(ContainerError::file("write", &path))?;
+        // What goes with its run need not outlive a crash of the node, and a disk's answer is not waited for.
+        let goes = settings.options.get("remove").and_then(serde_json::Value::as_bool) == Some(true);
+        let write = if goes { replace_fleeting } else { replace };
+        write(&path, &settings.encode(), 0o600).map_err(ContainerError::file("write", &path))?;
         let container = self.containers.container(self.id.clone());
         let appear = |from: &Path| fs::rename(from, &container.directory).map_err(ContainerError::file("rename", from));
         match name {
