@@ -42,6 +42,7 @@ pub(crate) fn run(rounds: usize) -> anyhow::Result<()> {
             Peer::new("the host's /bin/true", || sandbox.command("/bin/true")),
             Peer::new("coracle", ours(&["--coracle-engine=namespaces"])),
             Peer::new("coracle, isolated", ours(&["--coracle-engine=namespaces", "--coracle-isolated"])),
+            Peer::new("coracle, preload", ours(&["--coracle-engine=preload"])),
             Peer::new("coracle, ptrace", ours(&["--coracle-engine=ptrace"])),
             Peer::new("bwrap", bwrap(&[])),
             Peer::new(
