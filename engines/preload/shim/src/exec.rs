@@ -78,10 +78,8 @@ pub(crate) fn execute(state: &State, process: &Process, scratch: Block, lists: L
 pub(crate) fn start(state: &State, process: &Process, mut scratch: Block, lists: Lists, finish: Finish<'_>) -> isize {
     let answer = |errno: Errno| -isize::try_from(errno.0).unwrap_or(1);
     let (Some(mut work), Some(text)) = (pool::take(), pool::take()) else { return answer(ENOMEM) };
-    if !(scratch.is_pooled() && work.is_pooled() && text.is_pooled()) {
-        // Memory of its own would stay behind.
-        return answer(ENOMEM);
-    }
+    // What lies there is copied before the blocks are given back; the guest's own strings stay where they are.
+    let blocks = [scratch.range(), work.range(), text.range()];
     // SAFETY: the block is ours alone, large enough and aligned to a page (the assertion above); any bytes are a Work, which
     // is made of integers.
     let work_memory = unsafe { &mut *core::ptr::from_mut::<Scratch>(&mut work).cast::<Work>() };
@@ -126,17 +124,18 @@ pub(crate) fn start(state: &State, process: &Process, mut scratch: Block, lists:
         };
         let (path, argv, envp) = (made.path, made.argv.as_ptr(), made.envp.as_ptr());
         let (argc, envc) = (made.argv.len(), made.envp.len());
+        let ours = move |at: usize| blocks.iter().any(|block| block.contains(&at));
         let all = || {
             // SAFETY: the arrays that were just made.
             let lists = unsafe { [slice::from_raw_parts(argv, argc), slice::from_raw_parts(envp, envc)] };
-            lists.into_iter().flatten().copied().chain([path]).filter(|at| pool::is_ours(at.addr()))
+            lists.into_iter().flatten().copied().chain([path]).filter(|at| ours(at.addr()))
         };
         // SAFETY: strings that end with NUL, in our blocks.
         let size = all().map(|at| unsafe { CStr::from_ptr(at) }.count_bytes() + 1).sum();
         with_stack(size, move |strings| {
             let mut free = strings;
             let mut take = |at: *const c_char| -> *const c_char {
-                if !pool::is_ours(at.addr()) {
+                if !ours(at.addr()) {
                     return at;
                 }
                 // SAFETY: as above.

@@ -7,7 +7,7 @@
 //! from the guest's ([`is_ours`]).
 
 use core::{
-    ops::{Deref, DerefMut},
+    ops::{Deref, DerefMut, Range},
     sync::atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
@@ -73,9 +73,10 @@ fn scratch(at: usize) -> &'static mut Scratch {
 }
 
 impl Block {
-    /// Whether it is one of the pool's, and no mapping of its own.
-    pub(crate) fn is_pooled(&self) -> bool {
-        self.number.is_some()
+    /// The addresses that it has.
+    pub(crate) fn range(&self) -> Range<usize> {
+        let at = core::ptr::from_ref::<Scratch>(self.scratch).expose_provenance();
+        at..at + SIZE
     }
 }
 

@@ -8,6 +8,7 @@ use coracle_sys::kernel::{__NR_execve, __NR_execveat, AT_EMPTY_PATH};
 
 use super::{actions::mark, asked};
 use crate::{
+    arch::with_stack,
     environment,
     exec::{self, Finish, Lists},
     files,
@@ -18,7 +19,6 @@ use crate::{
 
 type Strings = *const *const c_char;
 
-const E2BIG: u16 = 7;
 const ENOENT: u16 = 2;
 const ENOEXEC: u16 = 8;
 const EACCES: u16 = 13;
@@ -153,23 +153,25 @@ unsafe fn search(file: *const c_char, argv: Strings, envp: Strings, scripts: boo
 }
 
 /// Has the shell run a file that is no program.
+#[cold]
+#[inline(never)]
 unsafe fn by_shell(path: *const c_char, argv: Strings, envp: Strings, finish: Finish<'_>) -> isize {
-    const MOST: usize = 1024;
-    let mut list = [core::ptr::null(); MOST];
-    list[..2].copy_from_slice(&[c"/bin/sh".as_ptr(), path]);
     // SAFETY: the caller's list.
-    unsafe {
-        let mut count = 0;
-        while !(*argv.add(count)).is_null() {
-            count += 1;
-            if count + 2 >= MOST {
-                return -isize::try_from(E2BIG).unwrap_or(7);
+    let count = unsafe { (0..).take_while(|at| !(*argv.add(*at)).is_null()).count() };
+    with_stack((count + 3) * size_of::<*const c_char>(), |memory| {
+        let list = memory.as_mut_ptr().cast::<*const c_char>();
+        // SAFETY: room for the shell, the path, what follows the caller's first argument, and a null, also where there was no
+        // argument at all; the memory is aligned to 16.
+        unsafe {
+            list.write(c"/bin/sh".as_ptr());
+            list.add(1).write(path);
+            for at in 1..count {
+                list.add(at + 1).write(*argv.add(at));
             }
-            list[count + 1] = *argv.add(count);
+            list.add(count.max(1) + 1).write(core::ptr::null());
+            start(*list, list, envp, finish)
         }
-        // The last is a null, also where there was no argument at all.
-    }
-    start(list[0], list.as_ptr(), envp, finish)
+    })
 }
 
 type Spawn = unsafe extern "C" fn(*mut c_int, *const c_char, *const c_void, *const c_void, Strings, Strings) -> c_int;
