@@ -121,6 +121,61 @@ fn signed_packed_and_oddly_laid_out_programs_are_left_and_named() {
     assert_eq!(left(&odd, None), "its program headers have another size than the ABI's");
 }
 
+/// Offsets, addresses, lengths and alignments that no linker writes: at the ends of what a number holds, odd, in the middle of
+/// pages, behind the file's end; of each segment, and of the tables and sections that the headers lead to.
+#[test]
+fn any_number_of_the_headers_may_be_any() {
+    let [program, loader, _] = samples();
+    let size = program.len() as u64;
+    let odd =
+        [0, 1, 3, 0x7FF, 0x1001, 1 << 47, 1 << 63, u64::MAX, u64::MAX - 4095, u64::MAX - 7, size, size - 1, size + 1];
+    let with = |at: usize, value: u64| {
+        let mut bytes = program.clone();
+        bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
+        bytes
+    };
+    let number = |at: usize| usize::try_from(u64::from_le_bytes(program[at..at + 8].try_into().unwrap())).unwrap();
+    let segments = usize::from(u16::from_le_bytes([program[56], program[57]]));
+    let sections = number(40);
+    let count = usize::from(u16::from_le_bytes([program[60], program[61]]));
+    // e_phoff and e_shoff; p_offset to p_align; sh_flags to sh_entsize, of those that hold strings or what is loaded dynamically.
+    let fields = [32, 40].into_iter();
+    let fields = fields.chain((0..segments).flat_map(|segment| (1..7).map(move |field| 64 + 56 * segment + 8 * field)));
+    let fields =
+        fields.chain((0..count).flat_map(|section| (2..5).map(move |field| sections + 64 * section + 8 * field)));
+    for at in fields {
+        for value in odd {
+            analyse(&with(at, value), loader);
+        }
+    }
+    // Two segments in one place, and each in place of another.
+    for (from, to) in (0..segments).flat_map(|from| (0..segments).map(move |to| (from, to))) {
+        let mut bytes = program.clone();
+        bytes.copy_within(64 + 56 * from..64 + 56 * (from + 1), 64 + 56 * to);
+        analyse(&bytes, loader);
+    }
+    let dynamic = (0..segments).map(|segment| 64 + 56 * segment).find(|at| program[*at] == 2).unwrap();
+    for entry in 0..number(dynamic + 32) / 16 {
+        for value in odd {
+            analyse(&with(number(dynamic + 8) + 16 * entry + 8, value), loader);
+        }
+    }
+}
+
+#[test]
+fn two_loaders_are_one_too_many_and_a_file_may_end_anywhere() {
+    let [program, loader, _] = samples();
+    let segments = usize::from(u16::from_le_bytes([program[56], program[57]]));
+    let interpreter = (0..segments).map(|segment| 64 + 56 * segment).find(|at| program[*at] == 3).unwrap();
+    let note = (0..segments).map(|segment| 64 + 56 * segment).find(|at| program[*at] == 4).unwrap();
+    let mut two = program.clone();
+    two.copy_within(interpreter..interpreter + 56, note);
+    assert_eq!(left(&two, None), "it names two loaders");
+    for len in (0..program.len()).step_by(211).chain(0..1024) {
+        analyse(&program[..len], loader);
+    }
+}
+
 #[test]
 fn any_byte_of_the_headers_may_be_wrong() {
     let [program, loader, _] = samples();
