@@ -26,7 +26,7 @@ const FOR_MUSL: [&str; 6] = [
 
 /// These call statx(2) and renameat2(2), or walk by fts(3), for which musl of all ages has no names; the last two are written for
 /// glibc's structures, and crash natively.
-const NOT_FOR_MUSL: [&str; 6] = ["paths", "random", "order", "library", "ipc", "messages"];
+const NOT_FOR_MUSL: [&str; 7] = ["edges", "paths", "random", "order", "library", "ipc", "messages"];
 
 /// What a program is linked with, and a program asks for while it runs.
 const LIBRARIES: [&str; 8] = [
