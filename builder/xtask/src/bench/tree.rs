@@ -16,10 +16,13 @@ pub(crate) fn debian() -> anyhow::Result<PathBuf> {
         let include = "--include=gcc,libc6-dev,make,python3";
         // An old snapshot of the archive is as good as a new one.
         let old = r#"--aptopt=Acquire::Check-Valid-Until "false""#;
-        run(Command::new("mmdebstrap").args(["--quiet", "--variant=minbase", include, old, "trixie"]).arg(&tree))?;
+        // Beside its place, so that nobody takes half of it for the whole.
+        let half = tree.with_extension(format!("half-{}", std::process::id()));
+        run(Command::new("mmdebstrap").args(["--quiet", "--variant=minbase", include, old, "trixie"]).arg(&half))?;
         // What only root reads, an ordinary user cannot pack; device nodes are in no bundle.
-        run(Command::new("chmod").args(["-R", "a+rX"]).arg(&tree))?;
-        run(Command::new("rm").arg("-rf").args([tree.join("dev"), tree.join("proc"), tree.join("sys")]))?;
+        run(Command::new("chmod").args(["-R", "a+rX"]).arg(&half))?;
+        run(Command::new("rm").arg("-rf").args([half.join("dev"), half.join("proc"), half.join("sys")]))?;
+        std::fs::rename(&half, &tree)?;
     }
     Ok(tree)
 }
