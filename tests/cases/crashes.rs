@@ -86,7 +86,9 @@ fn crashes(deeds: &[Deed], every: u32) {
                 kills += 1;
                 let what = format!("{}, killed at {step} {number}", deed.words);
                 let verified = sandbox.coracle(["verify"]);
-                assert!(verified.ok().ends_with("all whole"), "{what}: {verified}");
+                // An engine's edits are laid in place; what is half laid is named, and laid by the same command.
+                let named = deed.words.contains("F3") && verified.stdout.contains("lays them anew");
+                assert!(named || verified.ok().ends_with("all whole"), "{what}: {verified}");
                 let again = sandbox.coracle(words(deed.words));
                 let done = !deed.done.is_empty() && again.stderr.contains(deed.done);
                 assert!(again.code == Some(0) || done, "{what}: {again}");

@@ -22,10 +22,12 @@ everyday() {
     check rmi node one coracle rmi -f my:2
     check load node two coracle load -q -i /tmp/saved.tar
     check ps node one coracle ps -s
-    node one coracle run zwei /bin/busybox sleep 1000 & local run=$!
+    node one coracle run zwei /bin/busybox sleep 60 & local run=$!
     for _ in $(seq 100); do node one coracle ps -q -r | grep -q . && break; sleep 0.2; done
-    # Locks tell the other node; where they stay on a node, its records do.
-    check "a container that runs elsewhere stays" node two sh -c '! coracle rm zwei'; says "runs\|running"
+    # Locks tell the other node; where they stay on a node, nobody does.
+    case $OPTIONS in *nolock*) ;; *)
+        check "a container that runs elsewhere stays" node two sh -c '! coracle rm zwei'; says "runs\|running" ;;
+    esac
     check stop node one coracle stop -t0 zwei; wait $run
     check "two remove it" node two coracle rm zwei
     node one sh -c 'exec 9< $(ls -d /mnt/x/store/containers/*/container.json | head -1); coracle rm one && echo gone; sleep 2; read line <&9; [ "$line" = "{" ]' > /tmp/said 2>&1 || fail "$OPTIONS: rm with a file open: $(cat /tmp/said)"
