@@ -151,7 +151,7 @@ impl Containers<'_> {
 /// Keeps the view of a container that goes for the image's next, if nothing was changed in it. That is saved work and no
 /// more, so whatever fails here is passed over.
 fn give_view(container: &Container, layers: &base::Layers) {
-    if !container.view().is_dir() || container.has_edits() && container.restore().is_err() {
+    if !container.view().is_dir() || container.has_edits() && container.restore(false).is_err() {
         return;
     }
     let truths = layers.lower.with_file_name("truths");

@@ -60,13 +60,13 @@ impl Container {
     ) -> anyhow::Result<Laid> {
         self.alone(lease, |_| {
             if self.has_edits() {
-                self.restore()?;
+                self.restore(true)?;
             }
             let Plan { loaders, files } = plan(self)?;
             match self.write(loaders, &files) {
                 Ok(laid) => Ok(laid),
                 Err(error) => {
-                    let _ = self.restore();
+                    let _ = self.restore(true);
                     Err(error.into())
                 }
             }

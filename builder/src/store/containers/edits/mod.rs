@@ -174,12 +174,13 @@ impl Container {
         if !self.has_edits() {
             return Ok(false);
         }
-        self.alone(lease, |_| self.restore())?;
+        self.alone(lease, |_| self.restore(true))?;
         Ok(true)
     }
 
-    /// As [`take_out_edits`](Self::take_out_edits), for who has the container alone.
-    pub(in crate::store::containers) fn restore(&self) -> Result<(), ContainerError> {
+    /// As [`take_out_edits`](Self::take_out_edits), for who has the container alone; the record of owners need not follow in a
+    /// container that goes.
+    pub(in crate::store::containers) fn restore(&self, stays: bool) -> Result<(), ContainerError> {
         let mut moved = Vec::new();
         let edited = self.edited()?;
         let shared = self.root() == self.view();
@@ -204,7 +205,10 @@ impl Container {
             moved.push((now.ino(), then.ino()));
         }
         // Known twice does no harm, should this be broken off.
-        owners::tell_of(&self.ledger(), &self.root(), &moved).map_err(ContainerError::file("write", self.ledger()))?;
+        if stays {
+            owners::tell_of(&self.ledger(), &self.root(), &moved)
+                .map_err(ContainerError::file("write", self.ledger()))?;
+        }
         let mut times = Times::default();
         for Edited { path, pristine } in edited {
             let there = self.root().join(path);
