@@ -17,10 +17,10 @@ P'
 python3 -m venv v; v/bin/pip install -q --no-index --find-links="$WHEELS" numpy
 v/bin/python - <<P
 import numpy, sys, glob
-from multiprocessing import Pool
+from multiprocessing import get_context
 maps = open("/proc/self/maps").read()
 a = numpy.arange(10.)
-print(numpy.__file__.startswith(sys.prefix), ".libs/" in maps, float(a @ a), len(set(Pool(2).map(type, [1, 1.]))))
+print(numpy.__file__.startswith(sys.prefix), ".libs/" in maps, float(a @ a), len(set(get_context("fork").Pool(2).map(type, [1, 1.]))))
 P'
 
 t R Rscript "1.2 2.6 | -17.5791 3.9324 | 55 | sub | 2 4 6 | x.rds TRUE | 2" '

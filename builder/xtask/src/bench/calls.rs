@@ -1,19 +1,36 @@
 //! System calls and a C build in a Debian tree: native (chroot) against Coracle's engines and others of the kind.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, process::Command};
+use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, process::Command, time::Duration};
 
 use anyhow::{Context as _, ensure};
 use harness::{Sandbox, images::workspace};
 
 use super::{
+    pairs,
     peers::{Way, working},
-    stats::{Peer, compare, compare_printed},
+    stats::{Peer, compare_printed},
     tree,
 };
 use crate::cargo::run;
 
 /// The C library whose files are compiled: it is at hand, since Coracle is built with it.
 const PACKAGE: &str = "zstd-sys-";
+
+/// Who builds it: of each kind the quickest that there is.
+const BUILDERS: [&str; 9] = [
+    "native",
+    "coracle preload",
+    "coracle F1",
+    "coracle P1",
+    "coracle namespaces",
+    "bwrap",
+    "proot 5.4",
+    "proot 5.4, no seccomp",
+    "fakechroot",
+];
+
+/// With what comes before, that is six minutes.
+const LIMIT: Duration = Duration::from_secs(270);
 
 /// What is built, in the tree and outside it.
 struct Stage {
@@ -44,7 +61,8 @@ pub(crate) fn compile(rounds: usize) -> anyhow::Result<()> {
     let stage = Stage::set()?;
     let ways = stage.ways()?;
     let build = "exec make -s -C /bench -j2 OUT=$(mktemp -d /tmp/coracle-bench-XXXXXX) all >/dev/null";
-    compare("compiling zstd with gcc -O0, two at once", rounds, &["native"], &peers(&ways, &["/bin/sh", "-c", build]))
+    let title = "compiling zstd with gcc -O0, two at once";
+    pairs::compare(title, rounds, LIMIT, &pairs::named(&ways, &BUILDERS), &["/bin/sh", "-c", build])
 }
 
 fn peers<'a>(ways: &'a [Way<'a>], program: &'a [&'a str]) -> Vec<Peer<'a>> {
@@ -61,7 +79,7 @@ fn peers<'a>(ways: &'a [Way<'a>], program: &'a [&'a str]) -> Vec<Peer<'a>> {
 
 impl Stage {
     fn set() -> anyhow::Result<Self> {
-        let tree = tree::debian()?;
+        let tree = tree::like_host()?;
         let place = tree.join("bench");
         fs::create_dir_all(&place)?;
         let source = workspace().join("builder/xtask/src/bench/probe.c");
@@ -84,7 +102,8 @@ impl Stage {
         let sandbox = Sandbox::new();
         let bundle = sandbox.work("tree.run");
         let from = format!("rootfs:{}", tree.display());
-        let built = sandbox.coracle(["build", "--quiet", &from, "-o", &bundle.display().to_string()]);
+        let built =
+            sandbox.coracle(["build", "--quiet", "--compression=1", &from, "-o", &bundle.display().to_string()]);
         ensure!(built.code == Some(0), "{built}");
         let first = sandbox.run(&bundle, ["true"]);
         ensure!(first.code == Some(0), "{first}");

@@ -9,6 +9,7 @@ mod calls;
 mod gromacs;
 mod mpi;
 mod pack;
+mod pairs;
 mod peers;
 mod start;
 mod stats;
@@ -51,7 +52,7 @@ enum What {
     Syscalls,
     /// Tasks of an array under Slurm, and 64 starts at once, native and under bubblewrap.
     Batch,
-    /// A C build, native and under every engine and peer.
+    /// A C build in pairs with native ones, at least 20 rounds.
     Compile,
     /// Molecular dynamics in pairs with native runs, at least 20 rounds.
     Gromacs,
@@ -76,7 +77,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
             What::Mpi => mpi::run(options.rounds)?,
             What::Syscalls => calls::syscalls(options.rounds)?,
             What::Batch => batch::run(options.rounds / 3)?,
-            What::Compile => calls::compile(options.rounds / 3)?,
+            What::Compile => calls::compile(options.rounds)?,
             What::Gromacs => gromacs::gromacs(options.rounds)?,
         }
     }
