@@ -159,7 +159,8 @@ fn remove(path: PathBuf, collected: &mut Collected) -> Result<(), StoreError> {
             collected.bytes += bytes;
             Ok(())
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        // On NFS, one that was open when it was removed stays busy under another name until it is closed.
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ResourceBusy) => Ok(()),
         Err(cause) => Err(StoreError::File { action: "remove", path, cause }),
     }
 }

@@ -261,7 +261,7 @@ impl Store {
         let directory = directory(self.root()).join(name);
         let mend = format!("move {} away: it is made anew when it is needed", directory.display());
         let record = fs::read(directory.join("image.json")).map(|bytes| serde_json::from_slice::<ImageRecord>(&bytes));
-        if !matches!(record, Ok(Ok(_))) && directory.exists() {
+        if !matches!(record, Ok(Ok(ImageRecord { version: 1.., .. }))) && directory.exists() {
             return Some(format!("the record of the tree {name} is damaged: {mend}"));
         }
         let sum = fs::read_to_string(directory.join("sum"));
