@@ -116,7 +116,7 @@ fn what_we_save_skopeo_reads_and_what_it_writes_we_load() {
         for (name, was) in ours.iter().zip(&trees) {
             assert_eq!(tree(&sandbox, name), *was, "{form} {name}");
         }
-        assert_eq!(field(&sandbox, ours[0], "config.cmd"), "[\"/bin/hello\",\"first\"]");
+        assert_eq!(field(&sandbox, ours[0], "config.cmd"), "[/bin/hello first]");
         assert_eq!(field(&sandbox, ours[0], "config.stop_signal"), "SIGINT");
         sandbox.coracle(["verify"]).ok();
     }
@@ -164,7 +164,7 @@ fn podman_loads_what_we_save_and_we_load_what_it_saves() {
     podman(&["load", "-i", "many.tar"]).ok();
     podman(&["save", "-m", "-o", "many.back", "docker.io/example/one:1", "localhost:5000/two:x"]).ok();
     let ids = sandbox.coracle(["images", "-q", "--no-trunc"]).ok().to_owned();
-    let theirs = podman(&["images", "-q", "--no-trunc"]).ok().replace("sha256:", "");
+    let theirs = podman(&["images", "-q", "--no-trunc"]).ok().to_owned();
     let sorted = |text: &str| {
         let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
         lines.sort();
@@ -216,8 +216,8 @@ fn roots_are_imported_and_exported() {
     sandbox.write("root.tar", root_tar());
     let named = sandbox.coracle(["import", "root.tar", "my/root:1", "-c", "CMD [\"/bin/hello\"]", "-c", "ENV A=b c"]);
     assert!(named.ok().starts_with("sha256:"), "{named}");
-    assert_eq!(field(&sandbox, "my/root:1", "config.cmd"), "[\"/bin/hello\"]");
-    assert_eq!(field(&sandbox, "my/root:1", "config.env"), "[\"A=b c\"]");
+    assert_eq!(field(&sandbox, "my/root:1", "config.cmd"), "[/bin/hello]");
+    assert_eq!(field(&sandbox, "my/root:1", "config.env"), "[A=b c]");
     let was = tree(&sandbox, "my/root:1");
     assert!(was["bin/hello"].contains("2755 7:7 1000000000"), "{was:?}");
     assert!(was.contains_key("etc/name with spaces \u{fc}"), "{was:?}");
@@ -253,7 +253,7 @@ fn a_clone_travels_with_its_settings() {
     sandbox.set("CORACLE_DIR", &other);
     sandbox.run_with_input(coracle(), ["import", "--clone", "--name", "web", "-"], &clone.stdout_bytes).ok();
     assert_eq!(sandbox.coracle(["setup", "web"]).ok(), "engine: P2");
-    assert_eq!(sandbox.coracle(["inspect", "web", "-f", "{{.Config.Cmd}}"]).ok(), "[\"/bin/hello\",\"first\"]");
+    assert_eq!(sandbox.coracle(["inspect", "web", "-f", "{{json .Config.Cmd}}"]).ok(), "[\"/bin/hello\",\"first\"]");
     let again = sandbox.coracle(["export", "web"]);
     assert!(again.stdout_bytes == plain.stdout_bytes, "the same tree, byte for byte");
     sandbox
