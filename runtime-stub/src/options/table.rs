@@ -137,7 +137,7 @@ pub const ROWS: [Row; 34] = [
         "publish",
         Takes::List("[[ADDRESS:]HOST:]GUEST[/tcp|udp]", b",\n"),
         Kind::Run,
-        "let the host know a port by another number, or at one address",
+        "let the host know a port by another number or address",
     ),
     row(Id::Isolated, "isolated", Takes::Switch, Kind::Run, "show nothing of the host, as Docker does"),
     row(
