@@ -188,15 +188,17 @@ fn what_a_killed_launcher_leaves_is_dead_and_can_be_ended() {
         let mut launcher = command.spawn().unwrap();
         let mut ready = [0; 6];
         std::io::Read::read_exact(launcher.stdout.as_mut().unwrap(), &mut ready).unwrap();
-        // Whoever watches over it is killed, too, before it can do anything.
+        // Whoever watches over it is killed, too, before either can do anything. Both are stopped first, and the launcher dies
+        // last: the kernel continues a stopped process whose parent dies (setpgid(2), orphaned process groups).
         let guardian = Command::new("pgrep").args(["-P", &launcher.id().to_string()]).output().unwrap();
         let guardian: i32 = String::from_utf8_lossy(&guardian.stdout).trim().parse().unwrap();
-        // SAFETY: kill touches no memory; the guardian is the child of a process that was not waited for.
-        let signal = |signal| assert_eq!(unsafe { libc::kill(guardian, signal) }, 0);
-        signal(libc::SIGSTOP);
+        let parent = i32::try_from(launcher.id()).unwrap();
+        for (process, signal) in [(parent, libc::SIGSTOP), (guardian, libc::SIGSTOP), (guardian, libc::SIGKILL)] {
+            // SAFETY: kill touches no memory; the launcher was not waited for, and so neither was its child.
+            assert_eq!(unsafe { libc::kill(process, signal) }, 0);
+        }
         launcher.kill().unwrap();
         launcher.wait().unwrap();
-        signal(libc::SIGKILL);
         let sleepers = || sandbox.run("pgrep", ["-f", "sleep 471[12]"]).stdout.lines().count();
         // The program dies with its launcher; what that left behind does not, without namespaces of its own.
         eventually("the program is gone", 10, || world.status("base").starts_with("Dead"));

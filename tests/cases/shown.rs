@@ -114,6 +114,8 @@ fn half_a_bundle_from_a_pipe_is_called_standard_input() {
 fn logs_by_time_ports_volumes_history_and_dockers_groups() {
     let Some(world) = World::new() else { return };
     let coracle = |words: &str| world.sandbox.coracle(words.split(' '));
+    // It is made in a later second than the first container, for `since` and `before`.
+    std::thread::sleep(std::time::Duration::from_secs(1));
     world
         .sandbox
         .coracle([
