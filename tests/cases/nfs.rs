@@ -10,21 +10,17 @@ const MOUNTS: [&str; 4] = ["vers=4.2", "vers=3", "vers=3,nolock", "vers=4.1,soft
 
 fn day(mounts: &str, seconds: u32) {
     let Some(guest) = Guest::find() else { return };
-    let Some(tar) = images::find(images::BUSYBOX_GLIBC) else { return };
+    // A name costs several questions to the server, and each takes long in here.
     let sandbox = Sandbox::new();
+    if !images::small(&sandbox) {
+        return;
+    }
     let payload = sandbox.make_dir("payload");
     for name in ["init.sh", "nodes.sh", "day.sh", "hammer.sh"] {
         fs::copy(images::workspace().join("tests/guests/nfs").join(name), payload.join(name)).unwrap();
     }
     let to = |name: &str| payload.join(name).display().to_string();
-    // A name costs several questions to the server, and each takes long in here.
-    let script = format!(
-        "mkdir tree && tar -C tree -xzf '{}' && find tree/bin ! -name busybox ! -name sh ! -type d -delete && \
-         tar -C tree -cf '{}' .",
-        tar.display(),
-        to("busybox.tar")
-    );
-    sandbox.run("sh", ["-c", &script]).ok();
+    fs::copy(sandbox.work("tree.tar"), to("busybox.tar")).unwrap();
     sandbox.coracle(["build", "-q", &to("busybox.tar"), "-o", &to("busybox.run")]).ok();
     // Without what debuggers want, which a guest without hardware's help reads slowly.
     sandbox.run("strip", ["-o", &to("coracle"), harness::coracle().to_str().unwrap()]).ok();

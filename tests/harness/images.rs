@@ -8,7 +8,7 @@ use std::{
     sync::{LazyLock, Mutex, PoisonError},
 };
 
-use crate::skip;
+use crate::{Sandbox, skip};
 
 /// Alpine 3.20, musl 1.2.5.
 pub const ALPINE: &str = "alpine-3.20.3-x86_64.tar.gz";
@@ -52,6 +52,23 @@ pub fn find(name: &str) -> Option<PathBuf> {
     }
     skip::because(&format!("{} is missing: set CORACLE_TEST_IMAGES to a folder that has it", path.display()));
     None
+}
+
+/// `tree.tar` in the sandbox's work: busybox under two names and little more, for stores that are looked at file by file. False is a
+/// recorded skip.
+///
+/// # Panics
+/// If it cannot be made.
+#[must_use]
+pub fn small(sandbox: &Sandbox) -> bool {
+    let Some(tar) = find(BUSYBOX_GLIBC) else { return false };
+    let few = format!(
+        "mkdir tree && tar -C tree -xzf '{}' && find tree/bin ! -name busybox ! -name sh ! -type d -delete && \
+         tar -C tree -cf tree.tar .",
+        tar.display()
+    );
+    sandbox.run("sh", ["-c", &few]).ok();
+    true
 }
 
 /// The tree of a release of Debian, made once and kept in `target/suites`, or a recorded skip. For the slow tier.

@@ -19,7 +19,7 @@ use nix::{
     sys::stat::{Mode, fstatat},
 };
 
-use super::{Cleaned, base::Base, fill, lease::LEASE, trust, view};
+use super::{Cleaned, base::Base, lease::LEASE, trust, unused, view};
 
 const BLOCK: u64 = 4096;
 
@@ -50,7 +50,7 @@ struct Kept {
 /// Removes trees that nobody uses, the least recently used one first, until all together weigh at most `most`. What was
 /// removed, and by how much the others still exceed it.
 pub(super) fn trim(base: &Base, most: u64) -> (Vec<Cleaned>, u64) {
-    let (path, names) = fill::names(base);
+    let (path, names) = unused::names(base);
     let mut kept: Vec<Kept> = names.into_iter().filter_map(|name| look(base, name)).collect();
     for tree in &mut kept {
         tree.weight = tree.weight.saturating_add(view::weight(&path.join(&tree.name)));
@@ -62,7 +62,7 @@ pub(super) fn trim(base: &Base, most: u64) -> (Vec<Cleaned>, u64) {
         if all <= most {
             break;
         }
-        if fill::remove_unused(base, &tree.name) {
+        if unused::remove_unused(base, &tree.name) {
             all = all.saturating_sub(tree.weight);
             cleaned.push(Cleaned { path: path.join(tree.name), removed: true });
         }

@@ -32,6 +32,7 @@ mod scratch;
 #[cfg(test)]
 mod tests;
 mod trust;
+mod unused;
 mod view;
 
 use std::{fmt, fs, io, os::fd::OwnedFd, path::PathBuf, time::Duration};
@@ -290,11 +291,11 @@ pub fn cleanup(settings: &Settings, limit: Option<u64>) -> Vec<Cleaned> {
     let mut cleaned = Vec::new();
     for place in settings.scratch_places() {
         let Ok(base) = Base::open(&place, false) else { continue };
-        cleaned.extend(fill::sweep(&base));
+        cleaned.extend(unused::sweep(&base));
         match limit {
             Some(limit) => cleaned.extend(limit::trim(&base, limit).0),
             None => {
-                cleaned.extend(fill::remove_trees(&base));
+                cleaned.extend(unused::remove_trees(&base));
                 // Not if anything is left in it, which is what is wanted.
                 let _ = base.path().and_then(fs::remove_dir);
             }

@@ -17,8 +17,8 @@ use nix::{
 use super::{
     Place, Settings, Skipped,
     base::{Base, NoBase},
-    fill::{self, temporary},
-    lease, trust,
+    fill::temporary,
+    lease, trust, unused,
 };
 
 /// A directory that this run made for itself, empty but for a lease that tells others that the run is alive.
@@ -58,7 +58,7 @@ impl Scratch {
             })?;
             base.check_scratch(place.chosen)?;
             // Whoever makes something looks for what others could not remove.
-            fill::sweep(&base);
+            unused::sweep(&base);
             match Self::create_in(&base, boot) {
                 // A clean-up found it empty meanwhile.
                 Err(_) if base.is_gone() => {}

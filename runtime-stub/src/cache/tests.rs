@@ -304,10 +304,10 @@ fn cleaning_up_removes_what_no_job_uses() {
     // Not `cleanup` itself, which would look at this machine's own places too.
     let place = Place { path: cache.folder.path("cache"), origin: "test", chosen: true };
     let base = Base::open(&place, false).unwrap();
-    let kept = fill::remove_trees(&base);
+    let kept = unused::remove_trees(&base);
     assert_eq!(kept, [Cleaned { path: cached.dir.clone(), removed: false }]);
     assert!(cached.root.join("bin/sh").exists());
     drop(cached);
-    assert!(fill::remove_trees(&base).iter().all(|one| one.removed));
+    assert!(unused::remove_trees(&base).iter().all(|one| one.removed));
     assert_eq!(fs::read_dir(cache.base()).unwrap().count(), 0);
 }

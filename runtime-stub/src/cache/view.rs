@@ -30,8 +30,8 @@ use nix::{
 use super::{
     CacheError, CacheOptions, Cached, Event,
     base::Base,
-    fill::{self, Filler, Found, NoFill},
-    limit, trust,
+    fill::{Filler, Found, NoFill},
+    limit, trust, unused,
 };
 use crate::{
     open::Bundle,
@@ -156,7 +156,7 @@ fn remove_others(base: &Base, prefix: &str, name: &str) {
     let names = fs::read_dir(&path).into_iter().flatten().flatten();
     for other in names.filter_map(|entry| entry.file_name().into_string().ok()) {
         if other.starts_with(prefix) && !other.starts_with(name) && !other.contains(".lock") {
-            fill::remove_unused(base, &other);
+            unused::remove_unused(base, &other);
         }
     }
 }

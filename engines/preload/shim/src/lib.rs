@@ -30,6 +30,7 @@ mod fast;
 #[cfg(feature = "injected")]
 mod fault;
 mod files;
+mod guarded;
 mod guest;
 mod instructions;
 mod known;

@@ -5,9 +5,8 @@
 //! this process; others are shown what the view makes of the kernel's name.
 
 use core::{
-    cell::UnsafeCell,
     ffi::CStr,
-    sync::atomic::{AtomicBool, AtomicU32, Ordering},
+    sync::atomic::{AtomicU32, Ordering},
 };
 
 use coracle_intercept::{
@@ -21,6 +20,7 @@ use coracle_sys::{
 
 use crate::{
     files::{self, Held, Short},
+    guarded::Guarded,
     guest::Process,
 };
 
@@ -66,30 +66,8 @@ impl Named {
 
 const NO_NAME: Named = Named { kernels: [0; ROOM], guests: [0; ROOM], lens: [0; 2] };
 
-struct Names(UnsafeCell<[Named; REMEMBERED]>);
-
-// SAFETY: looked at and changed only by whoever has BUSY.
-unsafe impl Sync for Names {}
-
-static NAMES: Names = Names(UnsafeCell::new([NO_NAME; REMEMBERED]));
-static BUSY: AtomicBool = AtomicBool::new(false);
+static NAMES: Guarded<[Named; REMEMBERED]> = Guarded::new([NO_NAME; REMEMBERED]);
 static SERIAL: AtomicU32 = AtomicU32::new(0);
-
-/// Works with the names; `None` if somebody else does now: a signal handler must not wait for whom it stopped.
-fn names<T>(work: impl FnOnce(&mut [Named; REMEMBERED]) -> T) -> Option<T> {
-    let mut tries = 0;
-    while BUSY.swap(true, Ordering::Acquire) {
-        tries += 1;
-        if tries > 10_000 {
-            return None;
-        }
-        core::hint::spin_loop();
-    }
-    // SAFETY: BUSY is ours.
-    let result = work(unsafe { &mut *NAMES.0.get() });
-    BUSY.store(false, Ordering::Release);
-    Some(result)
-}
 
 /// See [`coracle_intercept::Guest::socket_to_bind`].
 pub(crate) fn start_bind(process: &Process, host: &CStr, given: &[u8], into: &mut [u8]) -> Result<usize, Errno> {
@@ -136,7 +114,7 @@ impl Ongoing {
         {
             return -isize::try_from(errno.0).unwrap_or(5);
         }
-        names(|names| {
+        NAMES.with(|names| {
             names.rotate_right(1);
             names[0] = self.name;
         });
@@ -168,7 +146,7 @@ impl Detour {
 
 /// See [`coracle_intercept::Guest::socket_bound`].
 pub(crate) fn bound(name: &[u8], full: usize, given: &mut [u8]) -> Option<usize> {
-    names(|names| {
+    NAMES.with(|names| {
         let found = names.iter().find(|named| {
             let kernels = &named.kernels[..named.lens[0]];
             kernels == name || kernels.len() == full && full > name.len() && kernels.starts_with(name)

@@ -6,7 +6,6 @@
 //! kernel finds relative paths by itself, from where the child is then.
 
 use core::{
-    cell::UnsafeCell,
     ffi::{CStr, c_char, c_int, c_void},
     sync::atomic::{AtomicBool, Ordering},
 };
@@ -18,6 +17,7 @@ use coracle_sys::kernel::{__NR_openat, O_DIRECTORY};
 use super::AT_FDCWD;
 use crate::{
     files::{self, link_of},
+    guarded::Guarded,
     guest::Process,
     libc::{Next, free, malloc},
     pool,
@@ -44,36 +44,17 @@ struct List {
 
 const NONE: List = List { at: 0, made: 0, moves: false, directory: core::ptr::null_mut() };
 
-struct Lists(UnsafeCell<[List; MOST]>);
+// SAFETY: its pointer is to memory of the process, which any thread may free.
+unsafe impl Send for List {}
 
-// SAFETY: looked at and changed only by whoever has BUSY.
-unsafe impl Sync for Lists {}
-
-static LISTS: Lists = Lists(UnsafeCell::new([NONE; MOST]));
-static BUSY: AtomicBool = AtomicBool::new(false);
+static LISTS: Guarded<[List; MOST]> = Guarded::new([NONE; MOST]);
 /// Of some list nothing could be kept.
 static LOST: AtomicBool = AtomicBool::new(false);
-
-/// Works with the lists; `None` if somebody else does now: a signal handler must not wait for whom it stopped.
-fn lists<T>(work: impl FnOnce(&mut [List; MOST]) -> T) -> Option<T> {
-    let mut tries = 0;
-    while BUSY.swap(true, Ordering::Acquire) {
-        tries += 1;
-        if tries > 10_000 {
-            return None;
-        }
-        core::hint::spin_loop();
-    }
-    // SAFETY: BUSY is ours.
-    let result = work(unsafe { &mut *LISTS.0.get() });
-    BUSY.store(false, Ordering::Release);
-    Some(result)
-}
 
 /// Works with a list, which is kept from now on.
 fn keep<T>(list: *mut c_void, work: impl FnOnce(&mut List) -> T) -> Option<T> {
     let address = list.expose_provenance();
-    let done = lists(|lists| {
+    let done = LISTS.with(|lists| {
         let at =
             lists.iter().position(|list| list.at == address).or_else(|| lists.iter().position(|list| list.at == 0));
         let list = lists.get_mut(at?)?;
@@ -113,7 +94,7 @@ fn bit_of(descriptor: c_int) -> u64 {
 fn forget(list: *mut c_void) {
     let address = list.expose_provenance();
     let before =
-        lists(|lists| lists.iter_mut().find(|list| list.at == address).map(|list| core::mem::replace(list, NONE)));
+        LISTS.with(|lists| lists.iter_mut().find(|list| list.at == address).map(|list| core::mem::replace(list, NONE)));
     if let Some(Some(before)) = before {
         // SAFETY: as in `remember`.
         unsafe { free(before.directory.cast()) };
@@ -136,7 +117,7 @@ fn join(list: *mut c_void, path: &CStr, into: &mut [u8; PATH_MAX]) -> From {
         return From::Here;
     }
     let list = list.expose_provenance();
-    let joined = lists(|lists| {
+    let joined = LISTS.with(|lists| {
         let directory = match lists.iter().find(|kept| kept.at == list) {
             None if LOST.load(Ordering::Relaxed) => return From::Then,
             Some(kept) if kept.moves => kept.directory,

@@ -196,51 +196,81 @@ fn spawner(
     })
 }
 
-macro_rules! spawns {
-    ($($name:ident $searched:ident $text:literal;)+) => {
-        $(
-            #[unsafe(no_mangle)]
-            pub(super) unsafe extern "C" fn $name(
-                process: *mut c_int,
-                path: *const c_char,
-                actions: *const c_void,
-                attributes: *const c_void,
-                argv: Strings,
-                envp: Strings,
-            ) -> c_int {
-                static NEXT: Next = Next::new($text);
-                let before = errno();
-                let Some(finish) = spawner(&NEXT, process, actions, attributes) else { return ENOSYS };
-                let result = start(path, argv, envp, &finish);
-                set_errno(u16::try_from(before).unwrap_or(0));
-                c_int::try_from(-result).unwrap_or(ENOSYS)
-            }
-
-            #[unsafe(no_mangle)]
-            unsafe extern "C" fn $searched(
-                process: *mut c_int,
-                file: *const c_char,
-                actions: *const c_void,
-                attributes: *const c_void,
-                argv: Strings,
-                envp: Strings,
-            ) -> c_int {
-                // What was found has a path, and is not searched for again.
-                static NEXT: Next = Next::new($text);
-                let before = errno();
-                let Some(finish) = spawner(&NEXT, process, actions, attributes) else { return ENOSYS };
-                // SAFETY: the caller's own arguments.
-                let result = unsafe { search(file, argv, envp, false, &finish) };
-                set_errno(u16::try_from(before).unwrap_or(0));
-                c_int::try_from(-result).unwrap_or(ENOSYS)
-            }
-        )+
-    };
+/// Has the C library make a child by what `spawner` gives, of the program that `begin` finds. errno stays as it was.
+fn spawn<F: Fn(*const c_char, Strings, Strings) -> isize>(
+    spawner: impl FnOnce() -> Option<F>,
+    begin: impl FnOnce(Finish<'_>) -> isize,
+) -> c_int {
+    let before = errno();
+    let Some(finish) = spawner() else { return ENOSYS };
+    let result = begin(&finish);
+    set_errno(u16::try_from(before).unwrap_or(0));
+    c_int::try_from(-result).unwrap_or(ENOSYS)
 }
 
-spawns! {
-    posix_spawn posix_spawnp c"posix_spawn";
-    pidfd_spawn pidfd_spawnp c"pidfd_spawn";
+#[unsafe(no_mangle)]
+pub(super) unsafe extern "C" fn posix_spawn(
+    process: *mut c_int,
+    path: *const c_char,
+    actions: *const c_void,
+    attributes: *const c_void,
+    argv: Strings,
+    envp: Strings,
+) -> c_int {
+    static NEXT: Next = Next::new(c"posix_spawn");
+    spawn(|| spawner(&NEXT, process, actions, attributes), |finish| start(path, argv, envp, finish))
+}
+
+/// What was found has a path: the C library's function that searches for nothing starts it.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn posix_spawnp(
+    process: *mut c_int,
+    file: *const c_char,
+    actions: *const c_void,
+    attributes: *const c_void,
+    argv: Strings,
+    envp: Strings,
+) -> c_int {
+    static NEXT: Next = Next::new(c"posix_spawn");
+    spawn(
+        || spawner(&NEXT, process, actions, attributes),
+        |finish| {
+            // SAFETY: the caller's own arguments.
+            unsafe { search(file, argv, envp, false, finish) }
+        },
+    )
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn pidfd_spawn(
+    process: *mut c_int,
+    path: *const c_char,
+    actions: *const c_void,
+    attributes: *const c_void,
+    argv: Strings,
+    envp: Strings,
+) -> c_int {
+    static NEXT: Next = Next::new(c"pidfd_spawn");
+    spawn(|| spawner(&NEXT, process, actions, attributes), |finish| start(path, argv, envp, finish))
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn pidfd_spawnp(
+    process: *mut c_int,
+    file: *const c_char,
+    actions: *const c_void,
+    attributes: *const c_void,
+    argv: Strings,
+    envp: Strings,
+) -> c_int {
+    static NEXT: Next = Next::new(c"pidfd_spawn");
+    spawn(
+        || spawner(&NEXT, process, actions, attributes),
+        |finish| {
+            // SAFETY: the caller's own arguments.
+            unsafe { search(file, argv, envp, false, finish) }
+        },
+    )
 }
 
 /// Whether the guest has this file, and may execute it.
