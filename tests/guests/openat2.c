@@ -6,7 +6,7 @@ static int base = AT_FDCWD;
 
 static void o(const char *path, uint64_t flags, uint64_t resolve) {
     struct open_how how = {.flags = flags, .resolve = resolve, .mode = flags & (O_CREAT | __O_TMPFILE) ? 0644 : 0};
-    int fd = (int)syscall(SYS_openat2, base, path, &how, sizeof how);
+    int fd = (int)opened(base, path, &how, sizeof how);
     printf("%s %llo %llx: %s\n", path, (long long)flags, (long long)resolve, fd < 0 ? strerrorname_np(errno) : "opened"); if (fd >= 0) close(fd);
 }
 

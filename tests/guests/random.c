@@ -36,7 +36,7 @@ static void round_of(uint64_t seed, int calls) {
         case 3: r = statx(dir, p, below(2) ? AT_SYMLINK_NOFOLLOW : 0, STATX_TYPE, &stx); say(at, "statx", p, NULL, r); if (!r) printf(" type %o", stx.stx_mode & S_IFMT); break;
         case 4: say(at, "access", p, NULL, faccessat(dir, p, (int)below(8), 0)); break;
         case 5: case 6: case 7: case 8: r = openat(dir, p, flags | O_NONBLOCK, 0644); say(at, "open", p, NULL, r < 0 ? r : 0); printf(" %o", flags); if (r >= 0) { if (!fstat((int)r, &st)) kind(&st); if ((flags & O_ACCMODE) && S_ISREG(st.st_mode)) printf(" wrote %ld", (long)write((int)r, "text", below(5))); close((int)r); } break;
-        case 9: { struct open_how how = {.flags = ((uint64_t)flags & ~(uint64_t)O_TMPFILE) | (flags & O_PATH ? 0 : O_NONBLOCK), .resolve = way}; if (flags & O_CREAT) how.mode = 0644; r = syscall(SYS_openat2, dir, p, &how, sizeof how); say(at, "openat2", p, NULL, r < 0 ? r : 0); printf(" %o %llx", flags, (long long)way); if (r >= 0) { if (!fstat((int)r, &st)) kind(&st); close((int)r); } break; }
+        case 9: { struct open_how how = {.flags = ((uint64_t)flags & ~(uint64_t)O_TMPFILE) | (flags & O_PATH ? 0 : O_NONBLOCK), .resolve = way}; if (flags & O_CREAT) how.mode = 0644; r = opened(dir, p, &how, sizeof how); say(at, "openat2", p, NULL, r < 0 ? r : 0); printf(" %o %llx", flags, (long long)way); if (r >= 0) { if (!fstat((int)r, &st)) kind(&st); close((int)r); } break; }
         case 10: case 11: case 12: say(at, "mkdir", p, NULL, mkdirat(dir, p, 0755)); break;
         case 13: say(at, "rmdir", p, NULL, unlinkat(dir, p, AT_REMOVEDIR)); break;
         case 14: say(at, "unlink", p, NULL, unlinkat(dir, p, 0)); break;
