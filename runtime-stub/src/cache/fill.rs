@@ -3,7 +3,7 @@
 use std::{
     fs,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::atomic::{AtomicU32, Ordering},
 };
 
@@ -22,6 +22,7 @@ use super::{
     base::{Base, NoBase, path_of},
     lease, limit,
     lock::{self, Held, Turn, Wait},
+    roots::{self, Root},
     trust::{self, Finding},
     unused::{remove_unused, sweep},
     view::{self, ViewFiller},
@@ -63,6 +64,15 @@ enum Taking {
     NameOfDamaged,
 }
 
+/// What is being made.
+pub(super) struct Parts<'a> {
+    /// The temporary directory.
+    pub(super) dir: &'a OwnedFd,
+    /// The root, which keeps its path.
+    pub(super) root: &'a OwnedFd,
+    pub(super) root_path: &'a Path,
+}
+
 /// Why a place got no tree.
 pub(super) enum NoFill {
     /// For a reason of this place: another may do.
@@ -94,18 +104,22 @@ impl Filler<'_> {
             Err(Errno::ENOENT) => return Found::Nothing,
             Err(errno) => return Found::Damaged(errno.desc().to_owned()),
         };
-        match trust::look(dir.as_fd(), self.boot) {
-            Finding::Whole => {}
-            Finding::OtherBoot { settled } => {
-                if let Err(why) = self.trust_anew(base, &dir, settled) {
+        let root = Root::of(dir.as_fd()).ok();
+        match (trust::look(dir.as_fd(), root.as_ref(), self.boot), &root) {
+            (Finding::OtherBoot { settled }, Some(root)) => {
+                if let Err(why) = self.trust_anew(base, &dir, root, settled) {
                     return Found::Damaged(why);
                 }
             }
-            Finding::Damaged(why) => return Found::Damaged(why),
+            (Finding::Damaged(why), _) => return Found::Damaged(why),
+            _ => {}
         }
+        let root = root.unwrap_or_default();
         match lease::take(dir.as_fd(), self.boot) {
             Ok(lease) => match path_of(dir.as_fd()) {
-                Ok(path) => Found::Whole(self.cached(path, lease, None)),
+                // Its name went before its lease was free.
+                Ok(path) if !path.ends_with(self.name) => Found::Nothing,
+                Ok(path) => Found::Whole(self.cached(path, &root, lease, None)),
                 Err(error) => Found::Damaged(error.to_string()),
             },
             // Somebody removes it, or has, on this node or another.
@@ -116,16 +130,15 @@ impl Filler<'_> {
     }
 
     /// A tree that was unpacked before this boot, or on another node.
-    fn trust_anew(&self, base: &Base, dir: &OwnedFd, settled: bool) -> Result<(), String> {
+    fn trust_anew(&self, base: &Base, dir: &OwnedFd, root: &Root, settled: bool) -> Result<(), String> {
         // Network file systems have the data once the files are closed, whatever becomes of the node that wrote them; and
         // looking at every file of theirs takes longer than unpacking.
         if !base.is_network() {
             if !settled {
                 return Err("the node went down soon after it was unpacked".to_owned());
             }
-            let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
             let root =
-                openat(dir, trust::ROOT, flags, Mode::empty()).map_err(|errno| format!("root: {}", errno.desc()))?;
+                root.open(dir.as_fd(), OFlag::O_RDONLY).map_err(|errno| format!("root: {}", errno.desc()))?;
             let index = self.bundle.index().map_err(|error| error.to_string())?;
             let fixups = self.view.as_ref().and_then(|view| view::fixups(&index, view.engine));
             trust::compare(root.as_fd(), &index, fixups)?;
@@ -246,24 +259,28 @@ impl Filler<'_> {
         mkdirat(base.fd(), temporary.as_str(), Mode::S_IRWXU)?;
         let path = base.path().map_err(|error| NoFill::Place(error.to_string()))?.join(&temporary);
         // From here on, nothing half-made stays behind.
-        let half_made = HalfMade { path: Some(path.clone()) };
+        let half_made = HalfMade { path: Some(path.clone()), private };
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let dir = openat(base.fd(), temporary.as_str(), flags, Mode::empty())?;
         trust::write_canary(dir.as_fd())?;
         let lease = lease::create(dir.as_fd(), self.boot)?;
+        let root = Root::make(dir.as_fd(), if private { 0 } else { self.up() })?;
+        let root_path = root.path(&path);
+        let root_fd = root.open(dir.as_fd(), OFlag::O_RDONLY)?;
+        let parts = Parts { dir: &dir, root: &root_fd, root_path: &root_path };
         let (stats, decoded) = if let Some(view) = &self.view {
             report(Event::Editing { dir: path.clone(), engine: view.engine.to_owned() });
-            view.write(self, &dir, &path)?;
+            view.write(self, &parts)?;
             (Stats::default(), None)
         } else {
             report(Event::Unpacking { dir: path.clone(), bytes: self.bundle.manifest().payload.unpacked });
-            let (stats, index) = self.write(&dir, &path, held)?;
+            let (stats, index) = self.write(&parts, held)?;
             (stats, Some(Box::new(index)))
         };
 
         if private {
             half_made.keep();
-            return Ok(Cached { private, decoded, ..self.cached(path, lease, Some(stats)) });
+            return Ok(Cached { private, decoded, ..self.cached(path, &root, lease, Some(stats)) });
         }
         let taken = self.put_in_place(base, &temporary, taking == Taking::NameOfDamaged)?;
         if taken {
@@ -277,19 +294,27 @@ impl Filler<'_> {
         }
         half_made.keep();
         let path = path_of(dir.as_fd()).map_err(|error| NoFill::Place(error.to_string()))?;
-        Ok(Cached { decoded, ..self.cached(path, lease, Some(stats)) })
+        Ok(Cached { decoded, ..self.cached(path, &root, lease, Some(stats)) })
     }
 
-    /// Everything inside the temporary directory but canary and lease.
-    fn write(&self, dir: &OwnedFd, path: &std::path::Path, held: Option<&Held>) -> Result<(Stats, Index), NoFill> {
+    /// How far above its directory the root is.
+    pub(super) fn up(&self) -> usize {
+        match &self.view {
+            None => 1,
+            // What is a run's alone goes with its directory.
+            Some(view) if view.tree.private => 1,
+            Some(_) => 2,
+        }
+    }
+
+    /// Everything inside the temporary directory but canary and lease, and in the root.
+    fn write(&self, parts: &Parts<'_>, held: Option<&Held>) -> Result<(Stats, Index), NoFill> {
+        let Parts { dir, root, root_path } = parts;
         let fatal = |error: crate::open::OpenError| NoFill::Fatal(error.into());
         let bytes = self.bundle.index_bytes().map_err(fatal)?;
         let index = self.bundle.decode_index(&bytes).map_err(fatal)?;
         trust::write(dir.as_fd(), trust::INDEX, &bytes)?;
         drop(bytes);
-        mkdirat(dir, trust::ROOT, Mode::S_IRWXU)?;
-        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let root = openat(dir, trust::ROOT, flags, Mode::empty())?;
         let progress = |done, all| {
             if let Some(held) = held {
                 held.progress(done, all);
@@ -297,7 +322,7 @@ impl Filler<'_> {
         };
         let options =
             unpack::Options { threads: self.options.threads, modes: Modes::Shared, progress: Some(&progress) };
-        let stats = unpack::unpack(self.bundle, &index, &path.join(trust::ROOT), &options).map_err(|error| {
+        let stats = unpack::unpack(self.bundle, &index, root_path, &options).map_err(|error| {
             match (&error, error.errno()) {
                 // Of this place. Anything wrong with the bundle, or a signal, is not.
                 (UnpackError::Step { .. }, Some(_)) => NoFill::Place(error.to_string()),
@@ -338,9 +363,9 @@ impl Filler<'_> {
         Ok(false)
     }
 
-    fn cached(&self, dir: PathBuf, lease: OwnedFd, stats: Option<Stats>) -> Cached {
+    fn cached(&self, dir: PathBuf, root: &Root, lease: OwnedFd, stats: Option<Stats>) -> Cached {
         Cached {
-            root: dir.join(trust::ROOT),
+            root: root.path(&dir),
             index: dir.join(trust::INDEX),
             names: dir.join(trust::NAMES),
             truths: dir.join(trust::TRUTHS),
@@ -395,9 +420,10 @@ fn exchange(base: BorrowedFd<'_>, one: &str, other: &str) -> Result<(), Errno> {
     Errno::result(done).map(drop)
 }
 
-/// A directory that is removed unless it was finished.
+/// A directory that is removed unless it was finished, with its root.
 struct HalfMade {
     path: Option<PathBuf>,
+    private: bool,
 }
 
 impl HalfMade {
@@ -410,7 +436,7 @@ impl Drop for HalfMade {
     fn drop(&mut self) {
         if let Some(path) = &self.path {
             // What cannot be removed now, a later start removes.
-            let _ = fs::remove_dir_all(path);
+            let _ = if self.private { fs::remove_dir_all(path) } else { roots::remove(path) };
         }
     }
 }

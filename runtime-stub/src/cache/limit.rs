@@ -19,7 +19,7 @@ use nix::{
     sys::stat::{Mode, fstatat},
 };
 
-use super::{Cleaned, base::Base, lease::LEASE, trust, unused, view};
+use super::{Cleaned, base::Base, lease::LEASE, roots, trust, unused, view};
 
 const BLOCK: u64 = 4096;
 
@@ -82,7 +82,8 @@ fn look(base: &Base, name: String) -> Option<Kept> {
 
 /// What a tree without a weight takes.
 fn measure(dir: BorrowedFd<'_>) -> u64 {
-    super::base::path_of(dir).map_or(0, |path| blocks(&path))
+    let Ok(path) = super::base::path_of(dir) else { return 0 };
+    blocks(&path) + roots::beside(&path).iter().map(|root| blocks(root)).sum::<u64>()
 }
 
 fn blocks(dir: &Path) -> u64 {

@@ -8,9 +8,10 @@
 //!         index                  the index, decompressed, for engines
 //!         names                  the tree's names as a table, for engines that resolve paths; older trees have none
 //!         truths                 true modes and owners of its files, for engines that make views of it
-//!         root/                  the tree
-//!         view-ENGINE-…/         the tree with files edited for an engine (`view`); all but the tree as here
+//!         root                   a link to the tree (`roots`)
+//!         view-ENGINE-…/         the tree with files edited for an engine (`view`); all as here
 //!         trust                  under which boots the tree was found whole (`trust`)
+//!     root-…/                    a tree, or a view of one: as few directories as can be lie above it
 //!     DIGEST.lock                who unpacks, and how far (`lock`)
 //!     .new-… .old-…              being unpacked; replaced, and kept until its last job ends
 //!     .run-…                     one run's own tree or files
@@ -28,6 +29,7 @@ mod lease;
 mod limit;
 mod lock;
 mod places;
+mod roots;
 mod scratch;
 #[cfg(test)]
 mod tests;
@@ -84,7 +86,7 @@ impl Default for CacheOptions {
 pub struct Cached {
     /// The directory of this tree: `…/coracle-<uid>/<index digest>`.
     pub dir: PathBuf,
-    /// The tree itself, `dir/root`, as an absolute path without symbolic links.
+    /// The tree itself, as an absolute path without symbolic links; `dir/root` leads there.
     pub root: PathBuf,
     /// The index as a file, decompressed, for engines: `dir/index`.
     pub index: PathBuf,

@@ -44,6 +44,12 @@ impl Cache {
         self.folder.path(&format!("cache/coracle-{}", nix::unistd::geteuid()))
     }
 
+    /// Trees and views in the cache's directory.
+    fn roots(&self) -> Vec<PathBuf> {
+        let paths = fs::read_dir(self.base()).unwrap().map(|entry| entry.unwrap().path());
+        paths.filter(|path| path.file_name().unwrap().as_bytes().starts_with(b"root-")).collect()
+    }
+
     /// Names in the cache's directory that begin with a dot.
     fn temporaries(&self) -> Vec<String> {
         let names = fs::read_dir(self.base()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
@@ -64,6 +70,8 @@ fn a_tree_is_unpacked_once_and_then_found() {
     let (second, events) = cache.acquire();
     assert!(second.hit && events.is_empty(), "{events:?}");
     assert_eq!((&first.root, &first.dir), (&second.root, &cache.base().join(hex(cache.bundle.index_digest()))));
+    assert_eq!(first.root.parent(), Some(&*cache.base()));
+    assert_eq!(first.dir.join("root").canonicalize().unwrap(), first.root);
     assert_eq!(fs::read(&second.index).unwrap(), cache.bundle.index_bytes().unwrap());
     let names = fs::read(&second.names).unwrap();
     let table = coracle_paths::Table::new(&names).unwrap();
@@ -100,6 +108,7 @@ fn what_a_cleaner_deletes_is_noticed_and_unpacked_again() {
         assert!(path.exists(), "{victim}");
         assert!(cache.acquire().0.hit, "{victim}");
         assert!(cache.temporaries().is_empty(), "{victim}: {:?}", cache.temporaries());
+        assert_eq!(cache.roots().len(), 1, "{victim}");
     }
 }
 
@@ -127,12 +136,14 @@ fn a_damaged_tree_that_is_in_use_stays_until_its_job_ends() {
     fs::remove_file(old.dir.join("canary")).unwrap();
     let (new, events) = cache.acquire();
     assert_eq!(damages(&events), 1);
-    assert_eq!(new.root, old.root);
-    assert_ne!(fs::metadata(&new.root).unwrap().ino(), running.metadata().unwrap().ino());
+    assert_ne!(new.root, old.root);
     let seen = format!("/proc/self/fd/{}/bin/sh", running.as_raw_fd());
-    assert_eq!(fs::read(&seen).unwrap(), b"#!/bin/sh\n");
+    for name in [Path::new(&seen), &old.root.join("bin/sh"), &new.root.join("bin/sh")] {
+        assert_eq!(fs::read(name).unwrap(), b"#!/bin/sh\n");
+    }
     assert_eq!(cache.temporaries().len(), 1);
     // The next one that unpacks removes it, once its lease is free.
+    let gone = old.root.clone();
     drop((old, new));
     let age = SystemTime::now() - Duration::from_secs(100);
     let left = cache.base().join(&cache.temporaries()[0]);
@@ -140,7 +151,7 @@ fn a_damaged_tree_that_is_in_use_stays_until_its_job_ends() {
     fs::remove_dir_all(cache.base().join(hex(cache.bundle.index_digest()))).unwrap();
     cache.acquire();
     assert!(cache.temporaries().is_empty(), "{:?}", cache.temporaries());
-    assert!(fs::read(seen).is_err());
+    assert!(fs::read(seen).is_err() && !gone.exists());
 }
 
 #[test]
@@ -294,7 +305,7 @@ fn a_damaged_payload_leaves_nothing() {
     fs::write(&file, bytes).unwrap();
     let error = acquire(&cache.bundle, &cache.options, &mut |_| {}).unwrap_err();
     assert!(matches!(error, CacheError::Unpack(UnpackError::Frame { .. })), "{error}");
-    assert!(cache.temporaries().is_empty());
+    assert!(cache.temporaries().is_empty() && cache.roots().is_empty());
 }
 
 #[test]
@@ -310,4 +321,68 @@ fn cleaning_up_removes_what_no_job_uses() {
     drop(cached);
     assert!(unused::remove_trees(&base).iter().all(|one| one.removed));
     assert_eq!(fs::read_dir(cache.base()).unwrap().count(), 0);
+}
+
+#[test]
+fn roots_go_with_what_names_them_and_the_lost_ones_are_found() {
+    let cache = Cache::new("roots");
+    let (cached, _) = cache.acquire();
+    let base = cache.base();
+    // Killed before its root was there, or when it was half made.
+    let plant = |dir: &str, target: &str| {
+        fs::create_dir_all(base.join(dir)).unwrap();
+        symlink(target, base.join(dir).join("root")).unwrap();
+    };
+    let half = |name: &str| {
+        fs::create_dir_all(base.join(name).join("bin")).unwrap();
+        fs::write(base.join(name).join("bin/sh"), "half").unwrap();
+        base.join(name)
+    };
+    plant(".new-4194305-bare", "../root-0000000000");
+    plant(".new-4194305-half", "../root-0000000001");
+    plant(".old-4194305-tree/view-x-y", "../../root-0000000002");
+    plant(".old-4194305-tree/.new-4194305-view", "../../root-0000000003");
+    let left = [half("root-0000000001"), half("root-0000000002"), half("root-0000000003")];
+    // No name of ours, or another place: nothing of that is touched.
+    let outside = cache.folder.path("outside");
+    fs::create_dir(&outside).unwrap();
+    plant(".old-4194305-else", "../../outside");
+    plant(".run-4194305-guest", &format!("../{}", cached.root.file_name().unwrap().display()));
+    let place = Place { path: cache.folder.path("cache"), origin: "test", chosen: true };
+    unused::sweep(&Base::open(&place, false).unwrap());
+    assert!(left.iter().all(|root| !root.exists()) && outside.is_dir());
+    assert!(cache.temporaries().is_empty(), "{:?}", cache.temporaries());
+    assert_eq!(cache.roots(), [cached.root.clone()]);
+
+    // What nothing names goes when it has been so for a while; a tree's own and its views' never do.
+    let lost = half("root-lost000000");
+    plant(&format!("{}/view-x-y", cached.dir.file_name().unwrap().display()), "../../root-view000000");
+    let view = half("root-view000000");
+    assert_eq!(roots::lost_before(&base, SystemTime::now() - Duration::from_secs(5)), Vec::<PathBuf>::new());
+    let later = SystemTime::now() + Duration::from_secs(5);
+    assert_eq!(roots::lost_before(&base, later), std::slice::from_ref(&lost));
+    fs::remove_file(cached.dir.join("view-x-y/root")).unwrap();
+    let mut found = roots::lost_before(&base, later);
+    found.sort();
+    assert_eq!(found, [lost, view]);
+}
+
+#[test]
+fn a_tree_with_its_root_inside_is_as_good() {
+    let cache = Cache::new("inside");
+    let (cached, _) = cache.acquire();
+    let (dir, root) = (cached.dir.clone(), cached.root.clone());
+    fs::remove_file(dir.join("root")).unwrap();
+    let times = fs::metadata(&root).unwrap().modified().unwrap();
+    fs::rename(&root, dir.join("root")).unwrap();
+    File::open(dir.join("root")).unwrap().set_modified(times).unwrap();
+    drop(cached);
+    let (cached, events) = cache.acquire();
+    assert!(cached.hit && events.is_empty() && cached.root == dir.join("root"), "{events:?}");
+    // A link that leads elsewhere is none.
+    fs::rename(dir.join("root"), &root).unwrap();
+    symlink(&root, dir.join("root")).unwrap();
+    drop(cached);
+    let (cached, events) = cache.acquire();
+    assert_eq!((damages(&events), cached.root != root), (1, true), "{events:?}");
 }

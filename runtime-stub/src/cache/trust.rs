@@ -34,15 +34,16 @@ use nix::{
     sys::stat::{Mode, SFlag, fstatat},
 };
 
-use super::lease::LEASE;
+use super::{
+    lease::LEASE,
+    roots::{ROOT, Root},
+};
 use crate::unpack::edited_len;
 
 /// Written first, read never.
 pub(super) const CANARY: &str = "canary";
 /// What was found whole, and when.
 pub(super) const TRUST: &str = "trust";
-/// The tree.
-pub(super) const ROOT: &str = "root";
 /// The index, decompressed.
 pub(super) const INDEX: &str = "index";
 /// The table of the tree's names.
@@ -131,18 +132,17 @@ pub(super) fn add_boot(dir: BorrowedFd<'_>, boot: &str) -> Result<(), Errno> {
     file.write_all(line.as_bytes()).map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))
 }
 
-/// Looks at the tree in `dir`.
-pub(super) fn look(dir: BorrowedFd<'_>, boot: &str) -> Finding {
+/// Looks at the tree of `dir`, with its root, if it has one.
+pub(super) fn look(dir: BorrowedFd<'_>, root: Option<&Root>, boot: &str) -> Finding {
     let gone = |name: &str| Finding::Damaged(format!("its {name} is gone, as after a cleaner of old files"));
-    for (name, kind) in [(CANARY, SFlag::S_IFREG), (INDEX, SFlag::S_IFREG), (ROOT, SFlag::S_IFDIR)] {
+    for name in [CANARY, INDEX] {
         match fstatat(dir, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
-            Ok(stat) if stat.st_mode & SFlag::S_IFMT.bits() == kind.bits() => {}
+            Ok(stat) if stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFREG.bits() => {}
             _ => return gone(name),
         }
     }
     let Ok(text) = read(dir) else { return gone(TRUST) };
-    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let Ok(root) = openat(dir, ROOT, flags, Mode::empty()) else { return gone(ROOT) };
+    let Some(root) = root.and_then(|root| root.open(dir, OFlag::O_PATH).ok()) else { return gone(ROOT) };
     check(dir, &root, &text, boot).unwrap_or_else(Finding::Damaged)
 }
 

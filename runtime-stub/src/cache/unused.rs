@@ -15,9 +15,9 @@ use nix::{
     sys::stat::Mode,
 };
 
-use super::{Cleaned, base::Base, fill::temporary, lease, lock, scratch};
+use super::{Cleaned, base::Base, fill::temporary, lease, lock, roots, scratch};
 
-/// Removes what killed processes left behind: temporaries whose lock nobody holds.
+/// Removes what killed processes left behind: temporaries whose lock nobody holds, and roots that nothing names.
 pub(super) fn sweep(base: &Base) -> Vec<Cleaned> {
     let mut cleaned = Vec::new();
     let (path, names) = names(base);
@@ -28,6 +28,8 @@ pub(super) fn sweep(base: &Base) -> Vec<Cleaned> {
             cleaned.push(Cleaned { removed: remove_unused(base, &name), path: path.join(name) });
         }
     }
+    let lost = roots::lost(&path).into_iter();
+    cleaned.extend(lost.map(|path| Cleaned { removed: scratch::remove_locked(&path).is_ok(), path }));
     cleaned
 }
 
@@ -93,8 +95,11 @@ pub(super) fn remove_unused(base: &Base, name: &str) -> bool {
     }
     // The name goes first, so that nobody finds a tree that is half removed, or takes its lease. On NFS a file that is open
     // would stay, under another name.
-    let doomed = temporary("old");
+    // What is a run's alone has everything inside, and guests write to it: no link in it is ours.
+    let is_run = name.starts_with(".run-");
+    let doomed = temporary(if is_run { "run" } else { "old" });
     let renamed = renameat(base.fd(), name, base.fd(), doomed.as_str());
     drop(lease);
-    renamed.is_ok() && scratch::remove_locked(&path.with_file_name(doomed)).is_ok()
+    let doomed = path.with_file_name(doomed);
+    renamed.is_ok() && if is_run { scratch::remove_locked(&doomed) } else { roots::remove(&doomed) }.is_ok()
 }

@@ -1,7 +1,7 @@
 //! Views: a tree of the cache with the files edited that an engine needs edited, beside the tree and as lasting.
 //!
 //! ```text
-//! DIGEST/view-ENGINE-PLACE/      canary, lease, index, names, truths, root/, trust: as a tree of its own
+//! DIGEST/view-ENGINE-PLACE/      canary, lease, index, names, truths, root, trust: as a tree of its own
 //! DIGEST/view-ENGINE-PLACE.lock  who makes it
 //! ```
 //!
@@ -13,7 +13,7 @@
 use std::{
     fs,
     os::{
-        fd::{AsFd as _, OwnedFd},
+        fd::AsFd as _,
         unix::ffi::OsStrExt as _,
     },
     path::{Path, PathBuf},
@@ -22,16 +22,16 @@ use std::{
 use coracle_format::{FixupSet, Index, hex, sha256};
 use nix::{
     errno::Errno,
-    fcntl::{AtFlags, OFlag, openat},
-    sys::stat::{Mode, mkdirat},
+    fcntl::{AtFlags, OFlag},
+    sys::stat::Mode,
     unistd::linkat,
 };
 
 use super::{
     CacheError, CacheOptions, Cached, Event,
     base::Base,
-    fill::{Filler, Found, NoFill},
-    limit, trust, unused,
+    fill::{Filler, Found, NoFill, Parts},
+    limit, roots, trust, unused,
 };
 use crate::{
     open::Bundle,
@@ -124,7 +124,7 @@ pub fn view(
         }
     };
     let fixups = fixups(index, engine).ok_or_else(|| ViewError::NoEdits { engine: engine.to_owned() })?;
-    let path = tree.dir.join(&name).join(trust::ROOT);
+    let path = roots::like(&tree.dir.join(&name), filler(None).up());
     let len = path.as_os_str().len();
     if let Some(most) = fixups.longest_view().filter(|most| len > *most) {
         return Err(ViewError::TooLong { path, len, most, engine: engine.to_owned() });
@@ -175,22 +175,21 @@ impl ViewFiller<'_> {
         (bytes, files + directories as u64)
     }
 
-    /// Everything inside the temporary directory but canary and lease.
-    pub(super) fn write(&self, filler: &Filler<'_>, dir: &OwnedFd, temporary: &Path) -> Result<(), NoFill> {
+    /// Everything inside the temporary directory but canary and lease, and in the root.
+    pub(super) fn write(&self, filler: &Filler<'_>, parts: &Parts<'_>) -> Result<(), NoFill> {
+        let Parts { dir, root, root_path } = parts;
         let Some((index, fixups)) = self.index.and_then(|index| Some((index, fixups(index, self.engine)?))) else {
             return Err(NoFill::Place("the bundle has no edits for it".to_owned()));
         };
-        mkdirat(dir, trust::ROOT, Mode::S_IRWXU)?;
-        let path = self.tree.dir.join(filler.name).join(trust::ROOT);
         let of = ViewOf {
             bundle: filler.bundle,
             index,
             fixups,
             tree: &self.tree.root,
-            path: &path,
+            path: root_path,
             threads: filler.options.threads,
         };
-        unpack::make_view(&of, &temporary.join(trust::ROOT)).map_err(|error| match (&error, error.errno()) {
+        unpack::make_view(&of, root_path).map_err(|error| match (&error, error.errno()) {
             (UnpackError::Step { .. }, Some(_)) => NoFill::Place(error.to_string()),
             _ => NoFill::Fatal(error.into()),
         })?;
@@ -206,8 +205,6 @@ impl ViewFiller<'_> {
                 }
             }
         }
-        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let root = openat(dir, trust::ROOT, flags, Mode::empty())?;
         let (bytes, inodes) = self.needs();
         let weight = limit::estimate(bytes, inodes);
         Ok(trust::write_trust(dir.as_fd(), root.as_fd(), index, filler.boot, weight)?)
@@ -351,10 +348,39 @@ mod tests {
         assert!(tree.root.join("bin/sh").exists(), "the tree has its own names");
         // What a killed process left is taken for nothing.
         fs::remove_dir_all(&dir).unwrap();
-        fs::create_dir_all(tree.dir.join(".new-999999999-x/root")).unwrap();
+        let half = tree.dir.join(".new-999999999-x");
+        fs::create_dir(&half).unwrap();
+        std::os::unix::fs::symlink("../../root-half000000", half.join("root")).unwrap();
+        fs::create_dir(tree.dir.with_file_name("root-half000000")).unwrap();
         let view = cache.view(&tree).0.unwrap();
         assert!(view.root.join("bin/large").exists());
-        assert!(!tree.dir.join(".new-999999999-x").exists());
+        assert!(!half.exists() && !tree.dir.with_file_name("root-half000000").exists());
+    }
+
+    #[test]
+    fn a_view_s_root_lies_beside_its_tree_s_or_within_what_one_run_has() {
+        let mut cache = cache("view-place", &sample());
+        let tree = cache.tree();
+        let view = cache.view(&tree).0.unwrap();
+        assert_eq!(view.root.parent(), tree.root.parent());
+        assert_eq!(fs::canonicalize(view.dir.join("root")).unwrap(), view.root);
+        // Both go with the tree.
+        let (base, roots) = (Base::at(tree.dir.parent().unwrap()).unwrap(), [tree.root.clone(), view.root.clone()]);
+        drop((tree, view));
+        let began = std::time::Instant::now();
+        while !unused::remove_trees(&base).iter().all(|one| one.removed) {
+            assert!(began.elapsed().as_secs() < 60, "somebody is in it");
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        assert!(roots.iter().all(|root| !root.exists()));
+        cache.options.private = true;
+        cache.options.settings.scratch = cache.options.settings.cache.clone();
+        let tree = cache.tree();
+        let view = cache.view(&tree).0.unwrap();
+        assert!(tree.private && view.root.starts_with(&tree.dir) && view.root.join("bin/sh").exists());
+        let dir = tree.dir.clone();
+        tree.remove().unwrap();
+        assert!(!dir.exists());
     }
 
     #[test]
