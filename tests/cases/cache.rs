@@ -53,6 +53,11 @@ fn base(sandbox: &Sandbox) -> PathBuf {
     sandbox.path().join(format!("cache/coracle-{}", user::ordinary().uid))
 }
 
+/// Trees in the cache, whatever names them.
+fn roots(sandbox: &Sandbox) -> usize {
+    names(&base(sandbox), "root-").len()
+}
+
 /// Names in a directory that hold a text.
 fn names(dir: &Path, part: &str) -> Vec<String> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
@@ -81,7 +86,7 @@ fn fifty_starts_at_once_unpack_once() {
     let unpacked = said.iter().filter(|(_, text)| text.contains("coracle: unpacking ")).count();
     assert_eq!(unpacked, 1, "{said:?}");
     assert_eq!(files(&tree(&sandbox).join("root")), FILES);
-    assert!(names(&base(&sandbox), ".new-").is_empty());
+    assert!(names(&base(&sandbox), ".new-").is_empty() && roots(&sandbox) == 1);
 }
 
 #[test]
@@ -99,6 +104,7 @@ fn a_killed_unpacker_leaves_nothing_that_counts() {
     assert_eq!(code, Some(0), "{said}");
     assert_eq!(files(&tree(&sandbox).join("root")), FILES);
     assert!(names(&base(&sandbox), ".new-").is_empty(), "{:?}", names(&base(&sandbox), ".new-"));
+    assert_eq!(roots(&sandbox), 1, "the half of it has gone");
 }
 
 #[test]
@@ -111,7 +117,7 @@ fn an_unpacker_told_to_end_tidies_up_and_dies_of_the_signal() {
     let output = child.wait_with_output().unwrap();
     let died_of = std::os::unix::process::ExitStatusExt::signal(&output.status);
     assert_eq!(died_of, Some(libc::SIGTERM), "{output:?}");
-    assert!(names(&base(&sandbox), ".new-").is_empty());
+    assert!(names(&base(&sandbox), ".new-").is_empty() && roots(&sandbox) == 0);
 }
 
 #[test]
@@ -131,7 +137,7 @@ fn a_stopped_unpacker_is_waited_for_and_then_passed() {
     signal(&stopped, libc::SIGCONT);
     let (code, said) = stderr(stopped);
     assert_eq!(code, Some(0), "{said}");
-    assert!(names(&base(&sandbox), ".new-").is_empty());
+    assert!(names(&base(&sandbox), ".new-").is_empty() && roots(&sandbox) == 1);
 }
 
 #[test]
@@ -238,7 +244,9 @@ fn nothing_is_left_on_disk_but_the_cache_and_after_a_cleanup_nothing_at_all() {
     let left = || {
         let places = [sandbox.path().join("cache"), sandbox.path().join("tmp")];
         let mut left: Vec<_> = places.iter().flat_map(|place| names(place, "")).collect();
-        left.extend(names(&base(&sandbox), "").into_iter().filter(|name| name.starts_with('.') || name.len() == 64));
+        left.extend(
+            names(&base(&sandbox), "").into_iter().filter(|name| name.starts_with('.') || name.starts_with("root-")),
+        );
         left.extend(names(&sandbox.path().join(format!("tmp/coracle-{}", user::ordinary().uid)), ""));
         left.retain(|name| !name.starts_with("coracle-"));
         left

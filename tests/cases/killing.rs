@@ -66,7 +66,7 @@ pub(crate) fn locked(dir: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         let path = entry.path();
-        if path.is_dir() && path.file_name().is_some_and(|name| name != "root") {
+        if path.is_dir() && path.file_name().is_some_and(|name| !name.to_string_lossy().starts_with("root")) {
             found.extend(locked(&path));
         } else if let Ok(file) = File::open(&path)
             // SAFETY: flock touches no memory; the descriptor is open.
@@ -159,7 +159,10 @@ fn kill_many(count: u64, seed: u64) {
     whole.ok();
     let tree = fs::read_dir(base(&sandbox)).unwrap().flatten().find(|entry| entry.file_name().len() == 64).unwrap();
     let mut difference = Command::new("diff");
-    difference.args(["-r", "--no-dereference"]).arg(tree.path().join("root")).arg(sandbox.work("tree"));
+    difference
+        .args(["-r", "--no-dereference"])
+        .arg(tree.path().join("root").canonicalize().unwrap())
+        .arg(sandbox.work("tree"));
     let output = difference.output().unwrap();
     assert!(output.status.success(), "{output:?}");
     sandbox.run(&bundle, ["--coracle-cleanup"]).ok();

@@ -228,7 +228,7 @@ fn large_programs_are_not_copied_and_run_all_the_same() {
         return;
     }
     let found =
-        Command::new("find").arg(&cache).args(["-path", "*/root/bin/l*", "-printf", "%f %n\n"]).output().unwrap();
+        Command::new("find").arg(&cache).args(["-path", "*/root-*/bin/l*", "-printf", "%f %n\n"]).output().unwrap();
     let found = String::from_utf8(found.stdout).unwrap();
     let mut found: Vec<_> = found.lines().collect();
     found.sort_unstable();

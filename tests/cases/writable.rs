@@ -133,8 +133,9 @@ fn look(dir: &Path, seen: &mut Seen) {
 /// The shared tree of the one bundle that this cache holds.
 fn shared(sandbox: &Sandbox) -> Seen {
     let base = sandbox.path().join("cache").join(format!("coracle-{}", user::ordinary().uid));
-    let mut trees = fs::read_dir(base).unwrap().map(|entry| entry.unwrap().path().join("root"));
-    let tree = trees.find(|tree| tree.is_dir()).expect("an unpacked tree");
+    let mut trees =
+        fs::read_dir(base).unwrap().map(|entry| entry.unwrap()).filter(|entry| entry.file_name().len() == 64);
+    let tree = trees.find_map(|tree| tree.path().join("root").canonicalize().ok()).expect("an unpacked tree");
     let mut seen = Seen::new();
     look(&tree, &mut seen);
     assert!(seen.len() > 60, "{} files", seen.len());

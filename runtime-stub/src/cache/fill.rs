@@ -137,8 +137,7 @@ impl Filler<'_> {
             if !settled {
                 return Err("the node went down soon after it was unpacked".to_owned());
             }
-            let root =
-                root.open(dir.as_fd(), OFlag::O_RDONLY).map_err(|errno| format!("root: {}", errno.desc()))?;
+            let root = root.open(dir.as_fd(), OFlag::O_RDONLY).map_err(|errno| format!("root: {}", errno.desc()))?;
             let index = self.bundle.index().map_err(|error| error.to_string())?;
             let fixups = self.view.as_ref().and_then(|view| view::fixups(&index, view.engine));
             trust::compare(root.as_fd(), &index, fixups)?;

@@ -37,7 +37,12 @@ mod trust;
 mod unused;
 mod view;
 
-use std::{fmt, fs, io, os::fd::OwnedFd, path::PathBuf, time::Duration};
+use std::{
+    fmt, fs, io,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use coracle_format::{Index, hex};
 
@@ -275,6 +280,14 @@ pub fn acquire(bundle: &Bundle, options: &CacheOptions, report: &mut dyn FnMut(E
         }
     }
     Err(CacheError::NoPlace(skipped))
+}
+
+/// The place in whose `coracle-UID` a tree lies.
+pub(crate) fn place_of(root: &Path) -> Option<&Path> {
+    // A tree of one run's own, or of an older version, is one directory deeper.
+    let name = format!("coracle-{}", nix::unistd::geteuid());
+    let own = root.ancestors().skip(1).take(2).find(|dir| dir.file_name().is_some_and(|found| *found == *name))?;
+    own.parent()
 }
 
 /// What a clean-up did with one tree or temporary.

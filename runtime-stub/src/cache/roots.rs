@@ -103,7 +103,6 @@ impl Root {
         }
         place.join(rest)
     }
-
 }
 
 impl Default for Root {

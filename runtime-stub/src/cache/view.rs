@@ -12,10 +12,7 @@
 
 use std::{
     fs,
-    os::{
-        fd::AsFd as _,
-        unix::ffi::OsStrExt as _,
-    },
+    os::{fd::AsFd as _, unix::ffi::OsStrExt as _},
     path::{Path, PathBuf},
 };
 

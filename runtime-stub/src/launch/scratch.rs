@@ -24,9 +24,9 @@ impl Own {
         Ok(Self(cache::Scratch::create(settings)?))
     }
 
-    /// Makes one on the file system of a cached tree, `PLACE/coracle-UID/DIGEST/root`, if there is room for one.
+    /// Makes one on the file system of a cached tree, if there is room for one.
     fn near(root: &Path) -> Option<Self> {
-        let place = root.ancestors().nth(3)?;
+        let place = cache::place_of(root)?;
         let settings = cache::Settings { scratch: Some(place.to_owned()), ..cache::Settings::default() };
         let own = Self::make(&settings).ok()?;
         if is_near(own.path(), root) {

@@ -4,6 +4,7 @@ use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, process::Command, tim
 
 use anyhow::{Context as _, ensure};
 use harness::{Sandbox, images::workspace};
+use tempfile::TempDir;
 
 use super::{
     pairs,
@@ -35,6 +36,8 @@ const LIMIT: Duration = Duration::from_secs(270);
 /// What is built, in the tree and outside it.
 struct Stage {
     sandbox: Sandbox,
+    /// As deep as the place where a node's cache is unless somebody names another: `/var/tmp`.
+    _cache: TempDir,
     tree: PathBuf,
     bundle: PathBuf,
 }
@@ -99,7 +102,10 @@ impl Stage {
             run(Command::new("mknod").args(["-m", "666"]).arg(tree.join("dev/null")).args(["c", "1", "3"]))?;
         }
         fs::set_permissions(tree.join("tmp"), fs::Permissions::from_mode(0o1777))?;
-        let sandbox = Sandbox::new();
+        let mut sandbox = Sandbox::new();
+        let cache = tempfile::Builder::new().prefix("coracle-bench-").tempdir_in("/tmp")?;
+        sandbox.own(cache.path());
+        sandbox.set("CORACLE_CACHE", cache.path());
         let bundle = sandbox.work("tree.run");
         let from = format!("rootfs:{}", tree.display());
         let built =
@@ -107,7 +113,7 @@ impl Stage {
         ensure!(built.code == Some(0), "{built}");
         let first = sandbox.run(&bundle, ["true"]);
         ensure!(first.code == Some(0), "{first}");
-        Ok(Self { sandbox, tree, bundle })
+        Ok(Self { sandbox, _cache: cache, tree, bundle })
     }
 
     fn ways(&self) -> anyhow::Result<Vec<Way<'_>>> {

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use harness::{Sandbox, usage::processor_time};
 
 use super::{stats::quantile, tree};
@@ -77,17 +77,27 @@ pub(crate) fn run(rounds: usize) -> anyhow::Result<()> {
 fn links(cache: &Path) -> anyhow::Result<(usize, usize)> {
     use std::os::unix::fs::MetadataExt as _;
     let mut counts = (0, 0);
-    let mut left = vec![cache.to_owned()];
+    let mut left = vec![view(cache).context("there is no view")?];
     while let Some(dir) = left.pop() {
         for entry in fs::read_dir(&dir)? {
             let (path, data) = entry.and_then(|entry| Ok((entry.path(), entry.metadata()?)))?;
-            let in_view = path.iter().any(|name| name.to_string_lossy().starts_with("view-preload-"));
             if data.is_dir() {
                 left.push(path);
-            } else if data.is_file() && in_view && path.iter().any(|name| name == "root") {
+            } else if data.is_file() {
                 counts = (counts.0 + 1, counts.1 + usize::from(data.nlink() == 1));
             }
         }
     }
     Ok(counts)
+}
+
+/// Where the one view in a cache lies.
+fn view(cache: &Path) -> Option<PathBuf> {
+    let inside = |dir: PathBuf| fs::read_dir(dir).into_iter().flatten().flatten();
+    let trees = inside(cache.to_owned()).flat_map(|own| inside(own.path())).filter(|tree| tree.file_name().len() == 64);
+    let mut views = trees.flat_map(|tree| inside(tree.path()));
+    views.find_map(|view| {
+        let is_view = view.file_name().to_string_lossy().starts_with("view-preload-");
+        view.path().join("root").canonicalize().ok().filter(|_| is_view)
+    })
 }
