@@ -209,7 +209,9 @@ fn find_lost(base: &Path, time: SystemTime) -> io::Result<Vec<PathBuf>> {
                     roots.retain(|root| Some(root) != named.as_ref());
                 }
                 // Without a link, if it is still there.
-                Err(_) => drop(fs::symlink_metadata(&part)?),
+                Err(_) => {
+                    fs::symlink_metadata(&part)?;
+                }
             }
         }
     }

@@ -352,7 +352,7 @@ fn roots_go_with_what_names_them_and_the_lost_ones_are_found() {
     unused::sweep(&Base::open(&place, false).unwrap());
     assert!(left.iter().all(|root| !root.exists()) && outside.is_dir());
     assert!(cache.temporaries().is_empty(), "{:?}", cache.temporaries());
-    assert_eq!(cache.roots(), [cached.root.clone()]);
+    assert_eq!(cache.roots(), std::slice::from_ref(&cached.root));
 
     // What nothing names goes when it has been so for a while; a tree's own and its views' never do.
     let lost = half("root-lost000000");
