@@ -6,7 +6,7 @@ use coracle_preload::shim_bytes;
 use goblin::elf::{
     Elf,
     dynamic::{DF_1_NODELETE, DF_1_NOW, DT_FLAGS_1, DT_GNU_HASH, DT_HASH, DT_NEEDED, DT_TEXTREL, DT_VERNEED},
-    program_header::{PF_W, PF_X, PT_GNU_EH_FRAME, PT_GNU_STACK, PT_LOAD, PT_TLS},
+    program_header::{PF_R, PF_W, PF_X, PT_GNU_EH_FRAME, PT_GNU_RELRO, PT_GNU_STACK, PT_LOAD, PT_TLS},
     reloc::{R_X86_64_64, R_X86_64_GLOB_DAT, R_X86_64_JUMP_SLOT, R_X86_64_RELATIVE},
     sym::{STB_GLOBAL, STB_WEAK},
 };
@@ -91,6 +91,21 @@ fn loaders_of_all_ages_find_its_names_and_keep_it() {
         if matches!(header.p_type, PT_LOAD | PT_GNU_STACK) {
             assert_ne!(header.p_flags & (PF_W | PF_X), PF_W | PF_X, "nothing is written and executed: {header:?}");
         }
+    }
+}
+
+/// Every program that starts pays for each of its mappings, and for each page that is written to.
+#[test]
+fn a_start_costs_two_mappings_and_no_search_for_its_own_names() {
+    let elf = elf();
+    let parts: Vec<u32> =
+        elf.program_headers.iter().filter(|header| header.p_type == PT_LOAD).map(|header| header.p_flags).collect();
+    assert_eq!(parts, [PF_R | PF_X, PF_R | PF_W]);
+    assert!(!elf.program_headers.iter().any(|header| header.p_type == PT_GNU_RELRO), "a part is made read-only later");
+    for relocation in elf.dynrelas.iter().chain(elf.pltrelocs.iter()).filter(|relocation| relocation.r_sym != 0) {
+        let symbol = elf.dynsyms.get(relocation.r_sym).expect("a symbol");
+        let name = elf.dynstrtab.get_at(symbol.st_name).unwrap_or_default();
+        assert_eq!(symbol.st_shndx, 0, "{name} of its own is searched for, and a program's is found");
     }
 }
 

@@ -51,11 +51,14 @@ impl Site {
         text.get(self.at) == Some(&TO_ESI)
     }
 
-    /// Whether it is in a text.
+    /// Whether it is in a text. Each process asks this of all sites: nothing is looked at but what this one says.
     #[must_use]
     pub fn is_in(&self, text: &[u8]) -> bool {
         let call = self.call();
-        call.checked_add(2).and_then(|end| text.get(call..end)) == Some(&SYSCALL) && site(text, call) == Some(*self)
+        let is_call = call.checked_add(2).and_then(|end| text.get(call..end)) == Some(&SYSCALL);
+        let by_number = || site_behind(text, call, self.len, TO_EAX);
+        let by_flags = || site_behind(text, call, self.len, TO_ESI).and_then(opening);
+        is_call && self.len <= ROOM && (by_number() == Some(*self) || by_flags() == Some(*self))
     }
 }
 
@@ -100,30 +103,35 @@ fn find(text: &[u8], mut found: impl FnMut(usize)) {
 
 /// The site of the call at `call`, if all between that and its number can be moved.
 fn site(text: &[u8], call: usize) -> Option<Site> {
-    let found = |first: u8, sets_rax: bool| {
-        (0..=ROOM).find_map(|len| {
-            let at = call.checked_sub(len + MOV)?;
-            let [byte, number @ ..] = &text[at..at + MOV] else { return None };
-            // With a prefix it is another register's.
-            if *byte != first || at.checked_sub(1).is_some_and(|before| matches!(text[before], 0x40..=0x4f)) {
-                return None;
-            }
-            let number = u32::from_le_bytes(number.try_into().ok()?);
-            let mut rest = &text[at + MOV..call];
-            while !rest.is_empty() {
-                let (written, len) = moved(rest)?;
-                if written == RAX && !sets_rax {
-                    return None;
-                }
-                rest = rest.get(len..)?;
-            }
-            Some(Site { at, len, number })
-        })
-    };
-    found(TO_EAX, false).or_else(|| {
-        let site = found(TO_ESI, true).filter(|site| site.len + MOV <= ROOM && OPEN_FLAGS.contains(&site.number))?;
-        Some(Site { number: OPEN, ..site })
-    })
+    let found = |first: u8| (0..=ROOM).find_map(|len| site_behind(text, call, len, first));
+    found(TO_EAX).or_else(|| found(TO_ESI).and_then(opening))
+}
+
+/// The site of the call at `call`, if `len` bytes before that an instruction begins with `first`.
+fn site_behind(text: &[u8], call: usize, len: usize, first: u8) -> Option<Site> {
+    let at = call.checked_sub(len + MOV)?;
+    let [byte, number @ ..] = text.get(at..at + MOV)? else { return None };
+    // With a prefix it is another register's.
+    if *byte != first || at.checked_sub(1).is_some_and(|before| matches!(text[before], 0x40..=0x4f)) {
+        return None;
+    }
+    let number = u32::from_le_bytes(number.try_into().ok()?);
+    let mut rest = text.get(at + MOV..call)?;
+    while !rest.is_empty() {
+        let (written, len) = moved(rest)?;
+        // What sets the flags leaves rax to another.
+        if written == RAX && first == TO_EAX {
+            return None;
+        }
+        rest = rest.get(len..)?;
+    }
+    Some(Site { at, len, number })
+}
+
+/// The call that a site makes whose flags are set last.
+fn opening(site: Site) -> Option<Site> {
+    let opens = site.len + MOV <= ROOM && OPEN_FLAGS.contains(&site.number);
+    opens.then_some(Site { number: OPEN, ..site })
 }
 
 const RAX: u8 = 0;

@@ -209,9 +209,10 @@ fn find<'w>(state: &State, process: &Process, scratch: &mut Scratch, work: &'w m
         let mut behind = [0; PATH];
         let path = behind_link(scratch.lent()[0].path().ok_or(Errno::ENOENT)?, &mut behind);
         may_execute(path)?;
-        let file = Reader(files::Held(sys::open(Fd::CWD, path, O_RDONLY | O_CLOEXEC, 0).map_err(files::errno)?));
-        let len = file.read_at(0, head)?;
-        match judge(&head[..len])? {
+        let file = files::Held(sys::open(Fd::CWD, path, O_RDONLY | O_CLOEXEC, 0).map_err(files::errno)?);
+        let len = read_at(&file, 0, head)?;
+        let file = Reader { head: &head[..len], file };
+        match judge(file.head)? {
             Kind::Script { .. } if turn == MAX_SCRIPTS => return Err(Errno::ELOOP),
             Kind::Script { interpreter, argument } => {
                 scripts.push(interpreter, argument, given)?;
@@ -295,18 +296,28 @@ fn may_execute(path: &CStr) -> Result<(), Errno> {
     files::search(path)
 }
 
-/// A program's file.
-struct Reader(files::Held);
+/// A program's file, and what was read of its beginning: there lie its headers and notes.
+struct Reader<'h> {
+    head: &'h [u8],
+    file: files::Held,
+}
 
-impl Source for Reader {
+impl Source for Reader<'_> {
     fn read_at(&self, at: u64, into: &mut [u8]) -> Result<usize, Errno> {
         let at = usize::try_from(at).map_err(|_| Errno::EINVAL)?;
-        // SAFETY: the kernel writes at most as many bytes as there is room for.
-        let result = unsafe {
-            sys::syscall4(__NR_pread64, self.0.0.arg(), into.as_mut_ptr().expose_provenance(), into.len(), at)
-        };
-        sys::check(result).map_err(files::errno)
+        if let Some(known) = self.head.get(at..).and_then(|rest| rest.get(..into.len())) {
+            into.copy_from_slice(known);
+            return Ok(known.len());
+        }
+        read_at(&self.file, at, into)
     }
+}
+
+fn read_at(file: &files::Held, at: usize, into: &mut [u8]) -> Result<usize, Errno> {
+    // SAFETY: the kernel writes at most as many bytes as there is room for.
+    let result =
+        unsafe { sys::syscall4(__NR_pread64, file.0.arg(), into.as_mut_ptr().expose_provenance(), into.len(), at) };
+    sys::check(result).map_err(files::errno)
 }
 
 /// The guest's paths.

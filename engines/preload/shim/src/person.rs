@@ -14,11 +14,15 @@ use coracle_intercept::{Caps, Credentials, Ids, MAX_GROUPS};
 
 use crate::environment;
 
+/// The groups come last: most of their room is never touched.
 #[derive(Clone, Copy)]
+#[repr(C)]
 struct Person {
-    credentials: Option<Credentials>,
-    groups: [u32; MAX_GROUPS],
+    /// Whether the credentials were set.
+    known: bool,
+    credentials: Credentials,
     count: usize,
+    groups: [u32; MAX_GROUPS],
 }
 
 struct Copies([UnsafeCell<Person>; 2]);
@@ -26,7 +30,13 @@ struct Copies([UnsafeCell<Person>; 2]);
 // SAFETY: the copy that CURRENT names is only read, the other only written, by a thread that has WRITING.
 unsafe impl Sync for Copies {}
 
-const NOBODY: Person = Person { credentials: None, groups: [0; MAX_GROUPS], count: 0 };
+/// All zero, so that it takes no room in the file, nor a copy of that in each process.
+const NOBODY: Person = {
+    let ids = Ids { real: 0, effective: 0, saved: 0, files: 0 };
+    let caps = Caps { permitted: 0, effective: 0, inheritable: 0, bounding: 0, ambient: 0 };
+    let credentials = Credentials { user: ids, group: ids, caps, secure_bits: 0, no_new_privileges: false };
+    Person { known: false, credentials, count: 0, groups: [0; MAX_GROUPS] }
+};
 static COPIES: Copies = Copies([const { UnsafeCell::new(NOBODY) }; 2]);
 static CURRENT: AtomicUsize = AtomicUsize::new(0);
 static WRITING: AtomicBool = AtomicBool::new(false);
@@ -54,20 +64,22 @@ fn look<T>(look: impl FnOnce(&Person) -> T) -> T {
     look(unsafe { &*COPIES.0[current].get() })
 }
 
-/// As the process that executed this one had it, or as the run's first process has it.
+/// As the process that executed this one had it, or as the run's first process has it. Called once, while the state is made.
 pub(crate) fn start(run: &Run<'_>) {
     let (uid, gid) = run.ids();
-    change(|person| {
-        person.credentials = Some(Credentials::first(uid, gid));
-        for group in run.groups().take(MAX_GROUPS) {
-            person.groups[person.count] = group;
-            person.count += 1;
-        }
-        if let Some(text) = environment::person() {
-            // A damaged text changes nothing.
-            let _ = read(text.to_bytes(), person);
-        }
-    });
+    // SAFETY: the copy that CURRENT names from the beginning; whoever would read or change it asks the state first, which is
+    // not made yet.
+    let person = unsafe { &mut *COPIES.0[0].get() };
+    person.known = true;
+    person.credentials = Credentials::first(uid, gid);
+    for group in run.groups().take(MAX_GROUPS) {
+        person.groups[person.count] = group;
+        person.count += 1;
+    }
+    if let Some(text) = environment::person() {
+        // A damaged text changes nothing.
+        let _ = read(text.to_bytes(), person);
+    }
 }
 
 /// Numbers of credentials, in the order in which they are written.
@@ -128,19 +140,19 @@ fn read(text: &[u8], person: &mut Person) -> Option<()> {
         *groups.get_mut(count)? = u32::try_from(number?).ok()?;
         count += 1;
     }
-    *person =
-        Person { credentials: Some(Credentials { user, group, caps, secure_bits, no_new_privileges }), groups, count };
+    let credentials = Credentials { user, group, caps, secure_bits, no_new_privileges };
+    *person = Person { known: true, credentials, count, groups };
     Some(())
 }
 
 /// The credentials of this process.
 pub(crate) fn credentials() -> Credentials {
-    look(|person| person.credentials).unwrap_or(Credentials::first(u32::MAX, u32::MAX))
+    look(|person| person.known.then_some(person.credentials)).unwrap_or(Credentials::first(u32::MAX, u32::MAX))
 }
 
 /// Gives this process others.
 pub(crate) fn set_credentials(new: &Credentials) {
-    change(|person| person.credentials = Some(*new));
+    change(|person| (person.known, person.credentials) = (true, *new));
 }
 
 /// As many supplementary groups as there is room for; how many there are.

@@ -142,23 +142,12 @@ pub(crate) fn take(state: &State) {
     if unsafe { sys::protect(stubs, size, PROT_READ | PROT_WRITE) }.is_err() {
         return;
     }
-    // What is written to the first stub's room are instructions that do nothing, as there were.
-    // SAFETY: as above.
-    unsafe { put(0, &[0x90]) };
-    // Whether changed text may be executed is tried here, where nothing depends on it.
-    // SAFETY: as above.
-    let may_change = unsafe {
-        sys::protect(stubs, size, PROT_READ | PROT_EXEC).is_ok()
-            && sys::protect(stubs, size, PROT_READ | PROT_WRITE).is_ok()
-    };
-    if !may_change {
-        return;
-    }
     let mut found = Found { state, count: 0, sites: [Taken { at: 0, len: 0 }; STUBS], texts: [(0, 0); TEXTS] };
     // SAFETY: the function of that name; what it is handed lives until it returns.
     unsafe {
         let next: Iterate = core::mem::transmute(core::ptr::with_exposed_provenance::<()>(next));
         next(visit, (&raw mut found).cast());
+        // Whether changed text may be executed is seen here, where nothing depends on it yet.
         if sys::protect(stubs, size, PROT_READ | PROT_EXEC).is_err() {
             return;
         }

@@ -3,7 +3,13 @@
 //! Nothing is allocated but one mapping. What goes wrong ends the process, with one line that says why: without rules the
 //! program would run on the host's files.
 
-use core::{ffi::CStr, slice, sync::atomic::AtomicU64};
+use core::{
+    cell::UnsafeCell,
+    ffi::CStr,
+    mem::MaybeUninit,
+    slice,
+    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
+};
 
 use coracle_entry::{Run, Text};
 use coracle_intercept::{Identity, Kind, Marks, Port, Rules, ledger::Ledger};
@@ -98,23 +104,40 @@ fn ports(run: &Run<'static>) -> Result<&'static [Port], Failure> {
     list(ports.len(), ports.map(own))
 }
 
+/// Room for lists that are as short as they mostly are: a mapping would cost each program more than all else about them.
+struct Room(UnsafeCell<[MaybeUninit<u64>; 256]>);
+
+// SAFETY: only whoever makes the state writes to it, which is one thread, once; afterwards it is only read.
+unsafe impl Sync for Room {}
+
+static ROOM: Room = Room(UnsafeCell::new([const { MaybeUninit::uninit() }; 256]));
+static TAKEN: AtomicUsize = AtomicUsize::new(0);
+
 /// Puts a list into memory that stays.
 fn list<T: Copy>(count: usize, items: impl Iterator<Item = T>) -> Result<&'static [T], Failure> {
+    const { assert!(align_of::<T>() <= align_of::<u64>()) }
     if count == 0 {
         return Ok(&[]);
     }
-    // SAFETY: a new mapping at a place of the kernel's choice.
-    let at =
-        unsafe { sys::map(0, count * size_of::<T>(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, None, 0) };
-    let at = at.map_err(|_| Failure::new("no memory"))?;
-    let first = core::ptr::with_exposed_provenance_mut::<T>(at);
+    let words = (count * size_of::<T>()).div_ceil(size_of::<u64>());
+    let taken = TAKEN.fetch_add(words, Ordering::Relaxed);
+    // SAFETY: as ROOM says, nobody else has it now; each list gets other words of it.
+    let first = match unsafe { (&mut *ROOM.0.get()).get_mut(taken..taken + words) } {
+        Some(room) => room.as_mut_ptr().cast::<T>(),
+        None => {
+            let (size, access) = (count * size_of::<T>(), PROT_READ | PROT_WRITE);
+            // SAFETY: a new mapping at a place of the kernel's choice.
+            let at = unsafe { sys::map(0, size, access, MAP_PRIVATE | MAP_ANONYMOUS, None, 0) };
+            core::ptr::with_exposed_provenance_mut(at.map_err(|_| Failure::new("no memory"))?)
+        }
+    };
     let mut len = 0;
     for item in items.take(count) {
-        // SAFETY: inside the mapping, which is aligned to a page and ours alone.
+        // SAFETY: inside the room or the mapping, which are ours alone, and aligned to words at least.
         unsafe { first.add(len).write(item) };
         len += 1;
     }
-    // SAFETY: as many were written, and the mapping is never undone.
+    // SAFETY: as many were written, and the room and the mapping stay.
     Ok(unsafe { slice::from_raw_parts(first, len) })
 }
 

@@ -29,9 +29,10 @@ pub(crate) struct State {
     pub(crate) plain: bool,
 }
 
-const NOT_MADE: u32 = 0;
-const BEING_MADE: u32 = 1;
-const MADE: u32 = 2;
+// The first is not zero, so that it lies among what the loader has written to already, in a page that is there.
+const NOT_MADE: u32 = 1;
+const BEING_MADE: u32 = 2;
+const MADE: u32 = 3;
 
 struct Holder(UnsafeCell<MaybeUninit<State>>);
 
