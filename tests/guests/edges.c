@@ -52,6 +52,17 @@ int main(int argc, char **argv) {
     T(mknod(cut("fifo"), S_IFIFO | 0600, 0)); T(stat("fifo", &st)); T(statx(AT_FDCWD, cut("x"), AT_EMPTY_PATH, STATX_SIZE, &stx));
     /* As long as a path may be, and longer, with the hole behind it. */
     memset(page, '/', PAGE); page[PAGE - 1] = 0; T(stat(page, &st)); page[PAGE - 1] = '/'; T(stat(page, &st)); page[0] = 'n'; T(stat(page + 1, &st)); T(stat(page, &st));
+    /* At every place of a word, across two pages, and before the hole. */
+    char *pair = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    const char *names[] = { "/etc/passwd", "/etc", "/etc/none", "/etc/a-name-that-is-longer-than-some-words-of-sixteen-bytes-are-together", "/etc//passwd", "/etc/passwd/", "here" };
+    for (unsigned name = 0; name < sizeof names / sizeof *names; name++) {
+        int found = 0, missing = 0, other = 0, length = strlen(names[name]);
+        for (int at = 0; at < length + 40; at++) {
+            char *places[] = { strcpy(pair + PAGE - at, names[name]), whole(names[name] + (at < length ? at : 0)), strcpy(pair + at, names[name]) };
+            for (int place = 0; place < 3; place++) { if (!stat(places[place], &st)) found++; else if (errno == ENOENT) missing++; else other++; }
+        }
+        printf("%s: found %d, missing %d, other %d\n", names[name], found, missing, other);
+    }
 
     /* Answers. */
     T(syscall(RAW(stat), "/etc/passwd", page + PAGE - 8)); T(syscall(RAW(stat), "/none", page + PAGE - 8)); T(syscall(RAW(lstat), "link", shut)); T(syscall(RAW(fstat), 1, shut));

@@ -18,8 +18,8 @@ use coracle_sys::kernel::{
 use crate::{
     call::raw,
     guest::Process,
-    instructions::last_of,
-    known::{self, WINDOW},
+    instructions::WORD,
+    known::{self, Key},
     memory, program, sites,
     state::{self, State},
 };
@@ -52,8 +52,8 @@ pub(crate) fn words(number: u32, args: &[usize; 6]) -> Option<(usize, bool)> {
     }
 }
 
-/// Room for a host path, and for what [`known`] compares before its end.
-pub(crate) type Room = MaybeUninit<[u8; WINDOW + ROOM]>;
+/// Room for a host path, and for as much behind it as is written in whole words.
+pub(crate) type Room = MaybeUninit<[u8; ROOM]>;
 
 /// A host path that is put together. It lies where it was made, for it is large for what is done with it.
 struct Text<'r> {
@@ -61,20 +61,30 @@ struct Text<'r> {
     whole: &'r [u8],
     /// Where the guest's path begins.
     path: usize,
+    /// Where in that its last slash is.
+    slash: usize,
+    /// The guest's path to the end of the word that holds its NUL.
+    words: &'r [u8],
 }
 
 impl<'r> Text<'r> {
-    /// `root` and the guest's path behind it, which ends with a NUL: at most [`ROOM`] bytes together.
+    /// `root` and the guest's path behind it; `None`: there is no room, no path or no slash.
     #[inline]
-    fn new(room: &'r mut Room, root: &[u8], path: &[u8]) -> Self {
+    fn new(room: &'r mut Room, root: &[u8], address: usize) -> Option<Self> {
         let start = room.as_mut_ptr().cast::<u8>();
-        let path_at = WINDOW + root.len();
-        // SAFETY: all fit, as the caller has seen to; the slice is of what was written.
+        let most = ROOM.checked_sub(root.len())?;
+        // SAFETY: both fit; the slices are of what was written.
         unsafe {
-            start.cast::<[u8; WINDOW]>().write([0; WINDOW]);
-            start.add(WINDOW).copy_from_nonoverlapping(root.as_ptr(), root.len());
-            start.add(path_at).copy_from_nonoverlapping(path.as_ptr(), path.len());
-            Self { whole: slice::from_raw_parts(start, path_at + path.len() - 1), path: path_at }
+            start.copy_from_nonoverlapping(root.as_ptr(), root.len());
+            let path = start.add(root.len());
+            let copied = memory::copy_string(address, path, most)?;
+            let words = copied.len.next_multiple_of(WORD).min(most);
+            Some(Self {
+                whole: slice::from_raw_parts(start, root.len() + copied.len - 1),
+                path: root.len(),
+                slash: copied.slash?,
+                words: slice::from_raw_parts(path, words),
+            })
         }
     }
 
@@ -87,27 +97,7 @@ impl<'r> Text<'r> {
     /// For the kernel.
     #[inline]
     fn address(&self) -> usize {
-        self.whole[WINDOW..].as_ptr().expose_provenance()
-    }
-
-    /// Where in the guest's path its last slash is.
-    #[inline]
-    fn last_slash(&self) -> Option<usize> {
-        let path = self.path();
-        // Most names are short, and what is before them can be read in any case.
-        let found = self.whole.last_chunk::<16>().and_then(|last| last_of(last, b'/'));
-        let from_end = found.map(|at| 16 - at).filter(|back| *back <= path.len());
-        from_end.map(|back| path.len() - back).or_else(|| path.iter().rposition(|byte| *byte == b'/'))
-    }
-
-    /// What is compared of the directory whose path ends before this place of the guest's path, and the length of its host
-    /// path.
-    #[inline]
-    fn window(&self, slash: usize) -> Option<(&[u8; WINDOW], usize)> {
-        let upto = &self.whole[..self.path + slash];
-        // What is longer is not told apart from others by its end.
-        (slash <= WINDOW).then_some(())?;
-        Some((upto.last_chunk()?, upto.len()))
+        self.whole.as_ptr().expose_provenance()
     }
 }
 
@@ -144,15 +134,10 @@ pub(crate) fn path(address: usize, follow: bool, room: &mut Room) -> Short {
     if !state.plain || !program::root_is_top() {
         return Short::Not;
     }
-    let Ok(bytes) = memory::string(address, ROOM) else { return Short::Not };
-    if bytes[0] != b'/' {
+    let Some(text) = Text::new(room, state.rules.view.host_root(None), address) else { return Short::Not };
+    if text.path().first() != Some(&b'/') {
         return Short::Not;
     }
-    let root = state.rules.view.host_root(None);
-    if root.len() + bytes.len() > ROOM {
-        return Short::Not;
-    }
-    let text = Text::new(room, root, bytes);
     match find(state, &text, follow) {
         Some(Found::There) => Short::Made(text.address()),
         // A host path that a loader was told is no name of the tree's.
@@ -171,15 +156,15 @@ enum Found {
 #[inline]
 fn find(state: &State, text: &Text<'_>, follow: bool) -> Option<Found> {
     let table = state.rules.view.table()?;
-    let slash = text.last_slash()?;
-    let window = text.window(slash);
-    let known = window.and_then(|(window, len)| known::find(window, len));
+    let slash = text.slash;
+    let key = Key::new(text.words, slash);
+    let known = key.as_ref().and_then(known::find);
     let directory = match known {
         Some(node) => node,
         None => match walk(state, table, &text.path()[..slash])? {
             Some(node) => {
-                if let Some((window, len)) = window {
-                    known::keep(window, len, node);
+                if let Some(key) = key {
+                    known::keep(&key, node);
                 }
                 node
             }

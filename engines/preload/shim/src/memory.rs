@@ -16,7 +16,10 @@ use coracle_sys::{
     kernel::{__NR_process_vm_writev, __NR_rt_sigprocmask},
 };
 
-use crate::call::raw;
+use crate::{
+    call::raw,
+    instructions::{self, WORD},
+};
 
 const PAGE: usize = 4096;
 /// Nothing of a process's lies below, nor from there on.
@@ -160,6 +163,54 @@ pub(crate) fn string(address: usize, most: usize) -> Result<&'static [u8], Errno
     }
     // SAFETY: all of these bytes were just read. They are the guest's, which keeps them as they are while it makes the call.
     Ok(unsafe { slice::from_raw_parts(core::ptr::with_exposed_provenance(address), len) })
+}
+
+/// A string of the guest's that was copied.
+pub(crate) struct Copied {
+    /// With its NUL.
+    pub(crate) len: usize,
+    /// Where its last slash is.
+    pub(crate) slash: Option<usize>,
+}
+
+/// Copies a string of the guest's, with its NUL, and looks at it meanwhile. Whole words are written, so what is behind the NUL
+/// to the end of its word is changed, too; no bytes behind `most`. `None`: as for [`string`].
+#[inline]
+pub(crate) fn copy_string(address: usize, to: *mut u8, most: usize) -> Option<Copied> {
+    if !can_read(address) {
+        return None;
+    }
+    // Words that cross no page, so that nothing is read where nothing may be.
+    let upto = most.min(PAGE - address % PAGE);
+    let from = core::ptr::with_exposed_provenance::<u8>(address);
+    let (mut at, mut slash) = (0, None);
+    while at + WORD <= upto {
+        // SAFETY: the page was seen to be there, and there is as much room; see above.
+        let (nuls, mut slashes) = unsafe { instructions::copy(from.add(at), to.add(at)) };
+        // Those before the NUL.
+        slashes &= nuls.wrapping_sub(1) & !nuls;
+        if let Some(last) = slashes.checked_ilog2() {
+            slash = Some(at + last as usize);
+        }
+        if nuls != 0 {
+            return Some(Copied { len: at + nuls.trailing_zeros() as usize + 1, slash });
+        }
+        at += WORD;
+    }
+    copy_long_string(address, to, most)
+}
+
+/// The same of a string that lies in two pages, or is as long as there is room.
+#[cold]
+fn copy_long_string(address: usize, to: *mut u8, most: usize) -> Option<Copied> {
+    let text = string(address, most).ok()?;
+    let filled = text.len().next_multiple_of(WORD).min(most);
+    // SAFETY: there is room for `most` bytes.
+    unsafe {
+        to.copy_from_nonoverlapping(text.as_ptr(), text.len());
+        to.add(text.len()).write_bytes(0, filled - text.len());
+    }
+    Some(Copied { len: text.len(), slash: text.iter().rposition(|byte| *byte == b'/') })
 }
 
 /// Which of the sixteen bytes at an address that is aligned so are NUL.
