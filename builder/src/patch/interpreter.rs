@@ -12,19 +12,17 @@ use goblin::elf::program_header::ProgramHeader;
 use super::{
     bytes::Bytes,
     object::{Object, Odd},
+    paths::LONGEST,
 };
 
 /// Bytes for the path, its NUL and padding: the kernel takes up to 4,096. Longer than that of any cache that is known,
 /// and still less than most files leave of their last block.
 pub(super) const SLOT: u32 = 1024;
 
-/// The longest name of a loader that the kernel takes.
-const LONGEST: u64 = 4096;
-
 /// The loader that a program names.
 pub(super) fn name(file: Bytes<'_>, segment: &ProgramHeader) -> io::Result<Result<Vec<u8>, Odd>> {
     let odd = Ok(Err(Odd("its loader's name makes no sense")));
-    if !(2..=LONGEST).contains(&segment.p_filesz) {
+    if !(2..=LONGEST as u64).contains(&segment.p_filesz) {
         return odd;
     }
     let Some(mut bytes) = file.get(segment.p_offset, segment.p_filesz)? else { return odd };

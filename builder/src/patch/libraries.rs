@@ -9,12 +9,16 @@ use globset::{GlobBuilder, GlobMatcher};
 
 use super::{
     bytes::{Bytes, MOST, number},
-    paths::{name, parent, resolve},
+    paths::{LONGEST, name, parent, resolve},
 };
 use crate::flatten::{InodeKind, Tree};
 
-/// Files that include each other, at most.
+/// Files that include each other, at most, and patterns that name them: each is looked for in the whole tree.
 const MOST_FILES: usize = 1000;
+const MOST_PATTERNS: usize = 100;
+
+/// Lines of configuration, and directories of a cache, that are followed: a distribution has ten.
+const MOST_NAMED: usize = 10_000;
 
 /// A cache of libraries is read up to this length.
 const MOST_CACHE: u64 = 16 << 20;
@@ -24,6 +28,7 @@ const MOST_CACHE: u64 = 16 << 20;
 pub(super) struct Directories {
     /// Guest paths without symbolic links and without a leading slash, without repetition.
     pub(super) paths: Vec<Vec<u8>>,
+    known: BTreeSet<Vec<u8>>,
 }
 
 impl Directories {
@@ -33,7 +38,7 @@ impl Directories {
         let is_directory = tree.get(&resolved.path).is_some_and(|inode| matches!(inode.kind, InodeKind::Directory));
         // What a library path cannot name, it cannot hold.
         let plain = !resolved.path.iter().any(|byte| matches!(byte, b':' | b';' | b'$'));
-        if is_directory && plain && !self.paths.contains(&resolved.path) {
+        if is_directory && plain && self.known.insert(resolved.path.clone()) {
             self.paths.push(resolved.path);
         }
     }
@@ -57,8 +62,7 @@ pub(super) fn directories(tree: &Tree, libc: Libc, loader: &[u8], built_in: &[Ve
             }
         }
         Libc::Glibc => {
-            let mut seen = BTreeSet::new();
-            configured(tree, b"etc/ld.so.conf", &mut seen, &mut found)?;
+            configured(tree, b"etc/ld.so.conf", &mut Read::default(), &mut found)?;
             let mut defaults = Directories::default();
             built_in.iter().for_each(|path| defaults.add(tree, path));
             for path in cached(tree)? {
@@ -81,9 +85,17 @@ fn text(tree: &Tree, path: &[u8]) -> io::Result<Option<Vec<u8>>> {
     }
 }
 
+/// What has been read of a configuration.
+#[derive(Default)]
+struct Read {
+    files: BTreeSet<Vec<u8>>,
+    patterns: usize,
+    lines: usize,
+}
+
 /// `ld.so.conf`: a directory a line, and files to include.
-fn configured(tree: &Tree, path: &[u8], seen: &mut BTreeSet<Vec<u8>>, found: &mut Directories) -> io::Result<()> {
-    if seen.len() >= MOST_FILES || !seen.insert(path.to_vec()) {
+fn configured(tree: &Tree, path: &[u8], read: &mut Read, found: &mut Directories) -> io::Result<()> {
+    if read.files.len() >= MOST_FILES || !read.files.insert(path.to_vec()) {
         return Ok(());
     }
     let Some(content) = text(tree, path)? else { return Ok(()) };
@@ -93,15 +105,25 @@ fn configured(tree: &Tree, path: &[u8], seen: &mut BTreeSet<Vec<u8>>, found: &mu
         match words.next() {
             Some(b"include") => {
                 for pattern in words {
+                    read.patterns += 1;
+                    if read.patterns > MOST_PATTERNS {
+                        return Ok(());
+                    }
                     for path in matching(tree, path, pattern) {
-                        configured(tree, &path, seen, found)?;
+                        configured(tree, &path, read, found)?;
                     }
                 }
             }
             // Options of old: a machine's capabilities.
             Some(b"hwcap") | None => {}
             // `DIRECTORY=TYPE` of old.
-            Some(_) => found.add(tree, line.split(|byte| *byte == b'=').next().unwrap_or_default()),
+            Some(_) => {
+                read.lines += 1;
+                if read.lines > MOST_NAMED {
+                    return Ok(());
+                }
+                found.add(tree, line.split(|byte| *byte == b'=').next().unwrap_or_default());
+            }
         }
     }
     Ok(())
@@ -113,7 +135,7 @@ fn matching(tree: &Tree, from: &[u8], pattern: &[u8]) -> Vec<Vec<u8>> {
     let Some(matcher) = matcher(&full) else { return Vec::new() };
     // The directory of the pattern is plain in every distribution; a tree has few files in it.
     let fixed = full.iter().position(|byte| matches!(byte, b'*' | b'?' | b'[')).unwrap_or(full.len());
-    let start = parent(&full[..fixed]).to_vec();
+    let start = full[..fixed].to_vec();
     tree.paths
         .range(start.clone()..)
         .map(|(path, _)| path)
@@ -123,8 +145,13 @@ fn matching(tree: &Tree, from: &[u8], pattern: &[u8]) -> Vec<Vec<u8>> {
         .collect()
 }
 
+/// `None` for what matches nothing: braces mean themselves to ldconfig, and are in no name. (Deep nests of them would be
+/// too much for the matcher, as long patterns would.)
 fn matcher(pattern: &[u8]) -> Option<GlobMatcher> {
     let text = std::str::from_utf8(pattern).ok()?;
+    if text.len() >= LONGEST || text.contains(['{', '}']) {
+        return None;
+    }
     Some(GlobBuilder::new(text).literal_separator(true).build().ok()?.compile_matcher())
 }
 
@@ -139,19 +166,22 @@ fn cached(tree: &Tree) -> io::Result<Vec<Vec<u8>>> {
     let Some(start) = bytes.windows(MAGIC.len()).position(|window| window == MAGIC) else { return Ok(Vec::new()) };
     let cache = &bytes[start..];
     let count = number(cache, 20, 4).unwrap_or_default().min(cache.len() as u64 / 24);
-    let mut directories: Vec<Vec<u8>> = Vec::new();
+    let (mut directories, mut known) = (Vec::new(), BTreeSet::new());
     for entry in 0..usize::try_from(count).unwrap_or_default() {
         // Header of 48 bytes; entries of 24: flags, key, value, version, capabilities.
         let Some(value) = number(cache, 48 + 24 * entry + 8, 4).and_then(|value| usize::try_from(value).ok()) else {
             break;
         };
         let Some(rest) = cache.get(value..) else { continue };
-        let path = rest.split(|byte| *byte == 0).next().unwrap_or_default();
-        let directory = parent(path).to_vec();
+        let Some(end) = rest.iter().take(LONGEST).position(|byte| *byte == 0) else { break };
+        let directory = parent(&rest[..end]);
         // Directories of special capabilities are found from the directory that they lie in.
         let special = directory.windows(13).any(|window| window == b"/glibc-hwcaps");
-        if path.starts_with(b"/") && !special && !directories.contains(&directory) {
-            directories.push(directory);
+        if rest.starts_with(b"/") && !special && known.insert(directory) {
+            directories.push(directory.to_vec());
+        }
+        if directories.len() == MOST_NAMED {
+            break;
         }
     }
     Ok(directories)

@@ -15,8 +15,11 @@ use super::bytes::Bytes;
 /// A byte that no distribution uses in a name. Only root could make such names in `/`.
 const NOBODY: u8 = 1;
 
-/// Most bytes of a loader's constants.
-const MOST: u64 = 64 << 20;
+/// Most bytes of a loader's constants: real ones have some 100 kB.
+const MOST: u64 = 16 << 20;
+
+/// Most strings of them that name something of the host: real ones have ten.
+const MOST_NAMES: usize = 1000;
 
 /// Files that loaders open.
 const FILES: [&[u8]; 3] = [b"/etc/ld.so.cache", b"/etc/ld.so.preload", b"/etc/ld-nix.so.preload"];
@@ -33,11 +36,13 @@ pub(super) struct Found {
     pub(super) directories: Vec<Vec<u8>>,
 }
 
-/// Looks through a loader's constants.
+/// Looks through a loader's constants. Nothing is found in one that has absurdly many.
 pub(super) fn find(file: Bytes<'_>, runs: impl Iterator<Item = (u64, u64)>, libc: Libc) -> io::Result<Found> {
     let mut found = Found::default();
+    let mut most = MOST;
     for (offset, len) in runs {
-        let Some(bytes) = file.get_most(offset, len, MOST)? else { continue };
+        let Some(bytes) = file.get_most(offset, len, most)? else { return Ok(Found::default()) };
+        most -= len;
         let mut at = 0;
         // Whether the string before was a directory: these lie one after the other.
         for string in bytes.split(|byte| *byte == 0) {
@@ -46,6 +51,9 @@ pub(super) fn find(file: Bytes<'_>, runs: impl Iterator<Item = (u64, u64)>, libc
             let Some((from, directories)) = of_host(string, libc) else { continue };
             let hidden: Vec<u8> =
                 string[from..].iter().map(|byte| if matches!(byte, b'/' | b':') { *byte } else { NOBODY }).collect();
+            if found.edits.len() == MOST_NAMES {
+                return Ok(Found::default());
+            }
             found.edits.push((offset + (start + from) as u64, Edit::Bytes(hidden)));
             for directory in directories {
                 if !found.directories.contains(&directory) {

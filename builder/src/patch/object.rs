@@ -227,12 +227,14 @@ impl Object {
             else {
                 continue;
             };
-            let len = address.next_multiple_of(PAGE) - address;
+            // The last page of all is none that a program has.
+            let Some(page) = address.checked_next_multiple_of(PAGE) else { continue };
+            let len = page - address;
             let congruent = segment.p_offset % PAGE == segment.p_vaddr % PAGE;
             let written = segment.p_flags & PF_W != 0 || segment.p_filesz != segment.p_memsz;
             let clash = |other: &ProgramHeader| {
                 let start = other.p_vaddr - other.p_vaddr % PAGE;
-                start < address + len && other.p_vaddr.saturating_add(other.p_memsz) > address
+                start < page && other.p_vaddr.saturating_add(other.p_memsz) > address
             };
             if len == 0 || !congruent || written || address < above || segment.p_filesz == 0 {
                 continue;

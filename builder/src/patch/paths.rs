@@ -8,6 +8,9 @@ use crate::flatten::{InodeKind, Tree};
 /// As many links as the kernel follows (path_resolution(7)).
 const LINKS_MOST: u32 = 40;
 
+/// Bytes of the longest path that the kernel takes, with its NUL (`PATH_MAX`).
+pub(super) const LONGEST: usize = 4096;
+
 /// Where a guest path leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Resolved {
@@ -21,12 +24,15 @@ pub(crate) struct Resolved {
     pub(super) climbed: bool,
 }
 
-/// Follows a guest path from the root, the last link too. `None`: in circles.
+/// Follows a guest path from the root, the last link too. `None`: in circles, or longer than any that can be opened.
 pub(crate) fn resolve(tree: &Tree, path: &[u8]) -> Option<Resolved> {
     // Each part with the link that it comes from.
     let parts = |path: &[u8], from: Option<Vec<u8>>| {
         path.rsplit(|byte| *byte == b'/').map(|part| (part.to_vec(), from.clone())).collect::<Vec<_>>()
     };
+    if path.len() >= LONGEST {
+        return None;
+    }
     let mut todo = parts(path, None);
     let mut resolved = Resolved { path: Vec::new(), exists: true, leaving: BTreeSet::new(), climbed: false };
     let mut links = 0;
@@ -49,7 +55,7 @@ pub(crate) fn resolve(tree: &Tree, path: &[u8]) -> Option<Resolved> {
                     continue;
                 };
                 links += 1;
-                if links > LINKS_MOST {
+                if links > LINKS_MOST || target.len() >= LONGEST {
                     return None;
                 }
                 if target.starts_with(b"/") {

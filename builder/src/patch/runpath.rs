@@ -18,7 +18,7 @@ use coracle_format::Edit;
 use goblin::elf::dynamic::{DT_NEEDED, DT_RPATH, DT_RUNPATH, DT_STRSZ, DT_STRTAB, DT_VERNEED, DT_VERNEEDNUM};
 
 use super::{
-    bytes::{Bytes, number},
+    bytes::{Bytes, MOST, number},
     links::is_library,
     object::{Dynamic, Object, Odd, Room},
     paths::{name, parent, relative, resolve},
@@ -27,6 +27,10 @@ use crate::flatten::Tree;
 
 /// Records of needed versions that are read.
 const MOST_VERSIONS: u64 = 4096;
+
+/// Places that an object names: paths of libraries, and elements of its search paths. The longest lists that are known (of
+/// Nix) have some hundred.
+const MOST_PLACES: usize = 1000;
 
 /// What an object's places come to.
 #[derive(Debug, Default)]
@@ -61,6 +65,8 @@ struct Editor<'a> {
     grown: BTreeMap<usize, u64>,
     /// Where the string table ends now.
     table_end: u64,
+    /// What [`versions`] says, once somebody has asked.
+    versions: Option<BTreeMap<u64, Vec<u64>>>,
     places: Places,
 }
 
@@ -91,15 +97,33 @@ pub(super) fn places(
     // Best where offsets in the file and addresses are as far apart as the table's, so that it is one run in both.
     let apart = object.offset_of(table).map(|offset| table.wrapping_sub(offset));
     rooms.sort_by_key(|room| Some(room.address.wrapping_sub(room.offset)) != apart);
-    let mut editor =
-        Editor { around, object, file, path, rooms, grown: BTreeMap::new(), table_end: len, places: Places::default() };
+    let mut editor = Editor {
+        around,
+        object,
+        file,
+        path,
+        rooms,
+        grown: BTreeMap::new(),
+        table_end: len,
+        versions: None,
+        places: Places::default(),
+    };
     let entries: Vec<Dynamic> = object.dynamic.iter().filter(named).copied().collect();
+    let (mut count, mut len) = (0, 0);
     for entry in entries {
         let Some(string) = object.string(file, entry.value)? else {
             return Ok(Err(Odd("its string table makes no sense")));
         };
+        if entry.tag == DT_NEEDED && !string.contains(&b'/') {
+            continue;
+        }
+        count += string.iter().filter(|byte| **byte == b':').count() + 1;
+        len += string.len() as u64;
+        if count > MOST_PLACES || len > MOST {
+            return Ok(Err(Odd("the places that it names are absurdly many or long")));
+        }
         if entry.tag == DT_NEEDED {
-            if string.contains(&b'/') && !string.starts_with(b"$") {
+            if !string.starts_with(b"$") {
                 editor.needed(entry, &string)?;
             }
         } else {
@@ -189,8 +213,9 @@ impl Editor<'_> {
     /// Whether a directory has a library whose name leads the loader to another file.
     fn hides(&self, directories: &[Vec<u8>]) -> bool {
         let tree = self.around.tree;
-        directories.iter().filter_map(|guest| resolve(tree, guest)).any(|resolved| {
-            let below = [&resolved.path[..], b"/"].concat();
+        let resolved = directories.iter().filter_map(|guest| resolve(tree, guest)).map(|resolved| resolved.path);
+        resolved.collect::<BTreeSet<_>>().into_iter().any(|directory| {
+            let below = [&directory[..], b"/"].concat();
             let inside = tree.paths.range(below.clone()..).map(|(path, _)| path);
             inside.take_while(|path| path.starts_with(&below)).any(|path| {
                 let file = &path[below.len()..];
@@ -217,7 +242,10 @@ impl Editor<'_> {
         let text = String::from_utf8_lossy(string).into_owned();
         let new = [b"$ORIGIN/", &relative(parent(self.path), &resolved.path)[..]].concat();
         // glibc looks for the library whose versions are needed by that name, which it does not expand.
-        let versions = self.versions(entry.value)?;
+        if self.versions.is_none() {
+            self.versions = Some(versions(self.object, self.file)?);
+        }
+        let versions = self.versions.as_mut().and_then(|all| all.remove(&entry.value)).unwrap_or_default();
         let expands = self.around.libc == Libc::Glibc && versions.is_empty();
         let stored = if expands { self.store(&new) } else { None };
         let value = if let Some(value) = stored {
@@ -234,28 +262,6 @@ impl Editor<'_> {
         let renamed = versions.into_iter().map(|at| (at, Edit::Bytes(short.to_le_bytes().to_vec())));
         self.places.edits.extend(renamed);
         Ok(())
-    }
-
-    /// Where versions that are needed of a library name it, by the same string as `DT_NEEDED`.
-    fn versions(&self, string: u64) -> io::Result<Vec<u64>> {
-        let mut found = Vec::new();
-        let (Some(start), Some(count)) = (self.object.value(DT_VERNEED), self.object.value(DT_VERNEEDNUM)) else {
-            return Ok(found);
-        };
-        let Some(mut at) = self.object.offset_of(start) else { return Ok(found) };
-        for _ in 0..count.min(MOST_VERSIONS) {
-            // Elf64_Verneed: version, count (2 bytes each), file, first, next (4 bytes each).
-            let Some(record) = self.file.get(at, 16)? else { break };
-            let field = |at| number(&record, at, 4).unwrap_or_default();
-            if field(4) == string && at < self.file.size && !found.contains(&(at + 4)) {
-                found.push(at + 4);
-            }
-            match field(12) {
-                0 => break,
-                next => at = at.saturating_add(next),
-            }
-        }
-        Ok(found)
     }
 
     /// Puts a string into a room, and gives its offset in the string table.
@@ -299,4 +305,24 @@ impl Editor<'_> {
         }
         self.places
     }
+}
+
+/// Where versions that are needed of a library name it, by the string (the same as of `DT_NEEDED`).
+fn versions(object: &Object, file: Bytes<'_>) -> io::Result<BTreeMap<u64, Vec<u64>>> {
+    let mut found = BTreeMap::<u64, Vec<u64>>::new();
+    let (Some(start), Some(count)) = (object.value(DT_VERNEED), object.value(DT_VERNEEDNUM)) else {
+        return Ok(found);
+    };
+    let Some(mut at) = object.offset_of(start) else { return Ok(found) };
+    for _ in 0..count.min(MOST_VERSIONS) {
+        // Elf64_Verneed: version, count (2 bytes each), file, first, next (4 bytes each).
+        let Some(record) = file.get(at, 16)? else { break };
+        let field = |at| number(&record, at, 4).unwrap_or_default();
+        found.entry(field(4)).or_default().push(at + 4);
+        match field(12) {
+            0 => break,
+            next => at = at.saturating_add(next),
+        }
+    }
+    Ok(found)
 }
