@@ -131,6 +131,11 @@ fn prepare() -> World {
     gcc(&["-shared", "-fPIC", "-L", &own, "-lown", "-Wl,-rpath,/opt/own"], BETWEEN, &inside.join("libbetween.so"));
     let (there, theirs) = (inside.display().to_string(), format!("-Wl,-rpath-link,{own}"));
     gcc(&["-L", &there, "-lbetween", &theirs], THROUGH, &root.join("bin/through"));
+    // Is needed by its whole path, which a loader opens as it is.
+    let placed = root.join("opt/far/libplaced.so");
+    let says = r#"const char *who(void) { return "placed"; }"#;
+    gcc(&["-shared", "-fPIC", "-Wl,-soname,/opt/far/libplaced.so"], says, &placed);
+    gcc(&[placed.to_str().unwrap()], LINKED, &root.join("bin/placed"));
     gcc(&["-static"], "int main(void) { return 0; }\n", &root.join("bin/static"));
     gcc(&[], OWN_CALLS, &root.join("bin/go"));
     gcc(&[], EXECUTE, &root.join("bin/execute"));
@@ -211,6 +216,18 @@ fn libraries_are_the_images_own() {
     assert!(!Path::new(&world.directory).join("libfar.so").exists(), "the host has nothing of that name");
     for engine in world.engines() {
         world.is_whole(engine, &world.sandbox.path().join("cache"));
+    }
+}
+
+#[test]
+fn a_library_that_is_needed_by_its_whole_path_is_the_images() {
+    let Some(world) = world() else { return };
+    let cache = world.sandbox.path().join("cache");
+    assert!(!Path::new("/opt/far").exists(), "the host has nothing there");
+    for engine in world.engines() {
+        for program in [&["/bin/placed"][..], &["/bin/execute", "/bin/placed"]] {
+            assert_eq!(world.run(engine, &cache, "", program).ok(), "placed", "{engine}");
+        }
     }
 }
 

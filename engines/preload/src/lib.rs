@@ -102,7 +102,7 @@ fn start<'a>(run: &Run<'a>, program: &'a Program, description: &'a CStr) -> Resu
         search: &program.search,
         own_calls: program.own_calls,
     };
-    let way = match way(run, &program.host, &program.elf, &linkage) {
+    let way = match way(run, &program.host, &program.elf, &linkage).unless(program.needs_elsewhere) {
         way @ Way::Not(_) if run.hands_over() => way,
         Way::Not(why) => return Err(not_here(&program.given, why.words())),
         // The loaders of the run include that of its first program, if the tree has it.

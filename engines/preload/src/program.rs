@@ -9,7 +9,7 @@ use std::{
 };
 
 use coracle_api::{RunError, exec::Prepared};
-use coracle_entry::{Linkage, Scripts, Source, WAY_OUT, linkage};
+use coracle_entry::{Linkage, Scripts, Source, WAY_OUT, linkage, needs_elsewhere};
 use coracle_intercept::{
     Errno,
     program::{HEAD, Kind, MAX_SCRIPTS, judge},
@@ -34,6 +34,8 @@ pub(crate) struct Program {
     pub(crate) search: Vec<u8>,
     /// It makes its system calls by itself: [`Linkage::own_calls`].
     pub(crate) own_calls: bool,
+    /// It names a library by a path that is another file on the host: [`needs_elsewhere`].
+    pub(crate) needs_elsewhere: bool,
 }
 
 impl Program {
@@ -76,7 +78,19 @@ impl Program {
                         linkage(&elf, &Reader(&file), &mut room).map_err(|_| Failed::NoProgram)?;
                     let interpreter = interpreter.and_then(|name| CString::new(name).ok());
                     let (given, search) = (given.to_owned(), search.to_vec());
-                    return Ok(Self { host: path, guest, given, scripts, elf, interpreter, search, own_calls });
+                    let elsewhere = |name: &[u8]| !is_same_on_host(layout, name);
+                    let needs_elsewhere = needs_elsewhere(&elf, &Reader(&file), &mut room, elsewhere);
+                    return Ok(Self {
+                        host: path,
+                        guest,
+                        given,
+                        scripts,
+                        elf,
+                        interpreter,
+                        search,
+                        own_calls,
+                        needs_elsewhere,
+                    });
                 }
             }
         }
@@ -138,6 +152,11 @@ pub(crate) fn find(layout: &Layout, name: &[u8], cwd: &Path) -> Result<(Vec<u8>,
         return Err(Errno::ENOENT);
     }
     layout.find(&[cwd.as_os_str().as_bytes(), b"/", name].concat())
+}
+
+/// Whether an absolute path leads to the same file for the guest and on the host.
+fn is_same_on_host(layout: &Layout, name: &[u8]) -> bool {
+    layout.find(name).is_ok_and(|(_, host)| host.as_os_str().as_bytes() == name)
 }
 
 fn c_path(path: &Path) -> Result<CString, Failed> {

@@ -21,6 +21,7 @@ const ENOEXEC: Errno = Errno(8);
 const PT_DYNAMIC: u32 = 2;
 const PT_NOTE: u32 = 4;
 const DT_NULL: u64 = 0;
+const DT_NEEDED: u64 = 1;
 const DT_STRTAB: u64 = 5;
 const DT_RPATH: u64 = 15;
 const DT_RUNPATH: u64 = 29;
@@ -28,6 +29,8 @@ const DT_RUNPATH: u64 = 29;
 const MOST_NOTES: usize = 16;
 /// Entries of a dynamic section that are looked at: real ones have a few dozen.
 const MOST_ENTRIES: u64 = 512;
+/// Libraries that a program names of which each is looked at: real ones have up to a hundred or two.
+const MOST_NEEDED: usize = 256;
 
 /// A program's own wishes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,10 +116,50 @@ fn search(elf: &Elf, file: &impl Source, size: usize, dynamic: &Segment, room: &
         return None;
     }
     let (mut strings, mut rpath, mut runpath) = (None, None, None);
+    entries(file, dynamic, &mut |tag, value| match tag {
+        DT_STRTAB => strings = Some(value),
+        DT_RPATH => rpath = Some(value),
+        DT_RUNPATH => runpath = Some(value),
+        _ => {}
+    })?;
+    string(elf, file, size, strings?.checked_add(runpath.or(rpath)?)?, room)
+}
+
+/// Whether one of the libraries that a program needs is named by an absolute path that `is_elsewhere`: a loader opens it as it
+/// is, before there is a shim, and so on the host. `room` holds one name after the other (one that does not fit can be opened
+/// nowhere).
+pub fn needs_elsewhere(
+    elf: &Elf,
+    file: &impl Source,
+    room: &mut [u8],
+    mut is_elsewhere: impl FnMut(&[u8]) -> bool,
+) -> bool {
+    let size = elf.header_size();
+    let headers = (0..u64::from(elf.headers)).map_while(|number| header(elf, file, size, number).ok());
+    let Some(dynamic) = headers.into_iter().find(|segment| segment.kind == PT_DYNAMIC) else { return false };
+    let (mut strings, mut needed, mut count) = (None, [0; MOST_NEEDED], 0);
+    let read = entries(file, &dynamic, &mut |tag, value| match tag {
+        DT_STRTAB => strings = Some(value),
+        DT_NEEDED if count < MOST_NEEDED => {
+            needed[count] = value;
+            count += 1;
+        }
+        _ => {}
+    });
+    let (Some(()), Some(strings)) = (read, strings) else { return false };
+    needed[..count].iter().any(|value| {
+        let address = strings.checked_add(*value);
+        let len = address.and_then(|address| string(elf, file, size, address, room));
+        len.is_some_and(|len| room[..len].first() == Some(&b'/') && is_elsewhere(&room[..len]))
+    })
+}
+
+/// Tags and values of a dynamic section.
+fn entries(file: &impl Source, dynamic: &Segment, each: &mut impl FnMut(u64, u64)) -> Option<()> {
     let mut chunk = [0; 32 * 16];
     let entries = (dynamic.file_size / 16).min(MOST_ENTRIES);
     let mut done = 0;
-    'entries: while done < entries {
+    while done < entries {
         let at = dynamic.offset.checked_add(done * 16)?;
         let got = file.read_at(at, &mut chunk).ok()?;
         let whole = chunk.get(..got)?.as_chunks::<16>().0;
@@ -125,20 +168,18 @@ fn search(elf: &Elf, file: &impl Source, size: usize, dynamic: &Segment, room: &
         }
         for entry in whole {
             let [tag, value] = [word(&entry[..8])?, word(&entry[8..])?];
-            match tag {
-                DT_NULL => break 'entries,
-                DT_STRTAB => strings = Some(value),
-                DT_RPATH => rpath = Some(value),
-                DT_RUNPATH => runpath = Some(value),
-                _ => {}
+            if tag == DT_NULL || done == entries {
+                return Some(());
             }
+            each(tag, value);
             done += 1;
-            if done == entries {
-                break;
-            }
         }
     }
-    let address = strings?.checked_add(runpath.or(rpath)?)?;
+    Some(())
+}
+
+/// The length of the string at an address of the program's, which goes to `room`.
+fn string(elf: &Elf, file: &impl Source, size: usize, address: u64, room: &mut [u8]) -> Option<usize> {
     let mut offset = None;
     for number in 0..u64::from(elf.headers) {
         let segment = header(elf, file, size, number).ok()?;
@@ -209,6 +250,20 @@ mod tests {
     }
 
     #[test]
+    fn libraries_that_are_named_by_whole_paths() {
+        let mut bytes = fs::read("/bin/true").unwrap();
+        let needs = |bytes: &Vec<u8>, named: &[u8]| {
+            let elf = Elf::parse(bytes).expect("a program");
+            needs_elsewhere(&elf, bytes, &mut [0; 4096], |name| name == named)
+        };
+        assert!(!needs(&bytes, b"/ibc.so.6"));
+        let name = b"libc.so.6\0";
+        let at = bytes.windows(name.len()).position(|window| window == name).expect("it needs the C library");
+        bytes[at] = b'/';
+        assert!(needs(&bytes, b"/ibc.so.6") && !needs(&bytes, b"/ibc.so.7"));
+    }
+
+    #[test]
     fn no_flip_is_a_panic() {
         let bytes = fs::read("/bin/true").unwrap();
         let elf = Elf::parse(&bytes).expect("a program");
@@ -220,6 +275,7 @@ mod tests {
                 copy[at] ^= flip;
                 if let Some(elf) = Elf::parse(&copy) {
                     let _ = linkage(&elf, &copy, &mut room);
+                    let _ = needs_elsewhere(&elf, &copy, &mut room, |_| false);
                 }
             }
         }

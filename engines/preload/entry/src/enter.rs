@@ -50,6 +50,8 @@ pub enum Why {
     Foreign,
     /// It makes its system calls by itself, past every library ([`Linkage::own_calls`]).
     OwnCalls,
+    /// It names a library by an absolute path ([`needs_elsewhere`](crate::needs_elsewhere)).
+    Elsewhere,
 }
 
 impl Why {
@@ -59,6 +61,9 @@ impl Why {
         match self {
             Self::Static => "it is linked statically, so no loader can bring the shim of the preload engine into it",
             Self::Foreign => "it is a 32-bit program, and the shim of the preload engine is for 64-bit ones",
+            Self::Elsewhere => {
+                "it names a library by an absolute path, which its loader would open on the host before the shim is there"
+            }
             Self::OwnCalls => "it is a Go program, whose system calls the shim of the preload engine does not see",
         }
     }
@@ -104,6 +109,18 @@ pub fn way<'a>(run: &Run<'a>, program: &CStr, elf: &Elf, linkage: &Linkage<'a>) 
         }
     }
     Way::Unlisted(interpreter)
+}
+
+impl Way<'_> {
+    /// The way of a program of which is known whether it [`needs_elsewhere`](crate::needs_elsewhere): the edits of one that is
+    /// [`Direct`](Self::Direct) have taken care of that.
+    #[must_use]
+    pub fn unless(self, needs_elsewhere: bool) -> Self {
+        match self {
+            Self::Loader(_) | Self::Unlisted(_) if needs_elsewhere => Self::Not(Why::Elsewhere),
+            way => way,
+        }
+    }
 }
 
 /// Guest paths to host paths, as the caller resolves them.

@@ -25,7 +25,7 @@ mod write;
 
 pub use carried::{Carried, received};
 pub use coracle_paths::Errno;
-pub use elf::{Linkage, Source, linkage};
+pub use elf::{Linkage, Source, linkage, needs_elsewhere};
 pub use enter::{Command, EXTRA, Places, Start, WAY_OUT, Way, Why, command, way};
 pub use run::{Bind, Family, Loader, NotARun, Port, Run, Text};
 pub use script::Scripts;

@@ -173,6 +173,13 @@ fn ways() {
     let go = Linkage { own_calls: true, ..linkage(Some(b"/lib/ld-musl-x86_64.so.1")) };
     assert_eq!(of(&plain, &WIDE, &go), Way::Not(Why::OwnCalls));
     assert_eq!(of(&plain, &Elf { wide: false, ..WIDE }, &linkage(None)), Way::Not(Why::Foreign));
+    for (way, becomes) in [
+        (Way::Direct(GLIBC), Way::Direct(GLIBC)),
+        (Way::Loader(MUSL), Way::Not(Why::Elsewhere)),
+        (Way::Not(Why::Static), Way::Not(Why::Static)),
+    ] {
+        assert_eq!([way.unless(true), way.unless(false)], [becomes, way]);
+    }
 }
 
 #[test]

@@ -11,7 +11,8 @@ use core::{
 
 use coracle_elf::Elf;
 use coracle_entry::{
-    EXTRA, Linkage, Loader, Places, Scripts, Source, Space, Start, WAY_OUT, Way, Why, command, linkage, way,
+    EXTRA, Linkage, Loader, Places, Scripts, Source, Space, Start, WAY_OUT, Way, Why, command, linkage,
+    needs_elsewhere, way,
 };
 use coracle_intercept::{
     Errno, Scratch, after_exec,
@@ -224,6 +225,13 @@ fn find<'w>(state: &State, process: &Process, scratch: &mut Scratch, work: &'w m
                 let wishes = linkage(&elf, &file, wishes)?;
                 let search = wishes.search;
                 let way = choose(state, process, scratch, (host, &elf, &wishes), loader)?;
+                let way = match way {
+                    // The name that was behind a link has been copied.
+                    Way::Loader(_) => way.unless(needs_elsewhere(&elf, &file, &mut behind, |name| {
+                        scratch.find(&state.rules, process, name).map(CStr::to_bytes) != Ok(name)
+                    })),
+                    way => way,
+                };
                 let person = match state.rules.identity.pretends() {
                     true => {
                         let (next, _) = after_exec(&state.rules, process, &files::stat(host, true)?);
