@@ -232,6 +232,38 @@ fn a_library_that_is_needed_by_its_whole_path_is_the_images() {
 }
 
 #[test]
+fn copies_of_edited_programs_run_when_the_view_has_gone_and_when_they_are_stripped() {
+    let Some(world) = world() else { return };
+    let engines: Vec<_> = world.engines().filter(|engine| engine.starts_with('F')).collect();
+    if engines.is_empty() || skip::lacks(&["strip"]) {
+        return;
+    }
+    let cache = world.sandbox.make_dir("places/gone");
+    world.run("F3", &cache, "", &["/bin/load", "libfar.so"]).ok();
+    let found = Command::new("find").arg(&cache).args(["-path", "*/bin/load"]).output().unwrap();
+    let found = String::from_utf8(found.stdout).unwrap();
+    let is_edited = |path: &&str| {
+        let (bytes, place) = (fs::read(path).unwrap(), cache.as_os_str().as_encoded_bytes());
+        bytes.windows(place.len()).any(|window| window == place)
+    };
+    let (copy, stripped) = (world.sandbox.work("vol/copy"), world.sandbox.work("vol/stripped"));
+    fs::copy(found.lines().find(is_edited).expect("an edited copy"), &copy).unwrap();
+    assert!(Command::new("strip").arg("-o").args([&stripped, &copy]).status().unwrap().success());
+    fs::rename(&cache, world.sandbox.path().join("places/elsewhere")).unwrap();
+    for engine in engines {
+        for program in ["/vol/copy", "/vol/stripped"] {
+            for before in [&[][..], &["/bin/execute"]] {
+                let said = world.run(engine, &cache, "", &[before, &[program, "libfar.so"]].concat());
+                assert!(said.ok().starts_with("libfar.so: far, /"), "{engine}: {before:?} {program}: {said:?}");
+            }
+        }
+    }
+    for file in [copy, stripped] {
+        fs::remove_file(file).unwrap();
+    }
+}
+
+#[test]
 fn large_programs_are_not_copied_and_run_all_the_same() {
     let Some(world) = world() else { return };
     assert!(world.built.stdout.contains("left /bin/large: it is large"), "{}", world.built.stdout);

@@ -99,6 +99,7 @@ impl Engine for Preload {
 fn start<'a>(run: &Run<'a>, program: &'a Program, description: &'a CStr) -> Result<Start<'a>, RunError> {
     let linkage = Linkage {
         interpreter: program.interpreter.as_deref().map(CStr::to_bytes),
+        before: &program.before,
         search: &program.search,
         own_calls: program.own_calls,
     };

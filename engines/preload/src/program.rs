@@ -30,6 +30,8 @@ pub(crate) struct Program {
     pub(crate) elf: coracle_elf::Elf,
     /// As written in it.
     pub(crate) interpreter: Option<CString>,
+    /// What it was before an edit: [`Linkage::before`].
+    pub(crate) before: Vec<u8>,
     /// Where it looks for its libraries.
     pub(crate) search: Vec<u8>,
     /// It makes its system calls by itself: [`Linkage::own_calls`].
@@ -74,10 +76,10 @@ impl Program {
                 }
                 Kind::Elf(elf) => {
                     let mut room = [0; 2 * HEAD];
-                    let Linkage { interpreter, search, own_calls } =
+                    let Linkage { interpreter, before, search, own_calls } =
                         linkage(&elf, &Reader(&file), &mut room).map_err(|_| Failed::NoProgram)?;
                     let interpreter = interpreter.and_then(|name| CString::new(name).ok());
-                    let (given, search) = (given.to_owned(), search.to_vec());
+                    let (given, before, search) = (given.to_owned(), before.to_vec(), search.to_vec());
                     let elsewhere = |name: &[u8]| !is_same_on_host(layout, name);
                     let needs_elsewhere = needs_elsewhere(&elf, &Reader(&file), &mut room, elsewhere);
                     return Ok(Self {
@@ -87,6 +89,7 @@ impl Program {
                         scripts,
                         elf,
                         interpreter,
+                        before,
                         search,
                         own_calls,
                         needs_elsewhere,

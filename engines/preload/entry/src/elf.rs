@@ -27,6 +27,8 @@ const DT_RPATH: u64 = 15;
 const DT_RUNPATH: u64 = 29;
 /// Notes of a segment that are looked at: real ones have one to three.
 const MOST_NOTES: usize = 16;
+/// Bytes of an interpreter's name that an edit moved: real ones have a few dozen.
+const LONGEST_NAME: usize = 1024;
 /// Entries of a dynamic section that are looked at: real ones have a few dozen.
 const MOST_ENTRIES: u64 = 512;
 /// Libraries that a program names of which each is looked at: real ones have up to a hundred or two.
@@ -37,46 +39,75 @@ const MOST_NEEDED: usize = 256;
 pub struct Linkage<'b> {
     /// PT_INTERP as written, without its NUL; `None` in a program that is linked statically.
     pub interpreter: Option<&'b [u8]>,
+    /// The same where the program has it in memory, if that is another place of its file: what an edit of its interpreter left
+    /// as it was. Empty if it is not.
+    pub before: &'b [u8],
     /// DT_RUNPATH, or without one DT_RPATH; empty where there is neither.
     pub search: &'b [u8],
     /// It makes its system calls by instructions of its own, whatever libraries it has: Go's compiler made it, and said so.
     pub own_calls: bool,
 }
 
-/// Reads a program's wishes; `room` holds the strings and takes as many as fit (8 KiB fit any real ones).
+/// Reads a program's wishes; `room` holds the strings and takes as many as fit (8 KiB fit any real ones; less is an error).
 ///
 /// # Errors
 /// `ENOEXEC` where the kernel would say so; the reader's.
 pub fn linkage<'b>(elf: &Elf, file: &impl Source, room: &'b mut [u8]) -> Result<Linkage<'b>, Errno> {
     let mut interpreter = None;
-    let mut dynamic = None;
+    let (mut first, mut dynamic) = (None, None);
     let mut own_calls = false;
     let size = elf.header_size();
     for number in 0..u64::from(elf.headers) {
         let segment = header(elf, file, size, number)?;
         match segment.kind {
             Segment::INTERPRETER if interpreter.is_none() => interpreter = Some(segment),
+            Segment::LOAD if first.is_none() => first = Some(segment),
             PT_DYNAMIC if dynamic.is_none() => dynamic = Some(segment),
             PT_NOTE => own_calls |= notes_say_go(file, &segment),
             _ => {}
         }
     }
-    let Some(interpreter) = interpreter else { return Ok(Linkage { interpreter: None, search: b"", own_calls }) };
+    let Some(interpreter) = interpreter else {
+        return Ok(Linkage { interpreter: None, before: b"", search: b"", own_calls });
+    };
     let len = usize::try_from(interpreter.file_size).map_err(|_| ENOEXEC)?;
-    if len < 2 || len > room.len() {
+    let (before, room) = room.split_at_mut_checked(LONGEST_NAME).ok_or(ENOEXEC)?;
+    if len > room.len() {
         return Err(ENOEXEC);
     }
-    let (name, rest) = room.split_at_mut(len);
-    exactly(file, interpreter.offset, name)?;
-    if name.last() != Some(&0) {
-        return Err(ENOEXEC);
-    }
-    let end = name.iter().position(|byte| *byte == 0).unwrap_or(0);
+    let moved = first.and_then(|first| moved(&first, &interpreter));
+    let before = moved.and_then(|at| absolute(file, at, before)).unwrap_or_default();
+    let (after, rest) = room.split_at_mut(len);
+    let interpreter = if interpreter.file_size == 0 && !before.is_empty() {
+        // strip(1) and its like take an edit for no content, and leave nothing of it.
+        before
+    } else {
+        exactly(file, interpreter.offset, after)?;
+        if len < 2 || after.last() != Some(&0) {
+            return Err(ENOEXEC);
+        }
+        after.split(|byte| *byte == 0).next().unwrap_or_default()
+    };
     let search = match dynamic {
         Some(dynamic) => search(elf, file, size, &dynamic, rest).unwrap_or(0),
         None => 0,
     };
-    Ok(Linkage { interpreter: Some(&name[..end]), search: &rest[..search], own_calls })
+    Ok(Linkage { interpreter: Some(interpreter), before, search: &rest[..search], own_calls })
+}
+
+/// Where in the file the interpreter's name in memory comes from, if that is not where the kernel reads it. It lies in the first
+/// segment that is loaded, behind the headers.
+fn moved(first: &Segment, interpreter: &Segment) -> Option<u64> {
+    let within = interpreter.address.checked_sub(first.address).filter(|within| *within < first.file_size)?;
+    first.offset.checked_add(within).filter(|at| *at != interpreter.offset)
+}
+
+/// An absolute path at a place of the file.
+fn absolute<'n>(file: &impl Source, at: u64, room: &'n mut [u8]) -> Option<&'n [u8]> {
+    let got = file.read_at(at, room).ok()?;
+    let read = room.get(..got)?;
+    let end = read.iter().position(|byte| *byte == 0)?;
+    read.get(..end).filter(|name| name.starts_with(b"/"))
 }
 
 /// Whether one of the notes is the build id that Go's linker writes (`cmd/internal/buildid`): name `Go`, type 4. A note is three
@@ -247,6 +278,39 @@ mod tests {
         let at = bytes.windows(gnu.len()).position(|window| window == gnu).expect("distributions have build ids");
         bytes[at..at + gnu.len()].copy_from_slice(b"\x04\0\0\0Go\0\0");
         assert!(own_calls(&bytes));
+    }
+
+    #[test]
+    fn an_edited_interpreter_is_told_from_what_it_was() {
+        let mut bytes = fs::read("/bin/true").unwrap();
+        let said = |bytes: &Vec<u8>| {
+            let elf = Elf::parse(bytes).expect("a program");
+            let mut room = [0; 8192];
+            let found = linkage(&elf, bytes, &mut room)
+                .map(|found| (found.interpreter.map(<[u8]>::to_vec), found.before.to_vec()));
+            found.map(|(interpreter, before)| (interpreter.expect("it is dynamic"), before))
+        };
+        let (own, before) = said(&bytes).unwrap();
+        assert!(own.starts_with(b"/lib") && before.is_empty());
+        let elf = Elf::parse(&bytes).unwrap();
+        let table = usize::try_from(elf.headers_at).unwrap();
+        let at = (0..usize::from(elf.headers)).map(|number| table + 56 * number).find(|at| bytes[*at] == 3).unwrap();
+        let set = |bytes: &mut Vec<u8>, field: usize, value: u64| {
+            bytes[at + field..at + field + 8].copy_from_slice(&value.to_le_bytes());
+        };
+        // What strip makes of an edited one.
+        set(&mut bytes, 8, 0);
+        set(&mut bytes, 32, 0);
+        assert_eq!(said(&bytes), Ok((own.clone(), own.clone())));
+        let end = bytes.len() as u64;
+        bytes.extend(b"/view/ld.so\0\0\0");
+        set(&mut bytes, 8, end);
+        set(&mut bytes, 32, 14);
+        assert_eq!(said(&bytes), Ok((b"/view/ld.so".to_vec(), own)));
+        // Nothing is left to go by.
+        set(&mut bytes, 16, u64::MAX);
+        set(&mut bytes, 32, 0);
+        assert_eq!(said(&bytes), Err(ENOEXEC));
     }
 
     #[test]

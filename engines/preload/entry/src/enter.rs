@@ -108,7 +108,14 @@ pub fn way<'a>(run: &Run<'a>, program: &CStr, elf: &Elf, linkage: &Linkage<'a>) 
             return Way::Loader(loader);
         }
     }
-    Way::Unlisted(interpreter)
+    // A copy of an edited program: the edit named a loader of a view, here or elsewhere, which may have gone since.
+    if linkage.before.is_empty() || linkage.before == interpreter {
+        return Way::Unlisted(interpreter);
+    }
+    match run.loaders().find(|loader| loader.guest.to_bytes() == linkage.before) {
+        Some(loader) => Way::Loader(loader),
+        None => Way::Unlisted(linkage.before),
+    }
 }
 
 impl Way<'_> {

@@ -162,13 +162,21 @@ fn ways() {
     fn of<'r>(run: &Run<'r>, elf: &Elf, linkage: &Linkage<'r>) -> Way<'r> {
         way(run, c"/t/usr/bin/tool", elf, linkage)
     }
-    let linkage = |interpreter| Linkage { interpreter, search: b"", own_calls: false };
+    let linkage = |interpreter| Linkage { interpreter, before: b"", search: b"", own_calls: false };
     let (host, guest) = (Some(GLIBC.host.to_bytes()), Some(GLIBC.guest.to_bytes()));
     assert_eq!(of(&edited, &WIDE, &linkage(host)), Way::Direct(GLIBC));
     assert_eq!(of(&edited, &WIDE, &linkage(guest)), Way::Loader(GLIBC), "it came later");
     assert_eq!(of(&plain, &WIDE, &linkage(Some(MUSL.guest.to_bytes()))), Way::Loader(MUSL));
     assert_eq!(of(&plain, &WIDE, &linkage(Some(b"/gnu/ld.so"))), Way::Unlisted(b"/gnu/ld.so"));
     assert_eq!(of(&plain, &WIDE, &linkage(None)), Way::Not(Why::Static));
+    // Copies of programs that were edited, for this view and for one that has gone.
+    let copy = |interpreter| Linkage { before: GLIBC.guest.to_bytes(), ..linkage(interpreter) };
+    assert_eq!(of(&edited, &WIDE, &copy(host)), Way::Direct(GLIBC));
+    for run in [&plain, &edited] {
+        assert_eq!(of(run, &WIDE, &copy(Some(b"/view/lib/ld-linux.so"))), Way::Loader(GLIBC));
+    }
+    let other = Linkage { before: b"/gnu/ld.so", ..linkage(Some(b"/view/gnu/ld.so")) };
+    assert_eq!(of(&plain, &WIDE, &other), Way::Unlisted(b"/gnu/ld.so"));
     assert_eq!(way(&plain, MUSL.host, &WIDE, &linkage(None)), Way::Itself(MUSL));
     let go = Linkage { own_calls: true, ..linkage(Some(b"/lib/ld-musl-x86_64.so.1")) };
     assert_eq!(of(&plain, &WIDE, &go), Way::Not(Why::OwnCalls));
