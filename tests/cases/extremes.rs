@@ -345,6 +345,22 @@ fn as_on_a_network_file_system() {
         program[2 + 2 * at] = statement(libc::BPF_RET | libc::BPF_K, 0, answer);
     }
     program[1 + 2 * CALLS.len()] = statement(libc::BPF_RET | libc::BPF_K, 0, libc::SECCOMP_RET_ALLOW);
+    filter(&mut program);
+}
+
+/// Refuses every call that came with Linux 5.1 and later as forbidden, as the filters of containers did for years that did
+/// not know them.
+fn as_in_an_old_container() {
+    const FIRST: u32 = 424;
+    filter(&mut [
+        statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0),
+        statement(libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K, 1, FIRST),
+        statement(libc::BPF_RET | libc::BPF_K, 0, libc::SECCOMP_RET_ERRNO | libc::EPERM.cast_unsigned()),
+        statement(libc::BPF_RET | libc::BPF_K, 0, libc::SECCOMP_RET_ALLOW),
+    ]);
+}
+
+fn filter(program: &mut [libc::sock_filter]) {
     let len = u16::try_from(program.len()).unwrap_or(0);
     let filter = libc::sock_fprog { len, filter: program.as_mut_ptr() };
     // SAFETY: prctl reads the program, which outlives the calls.
@@ -375,6 +391,20 @@ fn a_cache_without_locks_exchanges_and_attributes_serves_all_the_same() {
         fs::remove_file(tree.path().join("canary")).unwrap();
         let output = prepared(&sandbox, &bundle, [engine, "echo", "x"], as_on_a_network_file_system);
         assert_eq!(output.ok(), "x");
+    }
+}
+
+#[test]
+fn calls_that_a_container_around_us_forbids_are_done_without() {
+    let Some(bundle) = bundles::alpine() else { return };
+    let sandbox = Sandbox::new();
+    for engine in ALL {
+        clean(&sandbox, &bundle);
+        for option in ["--coracle-quiet", "--coracle-writable"] {
+            let args = [engine, option, "sh", "-c", "ls /bin /usr/bin >/dev/null && test -x /bin/ls && sh -c 'echo x'"];
+            let output = prepared(&sandbox, &bundle, args, as_in_an_old_container);
+            assert_eq!(output.ok(), "x", "{option} {output}");
+        }
     }
 }
 

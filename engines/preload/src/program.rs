@@ -172,7 +172,7 @@ fn may_execute(path: &CStr, host: &Path) -> Result<(), Failed> {
         _ => Failed::Missing(Errno::ENOENT),
     })?;
     // SAFETY: a NUL-terminated path; faccessat writes nothing.
-    let may = unsafe { libc::faccessat(libc::AT_FDCWD, path.as_ptr(), libc::X_OK, libc::AT_EACCESS) } == 0;
+    let may = unsafe { libc::faccessat(libc::AT_FDCWD, path.as_ptr(), libc::X_OK, 0) } == 0;
     if meta.is_file() && may { Ok(()) } else { Err(Failed::Denied) }
 }
 

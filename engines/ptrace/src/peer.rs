@@ -248,7 +248,7 @@ impl Guest for Peer<'_> {
     fn search(&self, host: &CStr) -> Result<(), Errno> {
         deep::with_short(host, |host| {
             // SAFETY: a NUL-terminated path.
-            match unsafe { libc::faccessat(libc::AT_FDCWD, host.as_ptr(), libc::X_OK, libc::AT_EACCESS) } {
+            match unsafe { libc::faccessat(libc::AT_FDCWD, host.as_ptr(), libc::X_OK, 0) } {
                 0 => Ok(()),
                 _ => Err(last_errno()),
             }

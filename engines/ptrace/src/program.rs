@@ -196,7 +196,7 @@ fn may_execute(path: &CStr, name: &Path) -> Result<(), Errno> {
         }
     }
     // SAFETY: a NUL-terminated path; faccessat writes nothing.
-    if unsafe { libc::faccessat(libc::AT_FDCWD, path.as_ptr(), libc::X_OK, libc::AT_EACCESS) } != 0 {
+    if unsafe { libc::faccessat(libc::AT_FDCWD, path.as_ptr(), libc::X_OK, 0) } != 0 {
         return Err(last_errno());
     }
     // What is no regular file might block when opened.
