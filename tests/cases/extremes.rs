@@ -409,6 +409,30 @@ fn calls_that_a_container_around_us_forbids_are_done_without() {
 }
 
 #[test]
+fn who_has_no_descriptors_left_takes_no_tree_for_damaged() {
+    let Some(bundle) = bundles::alpine() else { return };
+    let sandbox = Sandbox::new();
+    let run = |engine: &str, most: u64| {
+        let limit = libc::rlimit { rlim_cur: most, rlim_max: most };
+        prepared(&sandbox, &bundle, [engine, "echo", "x"], move || {
+            // SAFETY: it reads the limit.
+            let _ = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
+        })
+    };
+    for engine in ALL {
+        run(engine, 100).ok();
+    }
+    for engine in ALL {
+        for most in 3..20 {
+            let output = run(engine, most);
+            assert!(!output.stderr.contains("unpacking it again"), "{engine} {most}: {output}");
+            assert!(matches!(output.code, Some(0 | 125..=127)), "{engine} {most}: {output}");
+        }
+        assert_eq!(run(engine, 100).stderr, "");
+    }
+}
+
+#[test]
 fn a_clock_that_was_wrong_harms_nothing() {
     let Some(bundle) = bundles::alpine() else { return };
     let sandbox = Sandbox::new();

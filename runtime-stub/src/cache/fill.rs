@@ -206,6 +206,8 @@ impl Filler<'_> {
             Found::Whole(cached) => return Ok(cached),
             Found::Nothing => false,
             Found::Damaged(why) => {
+                // Who cannot open files sees damage everywhere.
+                trust::able_to_look(base.fd())?;
                 report(Event::Damaged { dir, why });
                 // Makes room, if nobody is in it.
                 remove_unused(base, self.name);

@@ -132,6 +132,18 @@ pub(super) fn add_boot(dir: BorrowedFd<'_>, boot: &str) -> Result<(), Errno> {
     file.write_all(line.as_bytes()).map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))
 }
 
+/// Whether this process can look at all: it has descriptors left, memory, and no filter that forbids the calls.
+///
+/// # Errors
+/// What it lacks.
+pub(super) fn able_to_look(base: BorrowedFd<'_>) -> Result<(), Errno> {
+    /// As many as a look has open at once.
+    const OPEN: usize = 8;
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let _open = (0..OPEN).map(|_| openat(base, ".", flags, Mode::empty())).collect::<Result<Vec<_>, _>>()?;
+    fstatat(base, ".", AtFlags::AT_SYMLINK_NOFOLLOW).map(drop)
+}
+
 /// Looks at the tree of `dir`, with its root, if it has one.
 pub(super) fn look(dir: BorrowedFd<'_>, root: Option<&Root>, boot: &str) -> Finding {
     let gone = |name: &str| Finding::Damaged(format!("its {name} is gone, as after a cleaner of old files"));
