@@ -67,8 +67,8 @@ pub(crate) const DYNAMIC: &str = "dynamic";
 /// by instructions of the program's own; and programs of which the kernel knows only the loader that it executes.
 pub(crate) const OF_PROCESSES: [&str; 5] = ["ptrace", "filter", "strict", "registers", "programs"];
 
-/// Probes of what a C library does by itself, which there is only where it is loaded.
-const OF_LIBRARIES: [&str; 2] = ["library", "names"];
+/// Probes of what a C library does by itself, and of what is done inside of a process, which there is only where one is loaded.
+const OF_LIBRARIES: [&str; 4] = ["library", "names", "interrupts", "stacks"];
 
 /// The tree, its bundle, and what the kernel says.
 pub(crate) struct Prepared {

@@ -112,6 +112,7 @@ fn permit_remove<G: Guest>(rules: &Rules<'_>, guest: &G, call: &Call, place: &Re
 }
 
 /// The mode of what has the name itself, whatever slashes follow it.
+#[inline(never)]
 pub(crate) fn name_mode<G: Guest>(guest: &G, host: &CStr) -> Result<u32, Errno> {
     let path = host.to_bytes();
     let len = path.len() - path.iter().rev().take_while(|byte| **byte == b'/').count();
@@ -125,6 +126,7 @@ pub(crate) fn name_mode<G: Guest>(guest: &G, host: &CStr) -> Result<u32, Errno> 
 
 /// `errno`, unless the name is in no directory, or in one that cannot be searched: the kernel finds that first, and a walk
 /// that met no link leaves it to the kernel.
+#[inline(never)]
 pub(crate) fn refuse<G: Guest>(guest: &G, host: &CStr, errno: Errno) -> Errno {
     let path = host.to_bytes();
     let name_end = path.len() - path.iter().rev().take_while(|byte| **byte == b'/').count();

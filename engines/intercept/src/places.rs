@@ -13,7 +13,8 @@ use crate::{
     translate::{is_named, translate},
 };
 
-/// getcwd(2): the result counts the NUL.
+/// getcwd(2): the result counts the NUL. Its room is no part of the other calls' stack.
+#[inline(never)]
 pub(crate) fn getcwd<G: Guest>(
     rules: &Rules<'_>,
     guest: &G,

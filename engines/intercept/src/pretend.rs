@@ -4,8 +4,6 @@
 
 use core::ffi::CStr;
 
-use coracle_paths::PATH_MAX;
-
 use crate::{
     Abi, After, Call, Errno, Guest, Outside, Row, Rules, Scratch,
     credentials::{KEEP, cap},
@@ -16,7 +14,7 @@ use crate::{
     meaning::{AT_EACCESS, Intent, O_ACCMODE, O_CREAT, O_EXCL, O_PATH, O_TMPFILE, O_TRUNC, RENAME_EXCHANGE},
     owners::{Facts, S_IFBLK, S_IFCHR, S_IFREG, change_mode, change_owner, host_node},
     permit::{S_IFDIR, S_IFMT},
-    rights::{self, EXECUTE, READ, WRITE, directory_of, may, may_change, may_reach},
+    rights::{self, EXECUTE, READ, WRITE, may, may_change_above, may_reach},
 };
 
 /// What becomes of a call.
@@ -141,10 +139,7 @@ fn open<G: Guest>(rules: &Rules<'_>, guest: &G, flags: u64, named: &Named<'_>) -
     }
     match guest.stat(named.host, named.follow) {
         Err(Errno::ENOENT) if makes => {
-            let mut buffer = [0; PATH_MAX];
-            if let Some(directory) = directory_of(named.host, &mut buffer) {
-                may_change(rules, guest, directory, None)?;
-            }
+            may_change_above(rules, guest, named.host, None)?;
             Ok(Part::Make(After::Opened { arg: named.arg }))
         }
         Err(errno) => Err(errno),
@@ -183,10 +178,7 @@ fn create<G: Guest>(
     }
     let who = guest.credentials();
     may_reach(rules, guest, &who, named.host)?;
-    let mut buffer = [0; PATH_MAX];
-    if let Some(directory) = directory_of(named.host, &mut buffer) {
-        may_change(rules, guest, directory, None)?;
-    }
+    may_change_above(rules, guest, named.host, None)?;
     let mut device = None;
     if row.name.starts_with("mknod") {
         let (mode, node) = (number(call.arg(named.arg + 1)), number(call.arg(named.arg + 2)));
@@ -212,9 +204,8 @@ pub(crate) fn remove<G: Guest>(rules: &Rules<'_>, guest: &G, named: &Named<'_>) 
     }
     may_reach(rules, guest, &guest.credentials(), named.host)?;
     let facts = guest.stat(named.host, false)?;
-    let mut buffer = [0; PATH_MAX];
-    if !able && let Some(directory) = directory_of(named.host, &mut buffer) {
-        may_change(rules, guest, directory, Some(&facts))?;
+    if !able {
+        may_change_above(rules, guest, named.host, Some(&facts))?;
     }
     let last = facts.is(S_IFDIR) || facts.links <= 1;
     let known = rules.ledger.is_some_and(|ledger| ledger.get(facts.inode).is_some());
@@ -244,11 +235,8 @@ pub(crate) fn on_pair<G: Guest>(
         gone if renames && !(row.name == "renameat2" && call.arg(4) & RENAME_EXCHANGE != 0) => return gone,
         other => return other.map(|_| After::Nothing),
     }
-    let mut buffer = [0; PATH_MAX];
-    if !new.is_the_kernels()
-        && let Some(directory) = directory_of(new.host, &mut buffer)
-    {
-        may_change(rules, guest, directory, None)?;
+    if !new.is_the_kernels() {
+        may_change_above(rules, guest, new.host, None)?;
     }
     Ok(After::Nothing)
 }

@@ -101,13 +101,8 @@ pub(crate) fn may_reach<G: Guest>(rules: &Rules<'_>, guest: &G, who: &Credential
     walk(rules, path.to_bytes(), false, search).map(drop)
 }
 
-/// Whether the caller may add names to the directory of host path `path`, or with `victim` take that one out of it.
-pub(crate) fn may_change<G: Guest>(
-    rules: &Rules<'_>,
-    guest: &G,
-    directory: &CStr,
-    victim: Option<&Facts>,
-) -> Result<(), Errno> {
+/// Whether the caller may add names to a directory, or with `victim` take that one out of it.
+fn may_change<G: Guest>(rules: &Rules<'_>, guest: &G, directory: &CStr, victim: Option<&Facts>) -> Result<(), Errno> {
     let who = guest.credentials();
     let above = rules.shown(&guest.stat(directory, false)?);
     may(guest, &who, &above, WRITE | EXECUTE)?;
@@ -117,6 +112,21 @@ pub(crate) fn may_change<G: Guest>(
             Err(EPERM)
         }
         _ => Ok(()),
+    }
+}
+
+/// As [`may_change`], of the directory that holds host path `path`. The room for its name is no part of the callers' stack.
+#[inline(never)]
+pub(crate) fn may_change_above<G: Guest>(
+    rules: &Rules<'_>,
+    guest: &G,
+    path: &CStr,
+    victim: Option<&Facts>,
+) -> Result<(), Errno> {
+    let mut buffer = [0; PATH_MAX];
+    match directory_of(path, &mut buffer) {
+        Some(directory) => may_change(rules, guest, directory, victim),
+        None => Ok(()),
     }
 }
 

@@ -107,6 +107,12 @@ impl Lent {
         if !place.is_long() {
             return self.set(arg, place.host.to_bytes_with_nul());
         }
+        self.set_long_place(guest, arg, place)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn set_long_place<G: Guest>(&mut self, guest: &G, arg: u8, place: &Resolved<'_>) -> Result<(), Errno> {
         let mut rest = place.host.to_bytes();
         let mut alias = [0; ALIAS];
         let mut alias_len = 0;

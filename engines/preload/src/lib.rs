@@ -25,10 +25,10 @@ mod sum;
 mod texts;
 
 use std::{
-    ffi::{CStr, CString},
+    ffi::{CStr, CString, OsStr},
     io,
     os::unix::ffi::OsStrExt,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use coracle_api::{Ended, Engine, Host, ImageFacts, LaunchSpec, Refusal, Request, RunError, exec::Prepared};
@@ -92,7 +92,13 @@ impl Engine for Preload {
         let start = start(&run, &program, &described.path)?;
         std::env::set_current_dir(&cwd)
             .map_err(|error| RunError::step(format!("enter the working directory {}", cwd.display()), error))?;
-        Err(execute(&run, &start, &program, &prepared, &mut Guest { layout: &layout, cwd: &spec.cwd }))
+        Err(execute(
+            &run,
+            &start,
+            &program,
+            &prepared,
+            &mut Guest { layout: &layout, cwd: &spec.cwd, host: PathBuf::new() },
+        ))
     }
 }
 
@@ -168,13 +174,17 @@ fn failed(program: &Program, source: io::Error) -> RunError {
 struct Guest<'l> {
     layout: &'l Layout,
     cwd: &'l Path,
+    /// What was found last.
+    host: PathBuf,
 }
 
 impl Places for Guest<'_> {
-    fn host(&mut self, guest: &[u8], into: &mut [u8]) -> Option<usize> {
-        let (_, host) = find(self.layout, guest, self.cwd).ok()?;
-        let host = host.as_os_str().as_bytes();
-        into.get_mut(..host.len())?.copy_from_slice(host);
-        Some(host.len())
+    fn host(&mut self, guest: &[u8]) -> Option<&[u8]> {
+        (_, self.host) = find(self.layout, guest, self.cwd).ok()?;
+        Some(self.host.as_os_str().as_bytes())
+    }
+
+    fn is_on_host(&mut self, path: &[u8]) -> bool {
+        Path::new(OsStr::from_bytes(path)).exists()
     }
 }

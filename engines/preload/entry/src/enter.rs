@@ -132,9 +132,11 @@ impl Way<'_> {
 
 /// Guest paths to host paths, as the caller resolves them.
 pub trait Places {
-    /// Writes the host path of a guest path (relative ones start in the working directory); its length, or `None` if
-    /// there is nothing.
-    fn host(&mut self, guest: &[u8], into: &mut [u8]) -> Option<usize>;
+    /// The host path of a guest path (relative ones start in the working directory), or `None` if there is nothing.
+    fn host(&mut self, guest: &[u8]) -> Option<&[u8]>;
+
+    /// Whether the host has something by this very name.
+    fn is_on_host(&mut self, path: &[u8]) -> bool;
 }
 
 /// A program about to be started.
@@ -211,10 +213,13 @@ fn fill<'a, 's>(
     let (mut preload, mut library_path) = (None, None);
     for pair in envp {
         let bytes = pair.to_bytes();
-        if carried(bytes).is_some() || bytes.starts_with(b"LD_AUDIT=") {
+        if carried(bytes).is_some() {
             continue;
         }
-        if let Some(value) = bytes.strip_prefix(b"LD_PRELOAD=") {
+        if bytes.starts_with(b"LD_AUDIT=") {
+            // Where an auditor is loaded, no shim is: its own C library would show it the host.
+            carry(space, Carried::Restored, &[bytes])?;
+        } else if let Some(value) = bytes.strip_prefix(b"LD_PRELOAD=") {
             preload = Some(value);
             carry(space, Carried::Restored, &[bytes])?;
         } else if let Some(value) = bytes.strip_prefix(b"LD_LIBRARY_PATH=") {
@@ -351,11 +356,10 @@ fn themselves<'a>(
                 space.point(c"--argv0")?;
                 space.point(argument)?;
             }
-            let mut host = [0; PATH];
-            match places.host(bytes, &mut host) {
-                Some(len) => {
+            match places.host(bytes) {
+                Some(host) => {
                     let mut line = space.line();
-                    line.put(&host[..len])?;
+                    line.put(host)?;
                     line.end()?;
                 }
                 None => space.point(argument)?,
@@ -400,16 +404,20 @@ fn libraries(line: &mut Line<'_, '_>, run: &Run<'_>, list: &[u8], places: &mut i
         if name == run.text(Text::Shim) {
             continue;
         }
-        // A name without a slash is searched for; what holds a dollar the loader itself must expand.
-        if !name.contains(&b'/') || name.contains(&b'$') {
+        if !name.contains(&b'/') {
+            // It is searched for.
             line.item(name)?;
-            continue;
-        }
-        let mut host = [0; PATH];
-        // One that is not there is a warning of the loader's, and so it stays.
-        match places.host(name, &mut host).map(|len| &host[..len]) {
-            Some(host) if !host.iter().any(|byte| matches!(byte, b' ' | b':')) => line.item(host)?,
-            _ => line.item(name)?,
+        } else if name.contains(&b'$') {
+            // The loader itself must expand it: below the tree, unless it begins with the program's own directory.
+            let below = if name.starts_with(b"/") { run.text(Text::Alias) } else { b"" };
+            line.item_of(below, name)?;
+        } else if let Some(host) = places.host(name) {
+            host_path(line, run, host, |byte| matches!(byte, b' ' | b':'))?;
+        } else if name.starts_with(b"/") && places.is_on_host(name) {
+            // What is not there is a warning of the loader's, which must not find the host's file of that name.
+            line.item_of(run.text(Text::Alias), name)?;
+        } else {
+            line.item(name)?;
         }
     }
     Ok(())
@@ -425,29 +433,56 @@ fn directories(
 ) -> Result<(), Full> {
     // An empty element is the working directory, an empty list nothing.
     for name in list.split(|byte| matches!(byte, b':' | b';')).filter(|_| !list.is_empty()) {
-        let mut guest = [0; PATH];
-        let Some(name) = expand(if name.is_empty() { b"." } else { name }, start.exe, &mut guest) else { continue };
-        let mut host = [0; PATH];
-        let Some(host) = places.host(name, &mut host).map(|len| &host[..len]) else { continue };
-        // Below the root there is another name for what holds characters at which the list would be split.
-        match host.strip_prefix(run.text(Text::Root)).filter(|rest| rest.first().is_none_or(|byte| *byte == b'/')) {
-            Some(rest) if !rest.contains(&b':') => line.item_of(run.text(Text::Alias), rest)?,
-            None if !host.contains(&b':') => line.item_of(TOLD, host.strip_prefix(b"/").unwrap_or(host))?,
-            _ => {}
+        if name.contains(&b'$') {
+            directory_of_program(line, run, name, start, places)?;
+        } else {
+            directory(line, run, if name.is_empty() { b"." } else { name }, places)?;
         }
     }
     Ok(())
+}
+
+fn directory(line: &mut Line<'_, '_>, run: &Run<'_>, name: &[u8], places: &mut impl Places) -> Result<(), Full> {
+    match places.host(name) {
+        Some(host) => host_path(line, run, host, |byte| byte == b':'),
+        None => Ok(()),
+    }
+}
+
+/// Those whose name begins with `$ORIGIN` need room for another, which is not on the stack of who names none.
+#[inline(never)]
+fn directory_of_program(
+    line: &mut Line<'_, '_>,
+    run: &Run<'_>,
+    name: &[u8],
+    start: &Start<'_>,
+    places: &mut impl Places,
+) -> Result<(), Full> {
+    let mut guest = [0; PATH];
+    match expand(name, start.exe, &mut guest) {
+        Some(name) => directory(line, run, name, places),
+        None => Ok(()),
+    }
+}
+
+/// A host path in a list that is split at some characters: below the root there is another name for what holds them.
+fn host_path(line: &mut Line<'_, '_>, run: &Run<'_>, host: &[u8], splits: impl Fn(u8) -> bool) -> Result<(), Full> {
+    let is_whole = |path: &[u8]| !path.iter().any(|byte| splits(*byte));
+    match host.strip_prefix(run.text(Text::Root)).filter(|rest| rest.first().is_none_or(|byte| *byte == b'/')) {
+        Some(rest) if is_whole(rest) => line.item_of(run.text(Text::Alias), rest),
+        None if is_whole(host) => line.item_of(TOLD, host.strip_prefix(b"/").unwrap_or(host)),
+        _ => Ok(()),
+    }
 }
 
 /// Longest path, with its NUL.
 const PATH: usize = coracle_paths::PATH_MAX;
 
 /// `$ORIGIN` at the beginning, which is where linkers put it; other tokens are rare and left out.
-fn expand<'n>(name: &'n [u8], exe: &[u8], into: &'n mut [u8; PATH]) -> Option<&'n [u8]> {
+fn expand<'n>(name: &[u8], exe: &[u8], into: &'n mut [u8; PATH]) -> Option<&'n [u8]> {
     let rest = name.strip_prefix(b"$ORIGIN").or_else(|| name.strip_prefix(b"${ORIGIN}"));
     match rest {
-        None if name.contains(&b'$') => None,
-        None => Some(name),
+        None => None,
         Some(rest) if rest.contains(&b'$') => None,
         Some(rest) => {
             let slash = exe.iter().rposition(|byte| *byte == b'/')?;

@@ -38,14 +38,18 @@ fn description(edited: bool) -> Vec<u8> {
 const WIDE: Elf = Elf { wide: true, movable: true, entry: 0, headers_at: 64, headers: 1 };
 
 /// A guest whose whole file system is the tree.
-struct Tree;
+#[derive(Default)]
+struct Tree(Vec<u8>);
 
 impl Places for Tree {
-    fn host(&mut self, guest: &[u8], into: &mut [u8]) -> Option<usize> {
+    fn host(&mut self, guest: &[u8]) -> Option<&[u8]> {
         let dir: &[u8] = if guest.starts_with(b"/") { b"/t" } else { b"/t/cwd/" };
-        let host = [dir, guest].concat();
-        into.get_mut(..host.len())?.copy_from_slice(&host);
-        Some(host.len())
+        self.0 = [dir, guest].concat();
+        (!guest.ends_with(b"/absent.so")).then_some(&self.0)
+    }
+
+    fn is_on_host(&mut self, path: &[u8]) -> bool {
+        path.starts_with(b"/host/")
     }
 }
 
@@ -74,7 +78,7 @@ fn run(way: Way<'_>, search: &[u8], argv: &[&str], envp: &[&str]) -> (Vec<String
     let mut text = vec![0; 4096];
     let mut space = Space::new(&mut pointers, &mut text);
     let (argv, envp) = (argv.iter().map(CString::as_c_str), envp.iter().map(CString::as_c_str));
-    let made = command(&run, &start, argv, envp, &mut Tree, &mut space).expect("there is room");
+    let made = command(&run, &start, argv, envp, &mut Tree::default(), &mut space).expect("there is room");
     (strings(made.argv), strings(made.envp))
 }
 
@@ -115,6 +119,15 @@ fn the_guests_own_variables_reach_its_loader_translated_and_itself_as_they_were(
     assert_eq!(seen[6].map(|(what, _)| what), Some(Carried::Ours));
     assert_eq!(received(Some(&run), b"LD_LIBRARY_PATH=/opt"), None);
     assert_eq!(received(None, b"LD_PRELOAD=x"), None);
+}
+
+#[test]
+fn what_the_guest_would_load_is_the_guests_or_not_there() {
+    let own = ["LD_PRELOAD=/host/absent.so:/none/absent.so /opt/$LIB/x.so:$ORIGIN/y.so", "LD_AUDIT=/a.so"];
+    let (_, envp) = run(Way::Direct(GLIBC), b"", &["tool"], &own);
+    // A name that only the host has is none; one that nobody has stays, for the loader's own warning.
+    assert_eq!(envp[5], "LD_PRELOAD=/s/shim.so:/t/host/absent.so:/none/absent.so:/t/opt/$LIB/x.so:$ORIGIN/y.so");
+    assert_eq!(envp[1], "CORACLE_RUN_OWN=LD_AUDIT=/a.so");
 }
 
 #[test]
@@ -207,7 +220,7 @@ fn too_little_room_is_an_error() {
         let mut pointers = vec![std::ptr::null(); pointers];
         let mut text = vec![0; text];
         let mut space = Space::new(&mut pointers, &mut text);
-        let made = command(&run, &start, [c"p"].into_iter(), [c"A=1"].into_iter(), &mut Tree, &mut space);
+        let made = command(&run, &start, [c"p"].into_iter(), [c"A=1"].into_iter(), &mut Tree::default(), &mut space);
         assert!(made.is_err());
     }
 }

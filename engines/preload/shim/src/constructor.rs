@@ -20,7 +20,7 @@ unsafe extern "C" fn constructor(_: c_int, arguments: *mut *mut c_char, environm
     if handed {
         environment::handed(environment);
     }
-    state::get();
+    environment::clean(&state::get().run);
     sites::start();
     let arguments = if handed { arguments } else { environment::arguments() };
     if let Some(name) = environment::argv0() {

@@ -30,12 +30,14 @@ fn above(dir: &Held, count: u32) -> Result<Held, Errno> {
 }
 
 /// See [`coracle_paths::Host::ancestor`].
+#[inline(never)]
 pub(crate) fn ancestor(link: &CStr, text: &mut [u8]) -> Result<Ancestor, Errno> {
     nearest_named(open(Fd::CWD, link, O_PATH)?, above, name_of, text)
 }
 
 /// See [`coracle_intercept::Guest::whole_place`]: the path of [`ancestor`], and the names below it as their parents list
 /// them, the last of which is found first and stands at the end of `text`.
+#[inline(never)]
 pub(crate) fn whole_place(link: &CStr, text: &mut [u8]) -> Result<usize, Errno> {
     let above = ancestor(link, text)?;
     let mut start = text.len();
@@ -89,7 +91,8 @@ fn name_in(parent: &Held, child: &Held, name: &mut [u8; 256]) -> Result<usize, E
     }
 }
 
-/// See [`coracle_paths::Host::leads_to`].
+/// See [`coracle_paths::Host::leads_to`]. What asks has callers with small stacks, and seldom comes here.
+#[inline(never)]
 pub(crate) fn leads_to(link: &CStr, name: &[u8]) -> bool {
     let mut path = [0; PATH_MAX];
     let Some(room) = path.get_mut(..name.len()).filter(|_| name.len() < PATH_MAX) else { return false };

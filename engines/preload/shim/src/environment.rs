@@ -2,12 +2,20 @@
 
 use core::{
     ffi::{CStr, c_char},
-    sync::atomic::{AtomicPtr, Ordering},
+    sync::atomic::{AtomicBool, AtomicPtr, Ordering},
 };
 
 use coracle_entry::{Carried, RUN, Run, received};
+use coracle_sys::{
+    self as sys, Fd,
+    kernel::{MAP_ANONYMOUS, MAP_PRIVATE, O_CLOEXEC, O_RDONLY, PROT_READ, PROT_WRITE},
+};
 
-use crate::arch::{self, Variable};
+use crate::{
+    arch::{self, Variable},
+    files::Held,
+    pool,
+};
 
 /// The environment as the loader handed it to our constructor, if it did.
 static HANDED: AtomicPtr<*mut c_char> = AtomicPtr::new(core::ptr::null_mut());
@@ -18,6 +26,8 @@ static EXE: Word = Word::new();
 static GIVEN: Word = Word::new();
 static ARGV0: Word = Word::new();
 static PERSON: Word = Word::new();
+/// What was carried has been taken out.
+static CLEAN: AtomicBool = AtomicBool::new(false);
 
 struct Word(AtomicPtr<c_char>);
 
@@ -34,6 +44,18 @@ impl Word {
         let text = self.0.load(Ordering::Acquire);
         // SAFETY: set to a string of the first environment, which nobody moves or frees.
         (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) })
+    }
+}
+
+/// Where what was carried is kept; what is restored is the guest's own.
+fn word_of(what: Carried) -> Option<&'static Word> {
+    match what {
+        Carried::Description => Some(&DESCRIPTION),
+        Carried::Exe => Some(&EXE),
+        Carried::Given => Some(&GIVEN),
+        Carried::Argv0 => Some(&ARGV0),
+        Carried::Person => Some(&PERSON),
+        Carried::Restored | Carried::Ours => None,
     }
 }
 
@@ -80,13 +102,59 @@ fn value_in(mut at: *mut *mut c_char, name: &[u8]) -> Option<&'static CStr> {
 
 /// Host path of the run's description.
 pub(crate) fn description() -> Option<&'static CStr> {
-    DESCRIPTION.get().or_else(|| value_in(first(), RUN.as_bytes()))
+    DESCRIPTION.get().or_else(|| value_in(first(), RUN.as_bytes())).or_else(early)
 }
 
-/// Takes out of the environment what is not the guest's, and puts back what was hidden from its loader.
+/// The same, for whom calls before the C library has begun (a function that the loader asks which one to take, a constructor
+/// that is to run before all others): then it knows of no environment yet, but the kernel does.
+#[cold]
+#[inline(never)]
+fn early() -> Option<&'static CStr> {
+    let file = Held(sys::open(Fd::CWD, c"/proc/self/environ", O_RDONLY | O_CLOEXEC, 0).ok()?);
+    let mut block = pool::take()?;
+    let text = pool::bytes(&mut block);
+    let mut have = 0;
+    let mut cut = false;
+    loop {
+        let more = sys::read(file.0, text.get_mut(have..)?).ok()?;
+        have += more;
+        while let Some(len) = text[..have].iter().position(|byte| *byte == 0) {
+            if let Some((what, value)) = received(None, &text[..len]).filter(|_| !cut)
+                && let Some(word) = word_of(what)
+            {
+                word.set(kept(value)?.as_ptr().cast_mut());
+            }
+            cut = false;
+            text.copy_within(len + 1..have, 0);
+            have -= len + 1;
+        }
+        if more == 0 {
+            return DESCRIPTION.get();
+        }
+        if have == text.len() {
+            // None of ours is as long as that.
+            (have, cut) = (0, true);
+        }
+    }
+}
+
+/// A copy that stays: the C library's own memory is not to be had yet.
+fn kept(path: &[u8]) -> Option<&'static CStr> {
+    let access = PROT_READ | PROT_WRITE;
+    // SAFETY: a new mapping at a place of the kernel's choice, of zeroes, which is never undone.
+    let memory = unsafe {
+        let at = sys::map(0, path.len() + 1, access, MAP_PRIVATE | MAP_ANONYMOUS, None, 0).ok()?;
+        core::slice::from_raw_parts_mut(core::ptr::with_exposed_provenance_mut::<u8>(at), path.len() + 1)
+    };
+    memory[..path.len()].copy_from_slice(path);
+    CStr::from_bytes_until_nul(memory).ok()
+}
+
+/// Takes out of the environment what is not the guest's, and puts back what was hidden from its loader; once, as soon as the C
+/// library knows of one.
 pub(crate) fn clean(run: &Run<'_>) {
     let list = first();
-    if list.is_null() {
+    if list.is_null() || CLEAN.swap(true, Ordering::Relaxed) {
         return;
     }
     let mut from = list;
@@ -102,13 +170,8 @@ pub(crate) fn clean(run: &Run<'_>) {
                 None => pair,
                 Some((what, value)) => {
                     let value = pair.add(text.len() - value.len());
-                    match what {
-                        Carried::Description => DESCRIPTION.set(value),
-                        Carried::Exe => EXE.set(value),
-                        Carried::Given => GIVEN.set(value),
-                        Carried::Argv0 => ARGV0.set(value),
-                        Carried::Person => PERSON.set(value),
-                        Carried::Restored | Carried::Ours => {}
+                    if let Some(word) = word_of(what) {
+                        word.set(value);
                     }
                     if what == Carried::Restored { value } else { core::ptr::null_mut() }
                 }

@@ -65,6 +65,8 @@ struct Work {
     person: [u8; person::TEXT],
     /// Those of a loader that came later.
     loader: [[u8; PATH]; 2],
+    /// Behind a link of `/proc`.
+    behind: [u8; PATH],
 }
 
 const PATH: usize = coracle_paths::PATH_MAX;
@@ -106,11 +108,7 @@ pub(crate) fn start(state: &State, process: &Process, mut scratch: Block, lists:
         // SAFETY: zeroed bytes, as many as so many null pointers, aligned to 16.
         let pointers = unsafe { slice::from_raw_parts_mut(memory.as_mut_ptr().cast::<*const c_char>(), pointers) };
         let mut text = text;
-        // SAFETY: the block is ours alone, and a Scratch is made of integers, so any of its bytes may be written.
-        let strings = unsafe {
-            slice::from_raw_parts_mut(core::ptr::from_mut::<Scratch>(&mut text).cast::<u8>(), size_of::<Scratch>())
-        };
-        let mut space = Space::new(pointers, strings);
+        let mut space = Space::new(pointers, pool::bytes(&mut text));
         // Who takes a program over finds the interpreters of a script for himself.
         let scripted = !(scripts.is_empty() || matches!(way, Way::Not(_)) && start.is_named());
         let own = usize::from(scripted);
@@ -163,7 +161,8 @@ pub(crate) fn start(state: &State, process: &Process, mut scratch: Block, lists:
     })
 }
 
-fn zeroed(memory: &mut [MaybeUninit<u8>]) -> &mut [u8] {
+/// Memory of a stack, with nothing in it.
+pub(crate) fn zeroed(memory: &mut [MaybeUninit<u8>]) -> &mut [u8] {
     memory.fill(MaybeUninit::new(0));
     // SAFETY: every byte was just written.
     unsafe { &mut *(core::ptr::from_mut(memory) as *mut [u8]) }
@@ -203,12 +202,11 @@ struct Found<'w> {
 }
 
 fn find<'w>(state: &State, process: &Process, scratch: &mut Scratch, work: &'w mut Work) -> Result<Found<'w>, Errno> {
-    let Work { scripts, head, wishes, host, guest, given, person, loader } = work;
+    let Work { scripts, head, wishes, host, guest, given, person, loader, behind } = work;
     *scripts = Scripts::new();
     let given = keep(scratch.given(), given)?;
     for turn in 0..=MAX_SCRIPTS {
-        let mut behind = [0; PATH];
-        let path = behind_link(scratch.lent()[0].path().ok_or(Errno::ENOENT)?, &mut behind);
+        let path = behind_link(scratch.lent()[0].path().ok_or(Errno::ENOENT)?, behind);
         may_execute(path)?;
         let file = files::Held(sys::open(Fd::CWD, path, O_RDONLY | O_CLOEXEC, 0).map_err(files::errno)?);
         let len = read_at(&file, 0, head)?;
@@ -336,16 +334,28 @@ struct Guest<'g> {
 }
 
 impl Places for Guest<'_> {
-    fn host(&mut self, guest: &[u8], into: &mut [u8]) -> Option<usize> {
+    fn host(&mut self, guest: &[u8]) -> Option<&[u8]> {
         let host = self.scratch.find(&self.state.rules, self.process, guest).ok()?;
         files::stat(host, true).ok()?;
-        let host = host.to_bytes();
-        into.get_mut(..host.len())?.copy_from_slice(host);
-        Some(host.len())
+        Some(host.to_bytes())
+    }
+
+    fn is_on_host(&mut self, path: &[u8]) -> bool {
+        is_there(path)
     }
 }
 
+/// Whether the host has a file of this name. Its room is no part of what others need of a stack.
+#[cold]
+#[inline(never)]
+fn is_there(path: &[u8]) -> bool {
+    let mut name = [0; PATH];
+    keep(path, &mut name).and_then(c_str).is_ok_and(|name| files::stat(name, true).is_ok())
+}
+
 /// What no preload engine can run goes to whom the run names for it; if there is nobody, one line says why.
+#[cold]
+#[inline(never)]
 fn say(given: &[u8], why: Why) -> isize {
     let line = files::Short::<1024>::new()
         .put(b"coracle: cannot execute ")

@@ -206,6 +206,7 @@ fn child(state: &State, table: &Table<'_>, directory: Node, path: &[u8], slash: 
 }
 
 /// getcwd(2), where the kernel's own answer is all that is needed; what it cannot say, or says at length, goes the long way.
+#[inline(never)]
 pub(crate) fn getcwd(state: &State, args: &[usize; 6]) -> Option<isize> {
     if !program::root_is_top() {
         return None;

@@ -60,6 +60,10 @@ impl Next {
     pub(crate) fn get(&self) -> Option<usize> {
         match self.address.load(Ordering::Relaxed) {
             0 => {
+                // Before the loader is done with us nobody can be asked, later somebody can.
+                if !arch::can_look_up() {
+                    return None;
+                }
                 let found = arch::lookup(self.name).expose_provenance();
                 self.address.store(if found == 0 { usize::MAX } else { found }, Ordering::Relaxed);
                 Some(found).filter(|found| *found != 0)

@@ -72,6 +72,12 @@ fn scratch(at: usize) -> &'static mut Scratch {
     unsafe { &mut *core::ptr::with_exposed_provenance_mut::<Scratch>(at) }
 }
 
+/// A block's memory, for whatever else.
+pub(crate) fn bytes(block: &mut Block) -> &mut [u8] {
+    // SAFETY: the block is ours alone, and a Scratch is made of integers, so any of its bytes may be written.
+    unsafe { core::slice::from_raw_parts_mut(core::ptr::from_mut::<Scratch>(block).cast::<u8>(), size_of::<Scratch>()) }
+}
+
 impl Block {
     /// The addresses that it has.
     pub(crate) fn range(&self) -> Range<usize> {

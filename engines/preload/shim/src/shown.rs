@@ -2,9 +2,9 @@
 //!
 //! A guest that opens one gets a file in memory instead, written line by line when it is opened.
 
-use core::{ffi::CStr, slice};
+use core::ffi::CStr;
 
-use coracle_intercept::{Ids, Scratch};
+use coracle_intercept::Ids;
 use coracle_paths::{PATH_MAX, View};
 use coracle_sys::{
     self as sys, Fd,
@@ -50,11 +50,7 @@ fn rewrite(host: &CStr, mut change: impl FnMut(&[u8], &mut [u8]) -> Option<usize
     let source = Held(sys::open(Fd::CWD, host, O_RDONLY | O_CLOEXEC, 0).ok()?);
     let shown = memory_file()?;
     let mut block = pool::take()?;
-    // SAFETY: the block is ours alone, and a Scratch is made of integers, so any of its bytes may be written.
-    let memory = unsafe {
-        slice::from_raw_parts_mut(core::ptr::from_mut::<Scratch>(&mut block).cast::<u8>(), size_of::<Scratch>())
-    };
-    let (line, rest) = memory.split_at_mut_checked(LINE)?;
+    let (line, rest) = pool::bytes(&mut block).split_at_mut_checked(LINE)?;
     let out = rest.get_mut(..LINE)?;
     let mut have = 0;
     loop {

@@ -19,10 +19,11 @@ use coracle_paths::PATH_MAX;
 use coracle_sys::{
     self as sys,
     kernel::{
-        __NR_accept, __NR_accept4, __NR_access, __NR_bind, __NR_chdir, __NR_clone, __NR_clone3, __NR_execve,
-        __NR_getpeername, __NR_getsockname, __NR_getsockopt, __NR_ioctl, __NR_newfstatat, __NR_open, __NR_openat,
-        __NR_prctl, __NR_readlink, __NR_readlinkat, __NR_recvfrom, __NR_recvmmsg, __NR_recvmsg, __NR_sendmmsg,
-        __NR_sendmsg, __NR_sendto, __NR_stat, O_ACCMODE, O_CREAT, O_TRUNC, PROT_EXEC, PROT_READ, PROT_WRITE,
+        __NR_accept, __NR_accept4, __NR_access, __NR_bind, __NR_chdir, __NR_clone, __NR_clone3, __NR_creat,
+        __NR_execve, __NR_getpeername, __NR_getsockname, __NR_getsockopt, __NR_ioctl, __NR_newfstatat, __NR_open,
+        __NR_openat, __NR_prctl, __NR_readlink, __NR_readlinkat, __NR_recvfrom, __NR_recvmmsg, __NR_recvmsg,
+        __NR_sendmmsg, __NR_sendmsg, __NR_sendto, __NR_stat, O_ACCMODE, O_CREAT, O_TRUNC, PROT_EXEC, PROT_READ,
+        PROT_WRITE,
     },
 };
 
@@ -34,7 +35,8 @@ use crate::{
     call::{call, matters, raw},
     libc::Next,
     memory,
-    names::{directories, exec, loading::Object, places, plain, stat, streams},
+    names::{directories, exec, loading::Object, opening, places, plain, stat, streams},
+    pool,
     state::{self, State},
 };
 
@@ -52,7 +54,20 @@ pub(crate) unsafe extern "C" fn made(number: usize, args: *const [usize; 6], rax
     if number & IN_RAX != 0 && number & !IN_RAX != rax {
         return raw(rax, args);
     }
+    if opens_ours(number & !IN_RAX, &args) {
+        return raw(number & !IN_RAX, args);
+    }
     call(number & !IN_RAX, args)
+}
+
+/// Whether glibc opens what we had it open: the path lies in our memory.
+#[expect(non_upper_case_globals, reason = "the kernel's own names")]
+fn opens_ours(number: u32, args: &[usize; 6]) -> bool {
+    match number {
+        __NR_open | __NR_creat => pool::is_ours(args[0]),
+        __NR_openat => pool::is_ours(args[1]),
+        _ => false,
+    }
 }
 
 /// Whose a call's path is.
@@ -165,8 +180,8 @@ pub(crate) fn take(state: &State) {
 /// right before it, so the functions themselves go on in ours.
 const DOORS: [(&CStr, *const ()); 21] = [
     (c"fopen", streams::fopen as *const ()),
-    (c"open", plain::open as *const ()),
-    (c"openat", plain::openat as *const ()),
+    (c"open", opening::open as *const ()),
+    (c"openat", opening::openat as *const ()),
     (c"opendir", directories::opendir as *const ()),
     (c"stat", plain::stat as *const ()),
     (c"lstat", plain::lstat as *const ()),

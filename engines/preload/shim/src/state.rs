@@ -14,7 +14,7 @@ use coracle_entry::Run;
 use coracle_intercept::Rules;
 use coracle_sys as sys;
 
-use crate::{cow, start};
+use crate::{arch, cow, start};
 
 /// What a process of a run knows.
 #[derive(Debug)]
@@ -56,6 +56,7 @@ pub(crate) fn get() -> &'static State {
 fn make() {
     match STAGE.compare_exchange(NOT_MADE, BEING_MADE, Ordering::Acquire, Ordering::Acquire) {
         Ok(_) => {
+            arch::relocate();
             let state = start::start();
             // SAFETY: we alone made it BEING_MADE.
             unsafe { (*STATE.0.get()).write(state) };

@@ -2,10 +2,12 @@
 
 mod loading;
 mod memory;
+mod relocation;
 pub(crate) mod sites;
 mod stack;
 mod variadic;
 mod weak;
 
+pub(crate) use relocation::relocate;
 pub(crate) use stack::with_stack;
-pub(crate) use weak::{Variable, gnu_get_libc_version, lookup, variable};
+pub(crate) use weak::{Variable, can_look_up, gnu_get_libc_version, lookup, variable};

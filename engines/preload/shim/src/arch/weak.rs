@@ -31,6 +31,11 @@ macro_rules! address {
     }};
 }
 
+/// Whether there is somebody to ask for [`lookup`]: not so before the loader has relocated us.
+pub(crate) fn can_look_up() -> bool {
+    (address!("dlsym"), address!("_dl_sym")) != (0, 0)
+}
+
 /// `dlsym(RTLD_NEXT, name)`: what the name would mean without the shim; null if nobody has it, or nobody can be asked.
 pub(crate) fn lookup(name: &CStr) -> *const c_void {
     const RTLD_NEXT: *mut c_void = core::ptr::without_provenance_mut(usize::MAX);

@@ -143,9 +143,9 @@ fn put<const N: usize>(into: &mut [u8], parts: [&[u8]; N]) -> Option<()> {
 }
 
 /// A host path (with its NUL) that goes past the C library's own calls as it is; one that is too long for that as it came.
-pub(super) fn mark<'h>(host: &'h [u8], into: &'h mut [u8; PATH_MAX]) -> *const c_char {
+pub(super) fn mark<'h>(host: &'h [u8], into: &'h mut [u8]) -> *const c_char {
     match host.strip_prefix(b"/") {
-        Some(rest) if MARK.len() + rest.len() <= PATH_MAX => {
+        Some(rest) if MARK.len() + rest.len() <= into.len().min(PATH_MAX) => {
             into[..MARK.len()].copy_from_slice(MARK);
             into[MARK.len()..MARK.len() + rest.len()].copy_from_slice(rest);
             into.as_ptr().cast()

@@ -10,11 +10,13 @@ use super::{actions::mark, asked};
 use crate::{
     arch::with_stack,
     environment,
-    exec::{self, Finish, Lists},
+    exec::{self, Finish, Lists, zeroed},
     files,
     guest::Process,
     libc::{Next, answer, errno, set_errno},
-    pool, sites, state,
+    pool,
+    sites::{self, MARK},
+    state,
 };
 
 type Strings = *const *const c_char;
@@ -129,7 +131,6 @@ unsafe fn search(file: *const c_char, argv: Strings, envp: Strings, scripts: boo
     let list = environment::value(b"PATH").map_or(&b"/bin:/usr/bin"[..], CStr::to_bytes);
     let mut denied = false;
     for dir in list.split(|byte| *byte == b':') {
-        let mut path = [0_u8; PATH_MAX];
         let slash = usize::from(!dir.is_empty());
         let len = dir.len() + slash + name.len();
         if len >= PATH_MAX {
@@ -138,10 +139,13 @@ unsafe fn search(file: *const c_char, argv: Strings, envp: Strings, scripts: boo
             }
             continue;
         }
-        path[..dir.len()].copy_from_slice(dir);
-        path[dir.len()..dir.len() + slash].fill(b'/');
-        path[dir.len() + slash..len].copy_from_slice(name);
-        let result = begin(path.as_ptr().cast());
+        let result = with_stack(len + 1, |room| {
+            let path = zeroed(room);
+            path[..dir.len()].copy_from_slice(dir);
+            path[dir.len()..dir.len() + slash].fill(b'/');
+            path[dir.len() + slash..len].copy_from_slice(name);
+            begin(path.as_ptr().cast())
+        });
         match u16::try_from(-result) {
             Ok(EACCES) => denied = true,
             // ESTALE, ENODEV and ETIMEDOUT are those of a directory's server.
@@ -187,12 +191,14 @@ fn spawner(
     // SAFETY: the function of that name.
     let next: Spawn = unsafe { core::mem::transmute(core::ptr::with_exposed_provenance::<()>(next)) };
     Some(move |path: *const c_char, argv, envp| {
-        let mut host = [0; PATH_MAX];
         // SAFETY: the path that was found.
-        let path = mark(unsafe { CStr::from_ptr(path) }.to_bytes_with_nul(), &mut host);
-        // SAFETY: the caller's own arguments, and lists that were made of them.
-        let number = unsafe { next(process, path, actions, attributes, argv, envp) };
-        -isize::try_from(number).unwrap_or(1)
+        let host = unsafe { CStr::from_ptr(path) }.to_bytes_with_nul();
+        with_stack(MARK.len() + host.len(), |room| {
+            let path = mark(host, zeroed(room));
+            // SAFETY: the caller's own arguments, and lists that were made of them.
+            let number = unsafe { next(process, path, actions, attributes, argv, envp) };
+            -isize::try_from(number).unwrap_or(1)
+        })
     })
 }
 

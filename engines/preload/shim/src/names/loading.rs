@@ -9,9 +9,14 @@ use core::{
 
 use coracle_entry::TOLD;
 use coracle_paths::PATH_MAX;
+use coracle_sys::{
+    self as sys, Fd,
+    kernel::{O_CLOEXEC, O_RDONLY},
+};
 
 use crate::{
     environment,
+    files::Held,
     guest::Process,
     libc::{Next, malloc},
     pool,
@@ -287,13 +292,25 @@ unsafe extern "C" fn getauxval(kind: c_ulong) -> c_ulong {
     {
         return given.as_ptr().expose_provenance() as c_ulong;
     }
-    let Some(next) = NEXT.get() else { return 0 };
+    let Some(next) = NEXT.get() else { return from_kernel(kind) };
     // SAFETY: the function of that name, which takes a number.
     unsafe {
         let next: unsafe extern "C" fn(c_ulong) -> c_ulong =
             core::mem::transmute(core::ptr::with_exposed_provenance::<()>(next));
         next(kind)
     }
+}
+
+/// As the kernel has it, for what is called while libraries are still being relocated.
+#[cold]
+#[inline(never)]
+fn from_kernel(kind: c_ulong) -> c_ulong {
+    let mut vector = [[0; 2]; 40];
+    let Ok(file) = sys::open(Fd::CWD, c"/proc/self/auxv", O_RDONLY | O_CLOEXEC, 0) else { return 0 };
+    // SAFETY: words are made of bytes, and any bytes are words.
+    let bytes = unsafe { core::slice::from_raw_parts_mut((&raw mut vector).cast::<u8>(), size_of_val(&vector)) };
+    let _ = sys::read(Held(file).0, bytes);
+    vector.iter().find(|entry| entry[0] == kind).map_or(0, |entry| entry[1])
 }
 
 #[unsafe(no_mangle)]

@@ -8,6 +8,7 @@ mod commands;
 pub(crate) mod directories;
 pub(crate) mod exec;
 pub(crate) mod loading;
+pub(crate) mod opening;
 mod owners;
 pub(crate) mod places;
 pub(crate) mod plain;

@@ -93,28 +93,23 @@ unsafe extern "C" fn get_current_dir_name() -> *mut c_char {
     unsafe { getcwd(core::ptr::null_mut(), 0) }
 }
 
-/// The guest path of a file that exists, without links.
-fn canonical(path: &CStr, into: &mut [u8; PATH_MAX]) -> Result<usize, Errno> {
+/// Gives `to` the guest path of a file that exists, without links.
+fn canonical<T>(path: &CStr, to: impl FnOnce(&[u8]) -> T) -> Result<T, Errno> {
     let process = Process::default();
     let mut scratch = pool::take().ok_or(Errno(ENOMEM))?;
     let host = scratch.find(&state::get().rules, &process, path.to_bytes())?;
     process.stat(host, true)?;
-    let found = scratch.program();
     // A link of `/proc` leads where only the kernel knows.
-    let link = coracle_paths::Magic::of(host_bytes(&scratch)).is_some_and(coracle_paths::Magic::shows_host_path);
-    if link {
-        let mut text = [0; PATH_MAX];
-        let len = coracle_paths::Host::readlink(&process, scratch.lent()[0].path().unwrap_or(c"/"), &mut text)?;
-        if let Some(place) = state::get().rules.view.to_guest(&text[..len], into) {
-            return Ok(place.len);
+    if coracle_paths::Magic::of(host.to_bytes()).is_some_and(coracle_paths::Magic::shows_host_path)
+        && let Some(mut block) = pool::take()
+    {
+        let (text, into) = pool::bytes(&mut block).split_at_mut(PATH_MAX);
+        let len = coracle_paths::Host::readlink(&process, host, text)?;
+        if let Some(place) = state::get().rules.view.to_guest(&text[..len], &mut into[..PATH_MAX]) {
+            return Ok(to(&into[..place.len]));
         }
     }
-    into.get_mut(..found.len()).ok_or(Errno::ENAMETOOLONG)?.copy_from_slice(found);
-    Ok(found.len())
-}
-
-fn host_bytes(scratch: &coracle_intercept::Scratch) -> &[u8] {
-    scratch.lent()[0].path().map_or(b"", CStr::to_bytes)
+    Ok(to(scratch.program()))
 }
 
 #[unsafe(no_mangle)]
@@ -124,22 +119,26 @@ pub(crate) unsafe extern "C" fn realpath(path: *const c_char, resolved: *mut c_c
         set_errno(EINVAL);
         return null;
     }
-    let mut text = [0; PATH_MAX];
+    let give = |found: &[u8]| {
+        if found.len() >= PATH_MAX {
+            set_errno(Errno::ENAMETOOLONG.0);
+            return null;
+        }
+        if resolved.is_null() {
+            return duplicate(found, 0);
+        }
+        // SAFETY: by its definition the buffer has PATH_MAX bytes.
+        let into = unsafe { slice::from_raw_parts_mut(resolved.cast::<u8>(), found.len() + 1) };
+        into[..found.len()].copy_from_slice(found);
+        into[found.len()] = 0;
+        resolved
+    };
     // SAFETY: the caller's string.
-    match canonical(unsafe { CStr::from_ptr(path) }, &mut text) {
+    match canonical(unsafe { CStr::from_ptr(path) }, give) {
+        Ok(answer) => answer,
         Err(errno) => {
             set_errno(errno.0);
             null
-        }
-        Ok(len) if len >= PATH_MAX => {
-            set_errno(Errno::ENAMETOOLONG.0);
-            null
-        }
-        Ok(len) if resolved.is_null() => duplicate(&text[..len], 0),
-        Ok(len) => {
-            // SAFETY: by its definition the buffer has PATH_MAX bytes.
-            unsafe { slice::from_raw_parts_mut(resolved.cast::<u8>(), len + 1) }.copy_from_slice(&text[..=len]);
-            resolved
         }
     }
 }

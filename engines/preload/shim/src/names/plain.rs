@@ -3,10 +3,8 @@
 use super::calls;
 
 calls! {
-    // Opening; of `open` and `openat` the mode is the next argument, whether it was given or not.
-    __NR_open: open open64 __open __open64 __open_2 __open64_2 __open_nocancel __open64_nocancel __libc_open __libc_open64;
-    __NR_openat: openat openat64 __openat_2 __openat64_2;
-    __NR_creat: creat creat64;
+    // Opening; the others are in `opening`.
+    __NR_open: __open_nocancel __open64_nocancel;
     __NR_openat2: openat2;
     __NR_name_to_handle_at: name_to_handle_at;
     __NR_open_by_handle_at: open_by_handle_at;
