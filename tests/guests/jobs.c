@@ -27,10 +27,13 @@ static void shell(void) {
     T(tcsetpgrp(0, getpgrp())); fflush(stdout);
 }
 
+/* Reads up to a text, which is shown; what came behind it is the next one's. */
 static void expect(int master, const char *text) {
-    char all[4096]; size_t len = 0; struct timespec nap = {0, 5000000};
-    while (len < sizeof all - 1) { long got = read(master, all + len, sizeof all - 1 - len); if (got < 0 && errno != EAGAIN) break; if (got < 0) { nanosleep(&nap, NULL); continue; } if (got == 0) break; len += got; all[len] = 0; if (strstr(all, text)) break; }
-    all[len] = 0; for (size_t at = 0; at < len; at++) if (all[at] == '\r') all[at] = ' '; printf("[%s]\n", all);
+    static char all[8192]; static size_t len; struct timespec nap = {0, 5000000}; char *found;
+    while (!(found = strstr(all, text)) && len < sizeof all - 1) { long got = read(master, all + len, sizeof all - 1 - len); if (got < 0 && errno != EAGAIN) break; if (got < 0) { nanosleep(&nap, NULL); continue; } if (got == 0) break; len += got; all[len] = 0; }
+    size_t end = found ? (size_t)(found - all) + strlen(text) : len;
+    for (size_t at = 0; at < end; at++) if (all[at] == '\r') all[at] = ' ';
+    printf("[%.*s]\n", (int)end, all); memmove(all, all + end, len - end + 1); len -= end;
 }
 
 int main(void) {

@@ -1,6 +1,6 @@
 //! The transport: a system call that stands for a libc name goes through the table of meanings, and is made.
 
-use coracle_intercept::{Abi, Call, Left, Scratch, Verdict, enter, errno::ENOMEM, leave, table};
+use coracle_intercept::{Abi, After, Call, Left, Scratch, Verdict, enter, errno::ENOMEM, leave, table};
 use coracle_paths::PATH_MAX;
 use coracle_sys::{
     self as sys,
@@ -68,12 +68,7 @@ fn meant(state: &state::State, number: u32, args: [usize; 6], by: Option<&Next>)
     scratch.sent = 0;
     let mut asked = args;
     if let Some(after) = opened::asks(state, number, &mut asked) {
-        let made = Call { abi: Abi::X86_64, number: number.into(), args: asked.map(|arg| arg as u64) };
-        let result = raw(number, asked);
-        return match leave(&state.rules, &Process::of_try(0), (&made, &made), after, result as i64, &mut scratch) {
-            Left::Result(result) => result_of(result),
-            Left::Again => result,
-        };
+        return of_open_file(state, number, asked, after, &mut scratch);
     }
     let given = Call { abi: Abi::X86_64, number: number.into(), args: args.map(|arg| arg as u64) };
     let mut tries = 0;
@@ -98,14 +93,31 @@ fn meant(state: &state::State, number: u32, args: [usize; 6], by: Option<&Next>)
         let turn = state.cow.as_ref().and_then(|view| view.turn(made.number));
         let mut result = make(&made, number, by);
         drop(turn);
-        if let Some(ongoing) = process.socket.take() {
-            result = ongoing.ended(result);
+        if process.socket.borrow().is_some() {
+            result = ended(&process, result);
         }
         match leave(&state.rules, &process, (&given, &made), after, result as i64, &mut scratch) {
             Left::Result(result) => return result_of(result),
             Left::Again => tries += 1,
         }
     }
+}
+
+/// A call that asks about an open file. As below, what it needs of the stack is no part of other calls'.
+#[inline(never)]
+fn of_open_file(state: &state::State, number: u32, args: [usize; 6], after: After, scratch: &mut Scratch) -> isize {
+    let made = Call { abi: Abi::X86_64, number: number.into(), args: args.map(|arg| arg as u64) };
+    let result = raw(number, args);
+    match leave(&state.rules, &Process::of_try(0), (&made, &made), after, result as i64, scratch) {
+        Left::Result(result) => result_of(result),
+        Left::Again => result,
+    }
+}
+
+/// What is to be done when a call about a socket has been made.
+#[inline(never)]
+fn ended(process: &Process, result: isize) -> isize {
+    process.socket.take().map_or(result, |ongoing| ongoing.ended(result))
 }
 
 /// Whether a socket's address is one that we lend: the C library, which was to make the call, comes back with it.
