@@ -24,7 +24,7 @@ use super::{
     lock::{self, Held, Turn, Wait},
     roots::{self, Root},
     trust::{self, Finding},
-    unused::{remove_unused, sweep},
+    unused::{remove_lost, remove_unused, sweep},
     view::{self, ViewFiller},
 };
 use crate::{
@@ -215,6 +215,7 @@ impl Filler<'_> {
             }
         };
         sweep(base);
+        remove_lost(base);
         self.trim(base, weight, report);
         self.check(base)?;
         let taking = if damaged { Taking::NameOfDamaged } else { Taking::Name };

@@ -307,6 +307,7 @@ pub fn cleanup(settings: &Settings, limit: Option<u64>) -> Vec<Cleaned> {
     for place in settings.scratch_places() {
         let Ok(base) = Base::open(&place, false) else { continue };
         cleaned.extend(unused::sweep(&base));
+        cleaned.extend(unused::remove_lost(&base));
         match limit {
             Some(limit) => cleaned.extend(limit::trim(&base, limit).0),
             None => {

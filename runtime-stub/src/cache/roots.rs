@@ -40,7 +40,7 @@ use nix::{
     unistd::{UnlinkatFlags, symlinkat, unlinkat},
 };
 
-use super::scratch::remove_locked;
+use super::{base::Base, scratch::remove_locked};
 
 /// The link's name, or the root's where it is inside.
 pub(super) const ROOT: &str = "root";
@@ -48,8 +48,10 @@ pub(super) const ROOT: &str = "root";
 const PREFIX: &str = "root-";
 const DRAWN: usize = 10;
 
-/// A root that nobody names is left alone for so long after it was last changed.
-const YOUNG: Duration = Duration::from_secs(60);
+/// A root that nobody names is left alone for so long after it was last changed; longer where another node may have made it,
+/// since names are seen late there, and clocks differ.
+const YOUNG: Duration = Duration::from_mins(1);
+const YOUNG_ELSEWHERE: Duration = Duration::from_hours(1);
 
 /// Where a root lies, as seen from the directory that it belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -175,8 +177,9 @@ pub(super) fn remove(dir: &Path) -> io::Result<()> {
 ///
 /// A link is older than its root, so every root that is listed first has its link in what is listed then, unless that
 /// was renamed meanwhile: then none is said to be lost.
-pub(super) fn lost(base: &Path) -> Vec<PathBuf> {
-    lost_before(base, SystemTime::now() - YOUNG)
+pub(super) fn lost(base: &Base) -> Vec<PathBuf> {
+    let young = if base.is_network() { YOUNG_ELSEWHERE } else { YOUNG };
+    base.path().map(|path| lost_before(&path, SystemTime::now() - young)).unwrap_or_default()
 }
 
 pub(super) fn lost_before(base: &Path, time: SystemTime) -> Vec<PathBuf> {

@@ -17,7 +17,7 @@ use nix::{
 
 use super::{Cleaned, base::Base, fill::temporary, lease, lock, roots, scratch};
 
-/// Removes what killed processes left behind: temporaries whose lock nobody holds, and roots that nothing names.
+/// Removes what killed processes left behind: temporaries whose lock nobody holds.
 pub(super) fn sweep(base: &Base) -> Vec<Cleaned> {
     let mut cleaned = Vec::new();
     let (path, names) = names(base);
@@ -28,9 +28,13 @@ pub(super) fn sweep(base: &Base) -> Vec<Cleaned> {
             cleaned.push(Cleaned { removed: remove_unused(base, &name), path: path.join(name) });
         }
     }
-    let lost = roots::lost(&path).into_iter();
-    cleaned.extend(lost.map(|path| Cleaned { removed: scratch::remove_locked(&path).is_ok(), path }));
     cleaned
+}
+
+/// Removes the roots that nothing names. It looks into every tree's directory: not for each start.
+pub(super) fn remove_lost(base: &Base) -> Vec<Cleaned> {
+    let lost = roots::lost(base).into_iter();
+    lost.map(|path| Cleaned { removed: scratch::remove_locked(&path).is_ok(), path }).collect()
 }
 
 /// Removes the trees that nobody uses, with their locks.
