@@ -225,7 +225,7 @@ fn find<'w>(state: &State, process: &Process, scratch: &mut Scratch, work: &'w m
                 let way = choose(state, process, scratch, (host, &elf, &wishes), loader)?;
                 let way = match way {
                     // The name that was behind a link has been copied.
-                    Way::Loader(_) => way.unless(needs_elsewhere(&elf, &file, &mut behind, |name| {
+                    Way::Loader(_) => way.unless(needs_elsewhere(&elf, &file, behind, |name| {
                         scratch.find(&state.rules, process, name).map(CStr::to_bytes) != Ok(name)
                     })),
                     way => way,
