@@ -16,6 +16,7 @@ mod damage;
 mod debugging;
 mod devices;
 mod downloads;
+mod early;
 mod edits;
 mod examples;
 mod extremes;

@@ -25,7 +25,7 @@ static long looks(void) {
 static void *more(void *unused) {
     static char text[PATH_MAX]; long bad = looks(); DIR *list; int status;
     bad += !(list = opendir("/dir")); if (list) closedir(list);
-    bad += !getcwd(text, sizeof text); bad += !realpath("/links/chain", text);
+    bad += !getcwd(text, sizeof text); 
     pid_t child = fork();
     if (child == 0) { execve("/etc/passwd", (char **)nothing, (char **)nothing); execve("/proc/self/exe", (char *[]){ "stacks", "child", NULL }, (char **)nothing); _exit(9); }
     bad += waitpid(child, &status, 0) != child || status != 0;

@@ -8,6 +8,7 @@ use core::{
 };
 
 use coracle_entry::TOLD;
+use coracle_intercept::Guest as _;
 use coracle_paths::PATH_MAX;
 use coracle_sys::{
     self as sys, Fd,
@@ -30,7 +31,19 @@ struct Kept {
     len: usize,
     /// The loader's own string that it stands for, if it does: by that it is found without looking at any text, as often as
     /// an exception is thrown.
-    of: *const c_char,
+    of: AtomicPtr<c_char>,
+}
+
+/// No string's address: what was kept for one that may be gone.
+const GONE: *mut c_char = core::ptr::without_provenance_mut(1);
+
+impl Kept {
+    /// Whether it stands for this string of the loader's, from now on if need be.
+    fn is_of(&self, of: *const c_char) -> bool {
+        let of = of.cast_mut();
+        self.of.load(Ordering::Relaxed) == of
+            || self.of.compare_exchange(GONE, of, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
 }
 
 static KEPT: AtomicPtr<Kept> = AtomicPtr::new(core::ptr::null_mut());
@@ -43,7 +56,7 @@ fn intern(text: &[u8], of: *const c_char) -> *const c_char {
     unsafe {
         while !at.is_null() {
             let string = at.add(1).cast::<u8>();
-            if core::slice::from_raw_parts(string, (*at).len) == text && (*at).of == of {
+            if core::slice::from_raw_parts(string, (*at).len) == text && (*at).is_of(of) {
                 return string.cast();
             }
             at = (*at).before;
@@ -57,7 +70,7 @@ fn intern(text: &[u8], of: *const c_char) -> *const c_char {
         string.add(text.len()).write(0);
         let mut before = first;
         loop {
-            new.write(Kept { before, len: text.len(), of });
+            new.write(Kept { before, len: text.len(), of: AtomicPtr::new(of.cast_mut()) });
             // Of two that are put in at once, both are right.
             match KEPT.compare_exchange(before, new, Ordering::Release, Ordering::Acquire) {
                 Ok(_) => return string.cast(),
@@ -144,7 +157,7 @@ unsafe fn shown(name: *const c_char) -> *const c_char {
     // SAFETY: see `intern`.
     unsafe {
         while !at.is_null() {
-            if (*at).of == name {
+            if (*at).of.load(Ordering::Relaxed).cast_const() == name {
                 return at.add(1).cast();
             }
             at = (*at).before;
@@ -171,6 +184,48 @@ fn plain(host: &[u8]) -> &[u8] {
     mark.map_or(host, |mark| &host[mark.len() - 1..])
 }
 
+/// What the guest calls the file of a host path; `None`: the same, or nothing.
+pub(super) fn guest_name<'t>(host: &[u8], text: &'t mut [u8]) -> Option<&'t [u8]> {
+    if host.first() != Some(&b'/') {
+        return None;
+    }
+    let len = state::get().rules.view.to_guest(plain(host), text)?.len;
+    text.get(..len)
+}
+
+/// Writes the guest's name over a host's, where it fits and memory can be written to. By its address it is known for the guest's.
+unsafe fn rename(name: *mut c_char) {
+    if name.is_null() {
+        return;
+    }
+    // SAFETY: the loader's string, and the one that is kept for it.
+    let (host, guest) = unsafe { (CStr::from_ptr(name), CStr::from_ptr(shown(name))) };
+    if guest != host && guest.count_bytes() <= host.count_bytes() {
+        let _ = Process::default().write(name.expose_provenance() as u64, guest.to_bytes_with_nul());
+    }
+}
+
+/// A library's string that went may be another's soon.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn dlclose(library: *mut c_void) -> c_int {
+    static NEXT: Next = Next::new(c"dlclose");
+    let Some(next) = NEXT.get() else { return -1 };
+    // SAFETY: the function of that name, and the caller's own argument; see `intern` for the list.
+    unsafe {
+        let next: unsafe extern "C" fn(*mut c_void) -> c_int =
+            core::mem::transmute(core::ptr::with_exposed_provenance::<()>(next));
+        let result = next(library);
+        let mut at = KEPT.load(Ordering::Acquire);
+        while !at.is_null() {
+            if !(*at).of.load(Ordering::Relaxed).is_null() {
+                (*at).of.store(GONE, Ordering::Relaxed);
+            }
+            at = (*at).before;
+        }
+        result
+    }
+}
+
 /// The first field of `Dl_info` is the file's name.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn dladdr(address: *const c_void, info: *mut *const c_char) -> c_int {
@@ -189,12 +244,14 @@ unsafe extern "C" fn dladdr(address: *const c_void, info: *mut *const c_char) ->
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn dladdr1(
+pub(super) unsafe extern "C" fn dladdr1(
     address: *const c_void,
     info: *mut *const c_char,
     more: *mut *mut c_void,
     flags: c_int,
 ) -> c_int {
+    /// `RTLD_DL_LINKMAP`.
+    const LINK_MAP: c_int = 2;
     static NEXT: Next = Next::new(c"dladdr1");
     type Ask = unsafe extern "C" fn(*const c_void, *mut *const c_char, *mut *mut c_void, c_int) -> c_int;
     let Some(next) = NEXT.get() else { return 0 };
@@ -203,6 +260,9 @@ unsafe extern "C" fn dladdr1(
         let next: Ask = core::mem::transmute(core::ptr::with_exposed_provenance::<()>(next));
         let found = next(address, info, more, flags);
         if found != 0 {
+            if flags == LINK_MAP {
+                rename(name_of(*more));
+            }
             *info = shown(*info);
         }
         found
@@ -255,30 +315,54 @@ unsafe extern "C" fn dl_iterate_phdr(each: Visit, data: *mut c_void) -> c_int {
     }
 }
 
-/// What the loader tells of a library: of its directory, by the guest's name for that. (`RTLD_DI_LINKMAP` gives the loader's own
-/// record, with the host path.)
+/// The file's name in a `struct link_map`.
+unsafe fn name_of(map: *mut c_void) -> *mut c_char {
+    // SAFETY: the loader's own record, whose second word that is.
+    if map.is_null() { core::ptr::null_mut() } else { unsafe { *map.cast::<*mut c_char>().add(1) } }
+}
+
+/// What the loader tells of a library: by the guest's names, where those are no longer than the host's.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn dlinfo(library: *mut c_void, request: c_int, info: *mut c_void) -> c_int {
+    const LINK_MAP: c_int = 2;
+    const SEARCHED: c_int = 4;
     const ORIGIN: c_int = 6;
+    /// A `Dl_serinfo` is its size, the number of directories, and for each of them two words.
+    const HEAD: usize = 2;
     static NEXT: Next = Next::new(c"dlinfo");
     type Ask = unsafe extern "C" fn(*mut c_void, c_int, *mut c_void) -> c_int;
     let Some(next) = NEXT.get() else { return -1 };
-    // SAFETY: the function of that name, the caller's own arguments; of an origin the caller vouches for room, and the guest's
-    // name is used where it is no longer than what was just written.
+    // SAFETY: the function of that name, the caller's own arguments; what it then wrote, by dlinfo(3), for which the caller
+    // vouches for room, is changed where the guest's name is no longer than what is there.
     unsafe {
         let next: Ask = core::mem::transmute(core::ptr::with_exposed_provenance::<()>(next));
         let result = next(library, request, info);
-        if result == 0 && request == ORIGIN {
-            let host = CStr::from_ptr(info.cast()).to_bytes();
-            let mut text = [0; PATH_MAX];
-            if let Some(found) = state::get().rules.view.to_guest(plain(host), &mut text)
-                && found.len <= host.len()
-            {
-                info.cast::<u8>().copy_from_nonoverlapping(text.as_ptr(), found.len);
-                info.cast::<u8>().add(found.len).write(0);
+        match request {
+            _ if result != 0 => {}
+            LINK_MAP => rename(name_of(*info.cast())),
+            SEARCHED => {
+                let words = info.cast::<usize>();
+                for at in 0..*words.add(1).cast::<u32>() as usize {
+                    overwrite(*words.add(HEAD + 2 * at).cast());
+                }
             }
+            ORIGIN => overwrite(info.cast()),
+            _ => {}
         }
         result
+    }
+}
+
+/// Puts the guest's name in the place of a host's, in memory of the caller's.
+unsafe fn overwrite(name: *mut u8) {
+    let mut text = [0; PATH_MAX];
+    // SAFETY: the caller's promise: a string that can be written to.
+    unsafe {
+        let host = CStr::from_ptr(name.cast()).to_bytes();
+        if let Some(found) = guest_name(host, &mut text).filter(|found| found.len() <= host.len()) {
+            name.copy_from_nonoverlapping(found.as_ptr(), found.len());
+            name.add(found.len()).write(0);
+        }
     }
 }
 

@@ -16,6 +16,7 @@ mod sockets;
 pub(crate) mod stat;
 pub(crate) mod streams;
 mod temporary;
+mod traces;
 
 use crate::{call::call_at_length, fast, libc::answer};
 
