@@ -3,7 +3,7 @@
 //! Everything that the kernel refuses is refused here, in its order and before anything of the old program is lost.
 
 use std::{
-    ffi::CStr,
+    ffi::{CStr, CString},
     fs::{self, File, OpenOptions, Permissions},
     io,
     os::unix::{
@@ -251,15 +251,8 @@ fn stack_kind(program: &Image) -> StackKind {
     }
 }
 
-fn find_interpreter(
-    rules: &Rules<'_>,
-    peer: &Peer<'_>,
-    program: &Image,
-    scratch: &mut Scratch,
-) -> Result<Option<Image>, Errno> {
-    let Some(segment) = program.segments.iter().find(|segment| segment.kind == Segment::INTERPRETER) else {
-        return Ok(None);
-    };
+/// The interpreter's name where the kernel reads it.
+fn interpreter_name(program: &Image, segment: &Segment) -> Result<CString, Errno> {
     let size = usize::try_from(segment.file_size).map_err(|_| ENOEXEC)?;
     if !(2..=coracle_paths::PATH_MAX).contains(&size) {
         return Err(ENOEXEC);
@@ -269,10 +262,47 @@ fn find_interpreter(
     if name.last() != Some(&0) {
         return Err(ENOEXEC);
     }
-    let name = CStr::from_bytes_until_nul(&name).map_err(|_| ENOEXEC)?;
-    // A program of a tree that was edited for an engine without a tracer names the tree's loader by its host path.
-    let own = name.to_bytes().strip_prefix(rules.view.root()).filter(|rest| rest.starts_with(b"/"));
-    let mut host = scratch.find(rules, peer, own.unwrap_or(name.to_bytes()))?.to_bytes_with_nul().to_vec();
+    Ok(CStr::from_bytes_until_nul(&name).map_err(|_| ENOEXEC)?.to_owned())
+}
+
+/// The interpreter's name where the program has it in memory, if that is another place of its file: an edit leaves it there.
+fn before_edit(program: &Image, segment: &Segment) -> Option<CString> {
+    let first = program.segments.iter().find(|segment| segment.kind == Segment::LOAD)?;
+    let within = segment.address.checked_sub(first.address).filter(|within| *within < first.file_size)?;
+    let at = first.offset.checked_add(within).filter(|at| *at != segment.offset)?;
+    let mut name = vec![0; coracle_paths::PATH_MAX];
+    let len = program.file.read_at(&mut name, at).ok()?;
+    let name = CStr::from_bytes_until_nul(&name[..len]).ok()?;
+    name.to_bytes().starts_with(b"/").then(|| name.to_owned())
+}
+
+fn find_interpreter(
+    rules: &Rules<'_>,
+    peer: &Peer<'_>,
+    program: &Image,
+    scratch: &mut Scratch,
+) -> Result<Option<Image>, Errno> {
+    let Some(segment) = program.segments.iter().find(|segment| segment.kind == Segment::INTERPRETER) else {
+        return Ok(None);
+    };
+    // A program of a tree that was edited for an engine without a tracer names the tree's loader by its host path, and a copy
+    // of such a program that of a view which may have gone, or nothing: strip(1) drops an edit.
+    let before = before_edit(program, segment);
+    let name = match interpreter_name(program, segment) {
+        Err(_) if before.is_some() && segment.file_size == 0 => None,
+        name => Some(name?),
+    };
+    let mut found = Err(Errno::ENOENT);
+    for name in [&name, &before].into_iter().flatten() {
+        let own = name.to_bytes().strip_prefix(rules.view.root()).filter(|rest| rest.starts_with(b"/"));
+        found = scratch
+            .find(rules, peer, own.unwrap_or(name.to_bytes()))
+            .and_then(|host| peer.stat(host, true).map(|_| host.to_bytes_with_nul().to_vec()));
+        if found.is_ok() {
+            break;
+        }
+    }
+    let mut host = found?;
     let mut head = [0; HEAD];
     let (file, len) = open(rules, peer, &mut host, &mut head)?;
     if len < if program.elf.wide { 64 } else { 52 } {
