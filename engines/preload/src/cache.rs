@@ -3,6 +3,12 @@
 //! Only the directories matter here, of libraries for this machine: a loader that is given them finds the rest itself, with
 //! the variants for newer processors below them. The bytes are hostile: every offset is checked.
 
+use std::collections::HashSet;
+
+use coracle_paths::PATH_MAX;
+
+/// Directories that are taken from a cache: real ones have ten.
+const MOST: usize = 1000;
 /// First bytes of the format before glibc 2.2, which was written until 2.32 with the new one behind it.
 const OLD: &[u8] = b"ld.so-1.7.0";
 const NEW: &[u8] = b"glibc-ld.so.cache1.1";
@@ -13,11 +19,11 @@ const KIND_MASK: u32 = 0xffff;
 
 /// The directories that a cache names, each once, in the order in which they come up; none where it is no cache.
 pub(crate) fn directories(bytes: &[u8]) -> Vec<&[u8]> {
-    let mut found = Vec::new();
+    let (mut found, mut known) = (Vec::new(), HashSet::new());
     for path in paths(bytes).unwrap_or_default() {
         let Some(slash) = path.iter().rposition(|byte| *byte == b'/') else { continue };
         let dir = without_variant(&path[..slash]);
-        if !dir.is_empty() && !found.contains(&dir) {
+        if found.len() < MOST && !dir.is_empty() && known.insert(dir) {
             found.push(dir);
         }
     }
@@ -76,7 +82,7 @@ fn path(flags: u32, strings: &[u8], value: u32) -> Option<&[u8]> {
         return None;
     }
     let rest = strings.get(usize::try_from(value).ok()?..)?;
-    let end = rest.iter().position(|byte| *byte == 0)?;
+    let end = rest.iter().take(PATH_MAX).position(|byte| *byte == 0)?;
     Some(&rest[..end]).filter(|path| path.starts_with(b"/"))
 }
 
