@@ -5,10 +5,10 @@
 
 use std::collections::HashSet;
 
-use coracle_paths::PATH_MAX;
-
 /// Directories that are taken from a cache: real ones have ten.
 const MOST: usize = 1000;
+/// Bytes of a path that the kernel takes (`PATH_MAX`).
+const LONGEST: usize = 4096;
 /// First bytes of the format before glibc 2.2, which was written until 2.32 with the new one behind it.
 const OLD: &[u8] = b"ld.so-1.7.0";
 const NEW: &[u8] = b"glibc-ld.so.cache1.1";
@@ -82,7 +82,7 @@ fn path(flags: u32, strings: &[u8], value: u32) -> Option<&[u8]> {
         return None;
     }
     let rest = strings.get(usize::try_from(value).ok()?..)?;
-    let end = rest.iter().take(PATH_MAX).position(|byte| *byte == 0)?;
+    let end = rest.iter().take(LONGEST).position(|byte| *byte == 0)?;
     Some(&rest[..end]).filter(|path| path.starts_with(b"/"))
 }
 

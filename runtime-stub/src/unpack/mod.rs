@@ -125,7 +125,7 @@ pub enum UnpackError {
         why: String,
     },
     /// The process that unpacks could not be made, or did not come to its end.
-    #[error("unpacking: {0}: check the job's memory and process limits")]
+    #[error("unpacking: {0}: check the job's limits (memory, processes, open files, the size of files)")]
     Worker(String),
     /// A signal with this number stopped it. Whoever called tidies up and then dies of the same signal.
     #[error("unpacking: stopped by signal {0}")]

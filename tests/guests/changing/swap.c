@@ -11,7 +11,7 @@ static const char *dir;
 static char target[256];
 static volatile int done, wrong, creates;
 
-static void closed_again(const char *what, int fd) {
+static void swapped(const char *what, int fd) {
     if (fd < 0 && errno != ENOENT && errno != ELOOP) { printf("%s: %s\n", what, strerrorname_np(errno)); wrong = 1; }
     if (fd >= 0 && write(fd, "swap", 4) != 4) wrong = 1;
     if (fd >= 0) close(fd);
@@ -26,10 +26,10 @@ static void *change(void *which) {
         case 3: lsetxattr(target, "user.note", "x", 1, 0); break;
         case 4: chmod(target, 0666); break;
         case 5: if (lchown(target, getuid(), getgid())) {} break;
-        case 6: closed_again("open", open(target, O_WRONLY)); break;
-        case 7: closed_again("open and truncate", open(target, O_RDWR | O_TRUNC | O_NOFOLLOW)); break;
-        case 9: closed_again("make", open(target, O_CREAT | O_WRONLY, 0600)); break;
-        case 10: closed_again("creat", creat(target, 0600)); break;
+        case 6: swapped("open", open(target, O_WRONLY)); break;
+        case 7: swapped("open and truncate", open(target, O_RDWR | O_TRUNC | O_NOFOLLOW)); break;
+        case 9: swapped("make", open(target, O_CREAT | O_WRONLY, 0600)); break;
+        case 10: swapped("creat", creat(target, 0600)); break;
         case 8: if (truncate(target, 2) && errno != ENOENT) { printf("truncate: %s\n", strerrorname_np(errno)); wrong = 1; } break;
     }
     return NULL;
