@@ -13,6 +13,7 @@ const ROOM: usize = PATH_MAX + 5 * 258;
 /// The arguments that `#!` lines put in front: each interpreter, its argument, and last the path of the script that the
 /// guest executed. They take the place of the guest's first argument.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Scripts {
     text: [u8; ROOM],
     len: usize,
@@ -23,6 +24,11 @@ impl Scripts {
     #[must_use]
     pub const fn new() -> Self {
         Self { text: [0; ROOM], len: 0 }
+    }
+
+    /// None again. What was there stays, and means nothing: who works in memory that nobody has touched leaves it so.
+    pub fn clear(&mut self) {
+        self.len = 0;
     }
 
     /// Whether the program is no script.

@@ -52,21 +52,20 @@ pub(crate) fn execve(path: *const c_char, argv: *const *const c_char, envp: *con
     raw(__NR_execve, [path.expose_provenance(), argv.expose_provenance(), envp.expose_provenance(), 0, 0, 0])
 }
 
-/// Work on a program, in the memory of a block.
+/// Work on a program, in the memory of a block. What each program needs lies together, and is little of it: the rest is never
+/// touched, so that it costs no pages.
+#[repr(C)]
 struct Work {
+    /// Their text first, and how long it is right before what follows.
     scripts: Scripts,
     head: [u8; HEAD],
     wishes: [u8; 2 * HEAD],
-    /// Host path of the program, and the guest's.
-    host: [u8; PATH],
-    guest: [u8; PATH],
-    given: [u8; PATH],
+    /// One behind the other: host path of the program, the guest's, the name that was given, those of a loader that came later.
+    texts: [u8; 5 * PATH],
+    /// What a link in `/proc` stands for.
+    behind: [u8; PATH],
     /// Whom the process becomes.
     person: [u8; person::TEXT],
-    /// Those of a loader that came later.
-    loader: [[u8; PATH]; 2],
-    /// Behind a link of `/proc`.
-    behind: [u8; PATH],
 }
 
 const PATH: usize = coracle_paths::PATH_MAX;
@@ -202,9 +201,10 @@ struct Found<'w> {
 }
 
 fn find<'w>(state: &State, process: &Process, scratch: &mut Scratch, work: &'w mut Work) -> Result<Found<'w>, Errno> {
-    let Work { scripts, head, wishes, host, guest, given, person, loader, behind } = work;
-    *scripts = Scripts::new();
-    let given = keep(scratch.given(), given)?;
+    let Work { scripts, head, wishes, texts, behind, person } = work;
+    let mut room = &mut texts[..];
+    scripts.clear();
+    let given = keep(scratch.given(), &mut room)?;
     for turn in 0..=MAX_SCRIPTS {
         let path = behind_link(scratch.lent()[0].path().ok_or(Errno::ENOENT)?, behind);
         may_execute(path)?;
@@ -218,11 +218,11 @@ fn find<'w>(state: &State, process: &Process, scratch: &mut Scratch, work: &'w m
                 scratch.find(&state.rules, process, interpreter)?;
             }
             Kind::Elf(elf) => {
-                let host = c_str(keep(path.to_bytes(), host)?)?;
-                let exe = keep(scratch.program(), guest)?;
+                let host = c_str(keep(path.to_bytes(), &mut room)?)?;
+                let exe = keep(scratch.program(), &mut room)?;
                 let wishes = linkage(&elf, &file, wishes)?;
                 let search = wishes.search;
-                let way = choose(state, process, scratch, (host, &elf, &wishes), loader)?;
+                let way = choose(state, process, scratch, (host, &elf, &wishes), &mut room)?;
                 let way = match way {
                     // The name that was behind a link has been copied.
                     Way::Loader(_) => way.unless(needs_elsewhere(&elf, &file, behind, |name| {
@@ -250,7 +250,7 @@ fn choose<'w>(
     process: &Process,
     scratch: &mut Scratch,
     (program, elf, wishes): (&CStr, &Elf, &Linkage<'w>),
-    [guest, host]: &'w mut [[u8; PATH]; 2],
+    room: &mut &'w mut [u8],
 ) -> Result<Way<'w>, Errno> {
     match way(&state.run, program, elf, wishes) {
         Way::Unlisted(name) => {
@@ -259,19 +259,24 @@ fn choose<'w>(
                 _ => ELIBBAD,
             })?;
             files::stat(found, true)?;
-            let host = c_str(keep(found.to_bytes(), host)?)?;
-            let guest = c_str(keep(name, guest)?)?;
+            let host = c_str(keep(found.to_bytes(), room)?)?;
+            let guest = c_str(keep(name, room)?)?;
             Ok(Way::Loader(Loader::later(&state.run, guest, host)))
         }
         way => Ok(way),
     }
 }
 
-/// Copies a text, with a NUL behind it; what is returned is without.
-fn keep<'w>(text: &[u8], into: &'w mut [u8; PATH]) -> Result<&'w [u8], Errno> {
-    into.get_mut(..text.len()).ok_or(Errno::ENAMETOOLONG)?.copy_from_slice(text);
-    *into.get_mut(text.len()).ok_or(Errno::ENAMETOOLONG)? = 0;
-    Ok(&into[..text.len()])
+/// Copies a text to the beginning of a room, with a NUL behind it; what is returned is without.
+fn keep<'w>(text: &[u8], room: &mut &'w mut [u8]) -> Result<&'w [u8], Errno> {
+    if text.len() >= PATH.min(room.len()) {
+        return Err(Errno::ENAMETOOLONG);
+    }
+    let (place, rest) = core::mem::take(room).split_at_mut(text.len() + 1);
+    *room = rest;
+    place[..text.len()].copy_from_slice(text);
+    place[text.len()] = 0;
+    Ok(&place[..text.len()])
 }
 
 /// The C string that a text of [`keep`] is.
@@ -350,7 +355,7 @@ impl Places for Guest<'_> {
 #[inline(never)]
 fn is_there(path: &[u8]) -> bool {
     let mut name = [0; PATH];
-    keep(path, &mut name).and_then(c_str).is_ok_and(|name| files::stat(name, true).is_ok())
+    keep(path, &mut &mut name[..]).and_then(c_str).is_ok_and(|name| files::stat(name, true).is_ok())
 }
 
 /// What no preload engine can run goes to whom the run names for it; if there is nobody, one line says why.
