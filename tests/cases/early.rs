@@ -125,6 +125,18 @@ int main(int argc, char **argv)
 }
 "#;
 
+/// Asks a library in a namespace of the loader's that is its own, where the shim is not.
+const APART: &str = r#"
+int main(void)
+{
+    void *library = dlmopen(-1, "/lib/libapart.so", RTLD_NOW);
+    int (*looks)(void) = library ? (int (*)(void))dlsym(library, "looks") : 0;
+    struct stat st;
+    printf("%d %s\n", stat("/marker", &st), looks ? looks() ? "not there" : "there" : dlerror());
+    return 0;
+}
+"#;
+
 struct World {
     sandbox: Sandbox,
     bundle: std::path::PathBuf,
@@ -158,6 +170,8 @@ fn prepare() -> World {
     library("early", "early", EARLY, &["-Wl,--enable-new-dtags,-rpath,$ORIGIN/deep"]);
     library("first", "first", FIRST, &["-Wl,-z,initfirst"]);
     library("choosing", "choosing", CHOOSING, &["-Wl,-z,now"]);
+    library("apart", "apart", "int looks(void) { struct stat st; return stat(\"/marker\", &st); }\n", &[]);
+    gcc(&root, "bin/apart", "apart", APART, &[]);
     for name in ["one", "two"] {
         let says = "__attribute__((constructor)) static void begin(void) { say(\"loaded\"); }\n";
         library(name, name, says, &[]);
@@ -194,15 +208,20 @@ impl World {
         Output::of(command)
     }
 
-    /// What namespaces and both of preload's ways say, standard error too.
-    fn same(&self, variables: &[&str], program: &[&str], expected: &str) {
+    /// Whether this node allows what engine this is a way of.
+    fn allows(&self, engine: &str) -> bool {
+        let name = if engine.starts_with('F') { "preload" } else { engine };
         let explained = self.sandbox.run(&self.bundle, ["--coracle-explain"]).stdout;
-        for engine in ["namespaces", "F1", "F3"] {
-            let name = if engine == "namespaces" { engine } else { "preload" };
-            if !explained.contains(&format!("{name}: accepted")) {
-                skip::because(&format!("this node refuses {name}"));
-                continue;
-            }
+        let allowed = explained.contains(&format!("{name}: accepted"));
+        if !allowed {
+            skip::because(&format!("this node refuses {name}"));
+        }
+        allowed
+    }
+
+    /// What namespaces and both of preload's ways say.
+    fn same(&self, variables: &[&str], program: &[&str], expected: &str) {
+        for engine in ["namespaces", "F1", "F3"].into_iter().filter(|engine| self.allows(engine)) {
             assert_eq!(self.run(engine, variables, program).ok(), expected.trim(), "{program:?} under {engine}");
         }
     }
@@ -236,7 +255,7 @@ fn what_a_guest_has_loaded_first_is_its_own() {
     let two = "two loaded: of the image 0 / unseen none\none loaded: of the image 0 / unseen none";
     let told = format!("{two}\ntell started: of the image 0 / unseen none");
     let run = |variable: &str| {
-        for engine in ["F1", "F3", "namespaces"] {
+        for engine in ["F1", "F3", "namespaces"].into_iter().filter(|engine| world.allows(engine)) {
             let output = world.run(engine, &[variable, "LD_LIBRARY_PATH=/lib"], &["/bin/tell"]);
             assert_eq!(output.stdout.trim(), told, "{variable} under {engine}: {output}");
         }
@@ -272,4 +291,18 @@ fn traces_and_link_maps_have_the_guests_names() {
     };
     let libraries = ["/bin/names", "/lib/deep/libdeep.so", "/lib/deep/libpeed.so"];
     world.same(&[], &libraries, &[of("deep"), of("peed")].concat());
+}
+
+#[test]
+fn a_library_in_a_namespace_of_its_own_sees_the_host() {
+    let Some(world) = world() else { return };
+    // Its own C library and loader are searched for there.
+    let path = "LD_LIBRARY_PATH=/lib64:/lib/x86_64-linux-gnu:/usr/lib64:/lib";
+    for (engine, expected) in [("namespaces", "0 there"), ("F1", "0 not there"), ("F3", "0 not there")] {
+        if !world.allows(engine) {
+            continue;
+        }
+        let output = world.run(engine, &[path], &["/bin/apart"]);
+        assert_eq!(output.stdout.trim(), expected, "{engine}: {output}");
+    }
 }
