@@ -30,7 +30,7 @@ use std::{
 use coracle_format::{Fixup, FixupSet, Index, Kind};
 use nix::{
     errno::Errno,
-    fcntl::{AtFlags, OFlag, openat},
+    fcntl::{AtFlags, OFlag, openat, readlinkat},
     sys::stat::{Mode, SFlag, fstatat},
 };
 
@@ -141,7 +141,12 @@ pub(super) fn able_to_look(base: BorrowedFd<'_>) -> Result<(), Errno> {
     const OPEN: usize = 8;
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let _open = (0..OPEN).map(|_| openat(base, ".", flags, Mode::empty())).collect::<Result<Vec<_>, _>>()?;
-    fstatat(base, ".", AtFlags::AT_SYMLINK_NOFOLLOW).map(drop)
+    fstatat(base, ".", AtFlags::AT_SYMLINK_NOFOLLOW)?;
+    match readlinkat(base, ".") {
+        // It is no link: so far the kernel looked.
+        Ok(_) | Err(Errno::EINVAL) => Ok(()),
+        Err(errno) => Err(errno),
+    }
 }
 
 /// Looks at the tree of `dir`, with its root, if it has one.
