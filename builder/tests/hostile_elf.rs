@@ -121,8 +121,8 @@ fn signed_packed_and_oddly_laid_out_programs_are_left_and_named() {
     assert_eq!(left(&odd, None), "its program headers have another size than the ABI's");
 }
 
-/// Offsets, addresses, lengths and alignments that no linker writes: at the ends of what a number holds, odd, in the middle of
-/// pages, behind the file's end; of each segment, and of the tables and sections that the headers lead to.
+/// Offsets, addresses, lengths and alignments that no linker writes: at the ends of what a number holds, odd, in the
+/// middle of pages, behind the file's end; of each segment, and of the tables and sections that the headers lead to.
 #[test]
 fn any_number_of_the_headers_may_be_any() {
     let [program, loader, _] = samples();
@@ -138,7 +138,8 @@ fn any_number_of_the_headers_may_be_any() {
     let segments = usize::from(u16::from_le_bytes([program[56], program[57]]));
     let sections = number(40);
     let count = usize::from(u16::from_le_bytes([program[60], program[61]]));
-    // e_phoff and e_shoff; p_offset to p_align; sh_flags to sh_entsize, of those that hold strings or what is loaded dynamically.
+    // e_phoff and e_shoff; p_offset to p_align; sh_flags to sh_entsize, of those that hold strings or what is loaded
+    // dynamically.
     let fields = [32, 40].into_iter();
     let fields = fields.chain((0..segments).flat_map(|segment| (1..7).map(move |field| 64 + 56 * segment + 8 * field)));
     let fields =

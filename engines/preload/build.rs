@@ -34,8 +34,8 @@ const SOURCES: [&str; 11] = [
 
 /// No library is needed, and it stays loaded; loaders of all ages find its names; its own are bound when it is loaded, not
 /// in the middle of a call; where it names its own functions they are meant, whatever a program exports under these names; a
-/// thread that is cancelled can be unwound through it. Each program that starts maps it: so it has two segments, of which one
-/// is written to, and nothing is made read-only afterwards, which would be two mappings more.
+/// thread that is cancelled can be unwound through it. Each program that starts maps it: so it has two segments, of
+/// which one is written to, and nothing is made read-only afterwards, which would be two mappings more.
 const FLAGS: [&str; 9] = [
     "-Ctarget-feature=-crt-static",
     "-Cforce-unwind-tables=yes",

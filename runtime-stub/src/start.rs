@@ -231,8 +231,8 @@ impl Start<'_> {
         Ok(cache::acquire(self.bundle, &self.cache(), &mut |event| self.tell(&event))?)
     }
 
-    /// Has the run see a view of the tree with the engine's edits, if the engine wants them. The view's lease comes with what
-    /// is returned.
+    /// Has the run see a view of the tree with the engine's edits, if the engine wants them. The view's lease comes
+    /// with what is returned.
     fn edit(&self, plan: &mut Plan, engine: &dyn Engine, cached: &Cached) -> Result<Option<Cached>, StartError> {
         let asked = self.asked_engine();
         if !engine.wants_edits(asked) {

@@ -1,5 +1,5 @@
-//! Every file of a store cut, overwritten, replaced by another form, or gone: each command says one clear line or works, none
-//! panics, and `verify` knows how to mend it.
+//! Every file of a store cut, overwritten, replaced by another form, or gone: each command says one clear line or
+//! works, none panics, and `verify` knows how to mend it.
 
 use std::{
     fs,

@@ -1,5 +1,6 @@
-//! What runs in a process before its `main`, and what its loader tells: constructors, functions that choose functions, libraries
-//! that a guest has loaded first, names of files in traces. Engines say the same as namespaces do, which are the kernel's own.
+//! What runs in a process before its `main`, and what its loader tells: constructors, functions that choose functions,
+//! libraries that a guest has loaded first, names of files in traces. Engines say the same as namespaces do, which are
+//! the kernel's own.
 
 use std::{fs, path::Path, process::Command, sync::OnceLock};
 

@@ -188,8 +188,9 @@ fn what_a_killed_launcher_leaves_is_dead_and_can_be_ended() {
         let mut launcher = command.spawn().unwrap();
         let mut ready = [0; 6];
         std::io::Read::read_exact(launcher.stdout.as_mut().unwrap(), &mut ready).unwrap();
-        // Whoever watches over it is killed, too, before either can do anything. Both are stopped first, and the launcher dies
-        // last: the kernel continues a stopped process whose parent dies (setpgid(2), orphaned process groups).
+        // Whoever watches over it is killed, too, before either can do anything. Both are stopped first, and the
+        // launcher dies last: the kernel continues a stopped process whose parent dies (setpgid(2), orphaned process
+        // groups).
         let guardian = Command::new("pgrep").args(["-P", &launcher.id().to_string()]).output().unwrap();
         let guardian: i32 = String::from_utf8_lossy(&guardian.stdout).trim().parse().unwrap();
         let parent = i32::try_from(launcher.id()).unwrap();

@@ -1,8 +1,8 @@
 //! The probes of `tests/guests` once more, each time by another C library: musl of 2019 and of today, and glibc of four
 //! releases of Debian. The shim stands before the names of all of them, and has to answer as each would by itself.
 //!
-//! Programs for musl are made by the host's `musl-gcc`, and run by Alpine's loader; those for glibc by each release's own gcc,
-//! since older ones call `__xstat` where newer ones call `stat`.
+//! Programs for musl are made by the host's `musl-gcc`, and run by Alpine's loader; those for glibc by each release's
+//! own gcc, since older ones call `__xstat` where newer ones call `stat`.
 
 use std::{
     fs,
@@ -24,8 +24,8 @@ const FOR_MUSL: [&str; 6] = [
     "/usr/include/x86_64-linux-gnu",
 ];
 
-/// These call statx(2) and renameat2(2), or walk by fts(3), for which musl of all ages has no names; the last two are written for
-/// glibc's structures, and crash natively.
+/// These call statx(2) and renameat2(2), or walk by fts(3), for which musl of all ages has no names; the last two are
+/// written for glibc's structures, and crash natively.
 const NOT_FOR_MUSL: [&str; 7] = ["edges", "paths", "random", "order", "library", "ipc", "messages"];
 
 /// What a program is linked with, and a program asks for while it runs.

@@ -1,5 +1,5 @@
-//! What an engine inside the process cannot do, or does otherwise: each of `preload`'s limits, so that a change is noticed. What
-//! goes past the names of a C library and is caught all the same is here, too.
+//! What an engine inside the process cannot do, or does otherwise: each of `preload`'s limits, so that a change is
+//! noticed. What goes past the names of a C library and is caught all the same is here, too.
 
 use std::{fs, path::PathBuf, process::Command, sync::OnceLock};
 

@@ -1,5 +1,5 @@
-//! Options of `run` beyond the daily ones: every one of udocker's by its effect, Docker's `--tmpfs` and `--mount` in all forms,
-//! and what scripts for Docker pass that has no meaning here.
+//! Options of `run` beyond the daily ones: every one of udocker's by its effect, Docker's `--tmpfs` and `--mount` in
+//! all forms, and what scripts for Docker pass that has no meaning here.
 
 use std::fs;
 

@@ -1,4 +1,5 @@
-//! Published ports: other numbers, and one address of the host's only; by the engines that can, and refused where it is nonsense.
+//! Published ports: other numbers, and one address of the host's only; by the engines that can, and refused where it is
+//! nonsense.
 
 use std::net::TcpListener;
 

@@ -57,7 +57,8 @@ pub(crate) const KNOWN: &[Difference] = &[
 const OF_MOUNTS: [&str; 3] = ["openat2", "order", "random"];
 
 /// A probe of writing to files whose modes would allow it. In namespaces the kernel looks at the modes on disk first, and
-/// files of a shared tree have no write bits there: `EACCES` comes before `EROFS`. In an edited view, files have one link more.
+/// files of a shared tree have no write bits there: `EACCES` comes before `EROFS`. In an edited view, files have one
+/// link more.
 const OF_MODES: &str = "ways";
 
 /// Where the probes are that a loader brings a C library to: for an engine that needs one.
@@ -67,7 +68,8 @@ pub(crate) const DYNAMIC: &str = "dynamic";
 /// by instructions of the program's own; and programs of which the kernel knows only the loader that it executes.
 pub(crate) const OF_PROCESSES: [&str; 5] = ["ptrace", "filter", "strict", "registers", "programs"];
 
-/// Probes of what a C library does by itself, and of what is done inside of a process, which there is only where one is loaded.
+/// Probes of what a C library does by itself, and of what is done inside of a process, which there is only where one is
+/// loaded.
 const OF_LIBRARIES: [&str; 4] = ["library", "names", "interrupts", "stacks"];
 
 /// The tree, its bundle, and what the kernel says.

@@ -5,8 +5,8 @@ use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
 use harness::{Output, Sandbox, bundles, coracle, images, skip};
 
-/// Runs a script of theme after theme (`== name`, then commands) under every engine, and compares theme by theme. Where files are
-/// edited, the first of two texts is the second one.
+/// Runs a script of theme after theme (`== name`, then commands) under every engine, and compares theme by theme. Where
+/// files are edited, the first of two texts is the second one.
 fn same_everywhere(sandbox: &Sandbox, bundle: &Path, shell: &str, script: &str, expected: &str, edited: [&str; 2]) {
     let path = sandbox.write("script", script);
     let explained = sandbox.run(bundle, ["--coracle-explain"]).stdout;

@@ -1,5 +1,6 @@
-//! Root that is only pretended, under `ptrace` and `preload`: ids, capabilities, owners, modes, devices and rights as a real root in a
-//! chroot has them, who has the capabilities that Docker leaves to root; and what a distribution's tools do with them.
+//! Root that is only pretended, under `ptrace` and `preload`: ids, capabilities, owners, modes, devices and rights as a
+//! real root in a chroot has them, who has the capabilities that Docker leaves to root; and what a distribution's tools
+//! do with them.
 
 use std::{
     fs,
@@ -80,7 +81,8 @@ fn a_pretended_root_is_told_what_a_real_one_is() {
     let source = format!("rootfs:{}", root.display());
     sandbox.run(coracle(), ["build", &source, "--cmd", r#"["/probes/ids"]"#, "-o", bundle.to_str().unwrap()]).ok();
     for (_, dir) in kinds() {
-        // What a program is told at its start (getauxval of ids) is the host's under a shim, so the probe of ids is a tracer's.
+        // What a program is told at its start (getauxval of ids) is the host's under a shim, so the probe of ids is a
+        // tracer's.
         for name in PROBES.into_iter().filter(|name| dir != DYNAMIC || *name == "files") {
             let native = natively(&sandbox, &root, dir, name);
             assert!(native.lines().count() > 400, "{native}");

@@ -1,4 +1,5 @@
-//! Containers that stand on their image's tree: what they share, what they change, and what becomes of it under every engine.
+//! Containers that stand on their image's tree: what they share, what they change, and what becomes of it under every
+//! engine.
 
 use std::{
     fs,

@@ -1,4 +1,5 @@
-//! What listings and `inspect` show, by the words and templates that people bring from Docker; and damage that `verify` sees.
+//! What listings and `inspect` show, by the words and templates that people bring from Docker; and damage that `verify`
+//! sees.
 
 use std::fs;
 

@@ -20,7 +20,8 @@ struct Site {
     bundle: PathBuf,
 }
 
-/// Ways of running a program in a job: natively, and by the bundle (`$APP`) under engines with and without somebody beside it.
+/// Ways of running a program in a job: natively, and by the bundle (`$APP`) under engines with and without somebody
+/// beside it.
 const WAYS: [&str; 5] = [
     "",
     "$APP --coracle-engine=namespaces",
@@ -302,8 +303,8 @@ fn a_requeued_job_goes_on_where_it_was() {
         sandbox.run("scontrol", ["requeue", &id]).ok();
         eventually("it waits again", 60, || site.slurm.job(sandbox, &id)["JobState"] == "PENDING");
         site.is_quiet(&word);
-        // It would wait for two minutes, so that what made it fail may pass. A node refuses to start a job in the very second in
-        // which it has killed it ("already killed"), and then the job is said to have failed.
+        // It would wait for two minutes, so that what made it fail may pass. A node refuses to start a job in the very
+        // second in which it has killed it ("already killed"), and then the job is said to have failed.
         sandbox.run("scontrol", ["update", &format!("JobId={id}"), "StartTime=now+2"]).ok();
         let job = site.ended(&id);
         let text = fs::read_to_string(sandbox.work(&out)).unwrap();

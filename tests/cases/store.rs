@@ -1,4 +1,5 @@
-//! The store: images by name and id, what is freed and what stays, damage and how it is told, places that are full or closed.
+//! The store: images by name and id, what is freed and what stays, damage and how it is told, places that are full or
+//! closed.
 
 use std::{
     fs,

@@ -124,8 +124,8 @@ fn debian_sid() {
     debian("sid");
 }
 
-/// Go makes its system calls itself, in static programs and dynamic ones, and from threads of its own: past any library that is
-/// preloaded.
+/// Go makes its system calls itself, in static programs and dynamic ones, and from threads of its own: past any library
+/// that is preloaded.
 #[test]
 fn debian_with_go() {
     if let Some(tar) = images::debian_with("bookworm", "go", "minbase", "--include=golang-go,gcc,libc6-dev") {

@@ -1,4 +1,5 @@
-//! A bundle on a terminal: Ctrl-C, Ctrl-Z and `fg` through the user's shell, whether the stub stays beside the program or not.
+//! A bundle on a terminal: Ctrl-C, Ctrl-Z and `fg` through the user's shell, whether the stub stays beside the program
+//! or not.
 
 use std::{
     fs::File,

@@ -6,6 +6,8 @@ use harness::images::workspace;
 
 /// Lines that a Rust file may have.
 const MOST_LINES: usize = 520;
+/// Columns that a comment may fill; the formatter, which sees to code, lets comments be.
+const COLUMNS: usize = 125;
 
 /// Tracked and new files of the project with one of these endings.
 fn files(endings: &[&str]) -> Vec<PathBuf> {
@@ -36,6 +38,20 @@ fn files_hold_one_noun() {
         }
     }
     assert!(long.is_empty(), "longer than {MOST_LINES} lines:\n{}", long.join("\n"));
+}
+
+#[test]
+fn comments_fit_beside_the_code() {
+    let mut wide = Vec::new();
+    for path in files(&[".rs"]) {
+        for (at, line) in fs::read_to_string(&path).unwrap().lines().enumerate() {
+            let table = line.contains("// |") || line.contains("//! |");
+            if line.trim_start().starts_with("//") && !table && line.chars().count() > COLUMNS {
+                wide.push(format!("{}:{}", path.display(), at + 1));
+            }
+        }
+    }
+    assert!(wide.is_empty(), "comments wider than {COLUMNS} columns:\n{}", wide.join("\n"));
 }
 
 #[test]

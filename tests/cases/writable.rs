@@ -1,9 +1,9 @@
 //! Copy-on-write: whatever a guest does to its files, and however, they are its own, and the shared tree never changes.
 //!
-//! Under `ptrace` and `preload` a writable run has a view made of hard links into the shared tree, so a forgotten way of changing a file
-//! would change it for everybody. The probes try all ways, one by one (compared with the kernel, line by line) and in a
-//! storm of threads; then the shared tree is compared: names, inodes, modes, owners, times, attributes and contents. (Link
-//! counts and change times do change, of every file that is linked.)
+//! Under `ptrace` and `preload` a writable run has a view made of hard links into the shared tree, so a forgotten way
+//! of changing a file would change it for everybody. The probes try all ways, one by one (compared with the kernel,
+//! line by line) and in a storm of threads; then the shared tree is compared: names, inodes, modes, owners, times,
+//! attributes and contents. (Link counts and change times do change, of every file that is linked.)
 
 use std::{
     collections::BTreeMap,

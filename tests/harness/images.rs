@@ -26,8 +26,8 @@ pub const BUSYBOX_UCLIBC: &str = "busybox-uclibc-x86_64.tar.gz";
 /// What tests want of Debian.
 const PACKAGES: &str = "--include=ca-certificates,gcc,g++,make,cmake,git,perl,python3-venv,sqlite3,openssl,tmux,gdb,vim,procps,file,libc6-dev";
 
-/// The workspace's root: the one that cargo is running in, which need not be the one that this was compiled in, for build folders are
-/// copied beside other checkouts.
+/// The workspace's root: the one that cargo is running in, which need not be the one that this was compiled in, for
+/// build folders are copied beside other checkouts.
 ///
 /// # Panics
 /// If the crate was moved out of it.
@@ -54,8 +54,8 @@ pub fn find(name: &str) -> Option<PathBuf> {
     None
 }
 
-/// `tree.tar` in the sandbox's work: busybox under two names and little more, for stores that are looked at file by file. False is a
-/// recorded skip.
+/// `tree.tar` in the sandbox's work: busybox under two names and little more, for stores that are looked at file by
+/// file. False is a recorded skip.
 ///
 /// # Panics
 /// If it cannot be made.

@@ -1,7 +1,7 @@
 //! The command, run by the stub on this host while a record of it is kept.
 //!
-//! To the outside this process is the command: its streams, terminal and process group are shared, signals are passed on, and
-//! a stop is shared too. If this process is killed, the command is.
+//! To the outside this process is the command: its streams, terminal and process group are shared, signals are passed
+//! on, and a stop is shared too. If this process is killed, the command is.
 
 use std::{
     ffi::OsString,
@@ -45,7 +45,8 @@ impl FileSize {
     }
 }
 
-/// Runs a command; the record goes to `recording`, an empty directory of ours, and `made` is one for the launcher's own files.
+/// Runs a command; the record goes to `recording`, an empty directory of ours, and `made` is one for the launcher's own
+/// files.
 ///
 /// `places` are directories to try a file in where memory may not be executed.
 ///

@@ -1,7 +1,8 @@
 //! From a record to a tree.
 //!
-//! Paths of the record have no links on their way, so each goes in as it is, and the links beside it. What was saved comes from
-//! its copy; what was only read is taken from where it still is. Directories are made of whatever is met below them.
+//! Paths of the record have no links on their way, so each goes in as it is, and the links beside it. What was saved
+//! comes from its copy; what was only read is taken from where it still is. Directories are made of whatever is met
+//! below them.
 
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},

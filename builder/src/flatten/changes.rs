@@ -1,7 +1,8 @@
 //! "My application on that image", without Docker: what `--copy` adds to a tree and `--exclude` takes from it.
 //!
 //! Copies follow the rules of a Dockerfile's COPY:
-//! - a directory gives its content, a file itself; into the destination if that ends in a slash or is a directory, else as it;
+//! - a directory gives its content, a file itself; into the destination if that ends in a slash or is a directory, else
+//!   as it;
 //! - owners are 0:0, modes and times those of the source, missing parents 0755; directories merge;
 //! - symbolic links in the destination lead inside the tree; those in the source are copied, except the source itself.
 //!

@@ -115,8 +115,8 @@ impl Data {
     }
 }
 
-/// Opens a regular file of the host's that was found earlier. What somebody has put in its place meanwhile is neither followed nor
-/// waited for.
+/// Opens a regular file of the host's that was found earlier. What somebody has put in its place meanwhile is neither
+/// followed nor waited for.
 ///
 /// # Errors
 /// Those of the host; `InvalidInput` for what is no regular file any more.

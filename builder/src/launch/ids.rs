@@ -159,8 +159,8 @@ impl Subordinate {
     }
 }
 
-/// Gives a container a tree of its own; as the root of subordinate ids, if files of it are theirs. With `keep` they stay theirs,
-/// where not they become the caller's, and what they were is on the list of owners.
+/// Gives a container a tree of its own; as the root of subordinate ids, if files of it are theirs. With `keep` they
+/// stay theirs, where not they become the caller's, and what they were is on the list of owners.
 ///
 /// # Errors
 /// [`LaunchError::Own`], or what that other process said.

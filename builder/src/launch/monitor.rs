@@ -1,9 +1,10 @@
 //! What stays with a run in the background: a process of its own session that keeps the output, the input and the record.
 //!
-//! `run -d` starts `coracle monitor FD` (a fresh process: a fork of one that has had threads may not do much) and waits until
-//! the program has started or cannot be. The monitor starts the stub below itself with pipes, or with a terminal of its
-//! own, writes what comes to the container's log, passes on what `attach` writes to the container's `stdin` (a fifo), and
-//! puts on record how the run ended. If the monitor is killed, the kernel kills the stub, and with it the program.
+//! `run -d` starts `coracle monitor FD` (a fresh process: a fork of one that has had threads may not do much) and waits
+//! until the program has started or cannot be. The monitor starts the stub below itself with pipes, or with a terminal
+//! of its own, writes what comes to the container's log, passes on what `attach` writes to the container's `stdin` (a
+//! fifo), and puts on record how the run ended. If the monitor is killed, the kernel kills the stub, and with it the
+//! program.
 
 use std::{
     fs::{self, File},

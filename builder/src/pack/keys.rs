@@ -95,8 +95,9 @@ pub fn read_secret_key<E: From<KeyError>>(
     Ok(boxed()?.into_secret_key(Some(password)).map_err(unusable)?)
 }
 
-/// A key that is not encrypted, as minisign's own `-W` writes it: without the checksum that the library wants to see. Layout:
-/// algorithm, key derivation and checksum algorithm (2 bytes each), salt, limits (48), key number and keys (72), checksum (32).
+/// A key that is not encrypted, as minisign's own `-W` writes it: without the checksum that the library wants to see.
+/// Layout: algorithm, key derivation and checksum algorithm (2 bytes each), salt, limits (48), key number and keys
+/// (72), checksum (32).
 fn without_checksum(text: &str) -> Option<SecretKey> {
     const CHECKSUM: usize = 6 + 48 + 72;
     let bytes = BASE64.decode(text.lines().nth(1)?.trim()).ok()?;

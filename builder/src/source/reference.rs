@@ -309,8 +309,8 @@ mod tests {
         #[test]
         fn agrees_with_dockers_grammar(text in "([A-Za-z0-9.-]{1,8}(:[0-9]{1,4})?/)?[a-z0-9._/-]{1,14}(:[A-Za-z0-9._-]{1,6})?") {
             if let Ok(theirs) = text.parse::<oci_spec::distribution::Reference>() {
-                // It takes "host:99999" and "host:0", leaves "registry-1.docker.io" and "Foo/bar" as they are, and takes a name
-                // as "a_b.c", which is no host's, for a part of the repository.
+                // It takes "host:99999" and "host:0", leaves "registry-1.docker.io" and "Foo/bar" as they are, and
+                // takes a name as "a_b.c", which is no host's, for a part of the repository.
                 let port = theirs.registry().rsplit_once(':').map(|(_, port)| port.parse::<u16>().unwrap_or(0));
                 let upper = text.split('/').next().is_some_and(|first| first.contains(|c: char| c.is_ascii_uppercase()));
                 let no_host = text.split_once('/').is_some_and(|(first, _)| first.contains('_') && first.contains(['.', ':']));

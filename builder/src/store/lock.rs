@@ -3,8 +3,9 @@
 //! Nobody waits for ever: a holder may be stopped, or on a node that has lost its network. Where a file system has no
 //! locks, all go on without: renaming alone keeps the store whole, locks save work and keep what is used.
 //!
-//! A node remembers for up to a minute what a shared file system's names led to (`acdirmax` in nfs(5)), so a look at a name says
-//! nothing about what another node did under the lock before. Opening a directory is what makes it ask ([`look_anew`]).
+//! A node remembers for up to a minute what a shared file system's names led to (`acdirmax` in nfs(5)), so a look at a
+//! name says nothing about what another node did under the lock before. Opening a directory is what makes it ask
+//! ([`look_anew`]).
 
 use std::{
     fs::File,

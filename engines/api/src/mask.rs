@@ -1,5 +1,5 @@
-//! A file mode mask (umask(2)) that takes from the owner: the guest's business, in which Coracle itself could not work, for it
-//! could not enter its own directories. So it works with a mask of its own until the program is executed.
+//! A file mode mask (umask(2)) that takes from the owner: the guest's business, in which Coracle itself could not work,
+//! for it could not enter its own directories. So it works with a mask of its own until the program is executed.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 

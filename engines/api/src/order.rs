@@ -17,19 +17,20 @@ use crate::{Access, Bind, Devices, ImageFacts, Loader, PortMap, Temporary, Unsha
 /// Raised when a field changes its meaning. A stub refuses an order of another version.
 pub const ORDER_VERSION: u32 = 3;
 
-/// Files of the node by which names are resolved: every run shows them. Where a tree lacks one, a run that can write to it has
-/// made an empty file to put it on.
+/// Files of the node by which names are resolved: every run shows them. Where a tree lacks one, a run that can write to
+/// it has made an empty file to put it on.
 pub const NAMES: [&str; 2] = ["/etc/resolv.conf", "/etc/hosts"];
 
-/// Name, below [`Order::made`], of the launcher that is kept for programs which an engine hands over, when its own file has no
-/// name any more; `len` is its length in bytes.
+/// Name, below [`Order::made`], of the launcher that is kept for programs which an engine hands over, when its own file
+/// has no name any more; `len` is its length in bytes.
 #[must_use]
 pub fn kept_launcher(len: u64) -> String {
     format!("stub-{}-{len}", env!("CARGO_PKG_VERSION"))
 }
 
-/// A sum of a file's content (FNV-1a of 64 bits) for its name, as 16 hexadecimal digits: what is kept below [`Order::made`] under
-/// a name that ends so can be told from what it was written as. It tells damage, and guards against nobody.
+/// A sum of a file's content (FNV-1a of 64 bits) for its name, as 16 hexadecimal digits: what is kept below
+/// [`Order::made`] under a name that ends so can be told from what it was written as. It tells damage, and guards
+/// against nobody.
 #[must_use]
 pub fn content_sum(content: &[u8]) -> u64 {
     content.iter().fold(0xcbf2_9ce4_8422_2325, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))

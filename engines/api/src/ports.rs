@@ -47,8 +47,8 @@ impl PortMap {
         self.host != self.guest || self.address.is_some()
     }
 
-    /// Reads `[[ADDRESS:]HOST:]GUEST[/tcp|udp]`, where both ports may be ranges of one length. Without the host's number it is
-    /// the guest's; 0.0.0.0 and [::] are all addresses.
+    /// Reads `[[ADDRESS:]HOST:]GUEST[/tcp|udp]`, where both ports may be ranges of one length. Without the host's
+    /// number it is the guest's; 0.0.0.0 and [::] are all addresses.
     ///
     /// # Errors
     /// What is wrong with the text.

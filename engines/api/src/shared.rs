@@ -1,7 +1,7 @@
 //! Files on a file system that several nodes share: whether its locks reach the other nodes.
 //!
-//! NFS can be mounted so that flock(2) succeeds and no other node hears of it (`nolock`, `local_lock=flock`; nfs(5)). Whoever
-//! takes a lock to learn that nobody else uses a file must not believe such a one.
+//! NFS can be mounted so that flock(2) succeeds and no other node hears of it (`nolock`, `local_lock=flock`; nfs(5)).
+//! Whoever takes a lock to learn that nobody else uses a file must not believe such a one.
 
 use std::{
     fs,

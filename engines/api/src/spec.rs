@@ -48,8 +48,8 @@ pub struct LaunchSpec {
     /// The guest path of the program, where that is not what `argv[0]` says.
     #[serde(default)]
     pub program: Option<PathBuf>,
-    /// How an engine that [cannot run every program](crate::Engine::hands_over) has another one run the rest: a host path and
-    /// first arguments. Empty: it cannot, and says so.
+    /// How an engine that [cannot run every program](crate::Engine::hands_over) has another one run the rest: a host
+    /// path and first arguments. Empty: it cannot, and says so.
     #[serde(default)]
     pub handover: Vec<OsString>,
     /// The guest's whole environment.
@@ -79,8 +79,8 @@ pub struct LaunchSpec {
     #[serde(default)]
     pub ports: Vec<PortMap>,
     /// File that keeps what a guest is told of files (owner, mode, device) and the host cannot keep; it belongs to the tree
-    /// and is made if it is not there. A file `owners` beside it (`MODE UID GID MAJOR:MINOR PATH` and a NUL for each, at last
-    /// `end COUNT` and a NUL) says what a new one begins with. `None`: such records live as long as the run.
+    /// and is made if it is not there. A file `owners` beside it (`MODE UID GID MAJOR:MINOR PATH` and a NUL for each,
+    /// at last `end COUNT` and a NUL) says what a new one begins with. `None`: such records live as long as the run.
     #[serde(default)]
     pub ledger: Option<PathBuf>,
     /// The launcher's PATH, as in [`Host::path`](crate::Host::path).

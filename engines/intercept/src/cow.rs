@@ -9,9 +9,10 @@
 //! - Between the look and the call another thread may give the name to a shared file. What then changes data is stopped by
 //!   the kernel, since shared files have no write bits on disk, and asked again ([`lost_race`]); what changes attributes,
 //!   which an owner always may, goes to a *pinned* file ([`Guest::pin`]): looked at through a descriptor and reached by it,
-//!   whatever its name means by then. Where shared files do have write bits, or the host's root runs this, data is pinned too.
-//! - For the same reason no call that would need a pin goes to the kernel by a name that meant nothing when it was looked at:
-//!   it is answered here, and one that is to make a file makes it or none (`O_EXCL`).
+//!   whatever its name means by then. Where shared files do have write bits, or the host's root runs this, data is
+//!   pinned too.
+//! - For the same reason no call that would need a pin goes to the kernel by a name that meant nothing when it was
+//!   looked at: it is answered here, and one that is to make a file makes it or none (`O_EXCL`).
 //! - A descriptor that was opened for reading before the copy keeps the shared file and shows its content as it was, as
 //!   under overlayfs. A change of attributes through it goes to the file that has its name now.
 //! - A shared file that has no name left in the view cannot be changed: `EROFS`.
@@ -170,8 +171,8 @@ impl<'a, G: Guest> Cow<'a, G> {
         if pinned { self.pin(call, arg, &name, memory.0).map(Some) } else { Ok(None) }
     }
 
-    /// The same for a call that changes attributes of the file behind a descriptor: they are changed of the file that has its
-    /// name.
+    /// The same for a call that changes attributes of the file behind a descriptor: they are changed of the file that
+    /// has its name.
     ///
     /// # Errors
     /// As [`Cow::protect`].

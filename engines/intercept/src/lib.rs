@@ -277,8 +277,9 @@ pub trait Guest: Host {
     /// What copying said: `ENOSPC`, `EDQUOT`…
     fn unshare(&self, host: &CStr, shared: &FileId, mode: u32) -> Result<Option<FileId>, Errno>;
 
-    /// Holds the file that `host` means (a link is not followed) until the call has been made, and writes a path with its NUL
-    /// by which the caller reaches just that file, if it follows links: `/proc/…/fd/N`. Its length counts the NUL.
+    /// Holds the file that `host` means (a link is not followed) until the call has been made, and writes a path with
+    /// its NUL by which the caller reaches just that file, if it follows links: `/proc/…/fd/N`. Its length counts the
+    /// NUL.
     ///
     /// # Errors
     /// What open(2) says.

@@ -82,7 +82,8 @@ pub(crate) enum Intent {
     Attribute,
     /// Changes the length: as `Attribute`, but what is no regular file has errors of its own.
     Size,
-    /// As `Attribute`, of the owner, who under root emulation is the ledger's matter; user and group id are the next arguments.
+    /// As `Attribute`, of the owner, who under root emulation is the ledger's matter; user and group id are the next
+    /// arguments.
     Owner,
     /// As `Attribute`, of the mode, which is the next argument.
     Mode,
@@ -220,8 +221,8 @@ pub(crate) static FILE_FLAGS: [u32; 7] =
 /// The socket's option that tells who its peer is.
 pub(crate) const SO_PEERCRED: u32 = 17;
 
-/// What prctl(2) is asked about whether a process may be looked into, about credentials, and for a filter, to which a transport
-/// may have to see.
+/// What prctl(2) is asked about whether a process may be looked into, about credentials, and for a filter, to which a
+/// transport may have to see.
 const PRCTLS: [u32; 12] = [3, 4, 7, 8, 22, 23, 24, 27, 28, 38, 39, 47];
 
 impl Row {

@@ -1,8 +1,8 @@
 //! The table of mounts that a guest sees, made of the kernel's own: the tree, the binds, and the host's mounts below those:
 //! what the same view would be if it had been mounted.
 //!
-//! The kernel writes blanks and such in paths as octal numbers (proc_pid_mountinfo(5)). Paths are compared as it writes them,
-//! so that nothing has to be kept but slices of its text, in memory that the caller gives ([`rooms`]).
+//! The kernel writes blanks and such in paths as octal numbers (proc_pid_mountinfo(5)). Paths are compared as it writes
+//! them, so that nothing has to be kept but slices of its text, in memory that the caller gives ([`rooms`]).
 
 use coracle_paths::{PATH_MAX, View};
 
@@ -24,7 +24,8 @@ pub struct Mount<'t> {
 /// One line for the guest.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Seen<'t> {
-    /// Where it is mounted: the place that it belongs to, as the guest names it, and what is behind that, as the kernel writes.
+    /// Where it is mounted: the place that it belongs to, as the guest names it, and what is behind that, as the kernel
+    /// writes.
     guest: &'t [u8],
     inside: &'t [u8],
     mount: Mount<'t>,

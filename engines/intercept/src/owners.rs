@@ -2,7 +2,8 @@
 //!
 //! On disk a file stays the host user's, and its permissions are what the guest last gave it, but for the set-user-ID and
 //! set-group-ID bits, which would let others on the host become the user: those are kept in the ledger alone. Where the
-//! disk's permissions forbid what a guest may do, [`crate::rights`] opens them then, and the ledger goes on showing the guest's.
+//! disk's permissions forbid what a guest may do, [`crate::rights`] opens them then, and the ledger goes on showing the
+//! guest's.
 
 use core::ffi::CStr;
 

@@ -161,8 +161,8 @@ pub struct Scratch {
     /// What is lent to the guest.
     pub(crate) lent: [Lent; 2],
     /// How many messages of the sendmmsg(2) at hand have been sent: it is made piece by piece, by
-    /// [`Left::Again`](crate::Left::Again). A transport begins each call with 0; if it looks at others between the pieces, it
-    /// keeps the number for the call's next entry.
+    /// [`Left::Again`](crate::Left::Again). A transport begins each call with 0; if it looks at others between the
+    /// pieces, it keeps the number for the call's next entry.
     pub sent: u32,
 }
 

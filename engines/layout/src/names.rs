@@ -43,8 +43,9 @@ impl Names {
     }
 
     fn bytes(&self) -> &[u8] {
-        // SAFETY: the mapping is `len` bytes long and lives as long as `self`. The file is written once, before the tree gets
-        // its name, and never changed or cut afterwards: it belongs to this user or root, and nobody else may write to it.
+        // SAFETY: the mapping is `len` bytes long and lives as long as `self`. The file is written once, before the
+        // tree gets its name, and never changed or cut afterwards: it belongs to this user or root, and nobody else may
+        // write to it.
         unsafe { slice::from_raw_parts(self.at.cast(), self.len) }
     }
 

@@ -1,5 +1,5 @@
-//! A small driver for benchmarks and by hand: `enter TREE [--root] [--sub] [--minimal] [--cow DIR] [--direct] [--bind HOST:GUEST[:ro]]…
-//! [--pid] [--ipc] [--uts] [--net] [--cwd DIR] -- PROGRAM ARG…`.
+//! A small driver for benchmarks and by hand: `enter TREE [--root] [--sub] [--minimal] [--cow DIR] [--direct] [--bind
+//! HOST:GUEST[:ro]]… [--pid] [--ipc] [--uts] [--net] [--cwd DIR] -- PROGRAM ARG…`.
 
 use std::{env, ffi::OsString, path::PathBuf, process::exit};
 

@@ -1,5 +1,5 @@
-//! Work among the files of a guest with subordinate ids: they belong to host ids that the launcher is not, so only a process that
-//! maps them may read all of them, or remove them.
+//! Work among the files of a guest with subordinate ids: they belong to host ids that the launcher is not, so only a
+//! process that maps them may read all of them, or remove them.
 
 use std::{fs, io, path::Path};
 

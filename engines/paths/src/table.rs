@@ -2,9 +2,9 @@
 //! without a system call.
 //!
 //! Little-endian. A header ([`MAGIC`]; number of nodes, number of slots, length of the strings, 0; u64 sum of all that
-//! follows the header); then a record of 16 bytes per node (parent u32, name u32, target u32, target length u16, name length u8, kind u8), node 0 being the root; then a
-//! hash table of u32 slots (node, or 0 for empty; a power of two, at most half full), keyed by parent and name, probed
-//! linearly; then the strings.
+//! follows the header); then a record of 16 bytes per node (parent u32, name u32, target u32, target length u16, name
+//! length u8, kind u8), node 0 being the root; then a hash table of u32 slots (node, or 0 for empty; a power of two, at
+//! most half full), keyed by parent and name, probed linearly; then the strings.
 //!
 //! Rules: every number read is checked where it is used, so no bytes whatever can make a reader panic, loop or read
 //! outside. Wrong bytes give wrong answers about the tree, never a path that leads outside it by its text: names are only
@@ -171,8 +171,8 @@ pub(crate) fn hash(parent: u32, name: &[u8]) -> usize {
     mix(state, tail(name)) as usize
 }
 
-/// The bytes behind the last whole eight, as a number. Loads overlap rather than go byte by byte, and nothing is copied: of a
-/// short name this is most of the work.
+/// The bytes behind the last whole eight, as a number. Loads overlap rather than go byte by byte, and nothing is
+/// copied: of a short name this is most of the work.
 #[inline]
 fn tail(name: &[u8]) -> u64 {
     let len = name.len();

@@ -7,9 +7,10 @@
 //! - Errors of everything but the last component are found here; what the last one answers, the system call itself says.
 //!   So the host path ends as the guest's did: in `/`, `/.` or `/..` where that matters.
 //! - The walk never leaves the view: an answer lies below the tree or a bind, or is a `/proc` link that the kernel jumps.
-//! - What it costs, for five components without a link below a root of four (one machine, one run, `examples/measure`): 5.6 µs
-//!   by a readlink per component, 2.4 µs where [`Host::meets_link`] answers, 0.2 µs by a table; openat2(RESOLVE_IN_ROOT) with
-//!   readlink of its descriptor takes 5.7 µs and would have to be told of binds, so it is not used.
+//! - What it costs, for five components without a link below a root of four (one machine, one run, `examples/measure`):
+//!   5.6 µs by a readlink per component, 2.4 µs where [`Host::meets_link`] answers, 0.2 µs by a table;
+//!   openat2(RESOLVE_IN_ROOT) with readlink of its descriptor takes 5.7 µs and would have to be told of binds, so it is
+//!   not used.
 //! - No allocation, no recursion; stack under 1 KiB beside the caller's [`Buffers`].
 
 mod bounds;

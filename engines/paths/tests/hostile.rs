@@ -1,5 +1,5 @@
-//! A walk among answers that mean nothing: whatever the host says, whatever is forbidden, from wherever it starts, it ends, and
-//! inside the view.
+//! A walk among answers that mean nothing: whatever the host says, whatever is forbidden, from wherever it starts, it
+//! ends, and inside the view.
 //!
 //! The slow tier makes a hundred times as many walks; `fuzz/` looks for them by coverage.
 

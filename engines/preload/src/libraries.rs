@@ -14,7 +14,8 @@ use crate::{cache, links::Directory};
 const GLIBC: [&str; 6] =
     ["/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/lib64", "/usr/lib64", "/lib", "/usr/lib"];
 const MUSL: [&str; 3] = ["/lib", "/usr/local/lib", "/usr/lib"];
-/// Files of configuration that include each other: deeper is a circle. And how many files, patterns and directories are followed.
+/// Files of configuration that include each other: deeper is a circle. And how many files, patterns and directories are
+/// followed.
 const DEEPEST: u32 = 8;
 const MOST: usize = 1000;
 

@@ -25,8 +25,8 @@ impl Mapped {
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
-        // SAFETY: mapped, as long as that, until it is dropped. Files of a tree, and ours, are replaced and not cut short; who
-        // does so in a tree of his own ends this process as any that uses that library.
+        // SAFETY: mapped, as long as that, until it is dropped. Files of a tree, and ours, are replaced and not cut
+        // short; who does so in a tree of his own ends this process as any that uses that library.
         unsafe { slice::from_raw_parts(self.at.as_ptr().cast(), self.len) }
     }
 }

@@ -1,7 +1,7 @@
 //! The system calls in the text of the tree's C libraries, looked for once for a run rather than by each of its processes.
 //!
-//! What is found is a hint: each process looks at the bytes before it changes them, and looks for itself in a library that is
-//! none of these (one without a build-id, or that came later).
+//! What is found is a hint: each process looks at the bytes before it changes them, and looks for itself in a library
+//! that is none of these (one without a build-id, or that came later).
 
 use std::{fs::File, os::unix::ffi::OsStrExt, path::Path};
 

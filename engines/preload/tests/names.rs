@@ -1,7 +1,8 @@
 //! What C libraries export, name by name: each is one that the shim has, or is known to need none.
 //!
-//! `names/caught.txt` has those that have to do with files and take another way, each below its reason; `names/other.txt` those
-//! that take no path and tell none. A C library with a name that is in none of the three fails: somebody has to look at it.
+//! `names/caught.txt` has those that have to do with files and take another way, each below its reason;
+//! `names/other.txt` those that take no path and tell none. A C library with a name that is in none of the three fails:
+//! somebody has to look at it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

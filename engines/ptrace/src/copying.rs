@@ -1,7 +1,8 @@
 //! Large files of a copy-on-write view are copied beside the loop: only those who wait for the copy wait.
 //!
 //! A child of the tracer makes the copy, and its end, which the loop waits for with all others, says that it is ready or
-//! what went wrong. Meanwhile the call that needs it stands at its entry; then it is entered anew, and finds the copy. Rules:
+//! what went wrong. Meanwhile the call that needs it stands at its entry; then it is entered anew, and finds the copy.
+//! Rules:
 //! - The child only writes the copy. Names are changed by the tracer alone, in its turn.
 //! - A copy that nobody waits for any more is not made, and not kept.
 
@@ -65,8 +66,8 @@ impl Copying {
             return State::None;
         }
         let Ok(aside) = view.aside() else { return State::None };
-        // SAFETY: the child makes system calls, and allocates at most, which the C library makes possible after fork; it ends
-        // without running anything of its parent's. It is killed with the tracer.
+        // SAFETY: the child makes system calls, and allocates at most, which the C library makes possible after fork;
+        // it ends without running anything of its parent's. It is killed with the tracer.
         let child = unsafe { libc::fork() };
         match child {
             0 => {

@@ -20,8 +20,9 @@ pub(crate) const AUDIT_ARCH_I386: u32 = 0x4000_0003;
 /// Numbers from here on are the x32 interface, which no table of ours knows.
 const X32: u32 = 0x4000_0000;
 
-/// landlock_create_ruleset(2), on all interfaces: by it a program begins to confine itself. What the tracer does in its stead
-/// would not be confined, and of what the tracer holds for it (programs to execute, files to read) it could reach nothing.
+/// landlock_create_ruleset(2), on all interfaces: by it a program begins to confine itself. What the tracer does in its
+/// stead would not be confined, and of what the tracer holds for it (programs to execute, files to read) it could reach
+/// nothing.
 pub(crate) const CONFINE: u32 = 444;
 
 const LOAD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS

@@ -7,8 +7,9 @@
 //!
 //! Rules:
 //! - One thread at most is narrowed. It is let go as soon as any other thread reports anything, when its affinity is asked
-//!   for (and nobody is followed until the call of who asks is over: [`Follow::asked`]) or about to be read, when it makes no call for a while, and now and then in any case: what
-//!   others run may have come to be there too, and they cannot see that this one may not move.
+//!   for (and nobody is followed until the call of who asks is over: [`Follow::asked`]) or about to be read, when it
+//!   makes no call for a while, and now and then in any case: what others run may have come to be there too, and they
+//!   cannot see that this one may not move.
 //! - A child that inherited the narrow mask gets its parent's back before it runs ([`Follow::bore`]).
 //! - What somebody else has changed meanwhile stays as it is.
 //! - Where any of this is refused, nothing is narrowed again. The tracer's end leaves nothing narrowed: its tracees end too.
@@ -33,7 +34,8 @@ const TICK: libc::suseconds_t = 2_000;
 /// So many ticks at most until it may move again.
 const LONGEST: u32 = 20;
 
-/// Reports of others after which a call that asked for an affinity is over for sure: it takes a microsecond, they milliseconds.
+/// Reports of others after which a call that asked for an affinity is over for sure: it takes a microsecond, they
+/// milliseconds.
 const ANSWERED: u32 = 1_000;
 
 /// Processors that a mask has room for: as many as any kernel can be built for.
@@ -128,7 +130,8 @@ impl Follow {
         thread
     }
 
-    /// This thread has stopped, and others run or sleep. `watched`: its affinity can be read where the tracer does not see it.
+    /// This thread has stopped, and others run or sleep. `watched`: its affinity can be read where the tracer does not
+    /// see it.
     pub(crate) fn stopped(&mut self, thread: i32, watched: bool) {
         self.asking = match self.asking {
             Some((asking, left)) if asking != thread && left > 0 => Some((asking, left - 1)),
@@ -150,8 +153,8 @@ impl Follow {
         }
     }
 
-    /// This thread enters a call about a thread's affinity (0: its own). What it asks about another one is the kernel's to say
-    /// some time later, and that one may run meanwhile.
+    /// This thread enters a call about a thread's affinity (0: its own). What it asks about another one is the kernel's
+    /// to say some time later, and that one may run meanwhile.
     pub(crate) fn asked(&mut self, thread: i32, about: u64) {
         self.let_go();
         if about != 0 && u64::from(thread.unsigned_abs()) != about {

@@ -285,8 +285,8 @@ fn find_interpreter(
     let Some(segment) = program.segments.iter().find(|segment| segment.kind == Segment::INTERPRETER) else {
         return Ok(None);
     };
-    // A program of a tree that was edited for an engine without a tracer names the tree's loader by its host path, and a copy
-    // of such a program that of a view which may have gone, or nothing: strip(1) drops an edit.
+    // A program of a tree that was edited for an engine without a tracer names the tree's loader by its host path, and
+    // a copy of such a program that of a view which may have gone, or nothing: strip(1) drops an edit.
     let before = before_edit(program, segment);
     let name = match interpreter_name(program, segment) {
         Err(_) if before.is_some() && segment.file_size == 0 => None,

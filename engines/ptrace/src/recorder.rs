@@ -326,8 +326,8 @@ impl Recorder {
     }
 }
 
-/// Copies a regular file for its owner alone; says which it was. What others have put in its place meanwhile, a link to what is
-/// the user's own or a pipe without a writer, is neither followed nor waited for.
+/// Copies a regular file for its owner alone; says which it was. What others have put in its place meanwhile, a link to
+/// what is the user's own or a pipe without a writer, is neither followed nor waited for.
 fn copy_file(from: &Path, to: &Path) -> io::Result<(u64, u64)> {
     let mut from = File::options().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(from)?;
     let found = from.metadata()?;

@@ -2,13 +2,14 @@
 //!
 //! The kernel has its filters judge each call as it finally is, and a guest's filter knows only the calls that its program
 //! makes. Where a call stops at its entry, that comes before all filters: so they are asked here first, about the call as
-//! the program made it, and whatever they would not let pass goes to the kernel untouched, which does as they say. (Where our
-//! own filter stops a call, the guest's were asked with it.) What we then put in a call's place must pass them unseen. So
-//! each gets a few instructions before its own: no call at all passes, and so does one that carries our mark.
+//! the program made it, and whatever they would not let pass goes to the kernel untouched, which does as they say.
+//! (Where our own filter stops a call, the guest's were asked with it.) What we then put in a call's place must pass
+//! them unseen. So each gets a few instructions before its own: no call at all passes, and so does one that carries our
+//! mark.
 //!
 //! Where a filter hands calls to a supervisor (`SECCOMP_RET_USER_NOTIF`), that comes before our own filter's stop, and the
-//! supervisor may say that the call is to go on: so there all calls stop at their entry, and what the supervisor is asked about
-//! is the call that is made in the end, unmarked.
+//! supervisor may say that the call is to go on: so there all calls stop at their entry, and what the supervisor is
+//! asked about is the call that is made in the end, unmarked.
 //!
 //! Rules:
 //! - A filter is known from the moment when the kernel has taken it, to its thread and all that this makes, for good.

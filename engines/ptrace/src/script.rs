@@ -433,7 +433,8 @@ fn elf_of(abi: Abi, stack: StackKind, code: &[u8]) -> Vec<u8> {
         StackKind::Plain => (Segment::STACK, 6),
         StackKind::Executable => (Segment::STACK, 7),
     };
-    // PT_LOAD of the file, PT_LOAD of the room, PT_GNU_STACK or nothing: kind, flags, address, size in the file and in memory.
+    // PT_LOAD of the file, PT_LOAD of the room, PT_GNU_STACK or nothing: kind, flags, address, size in the file and in
+    // memory.
     for (kind, flags, at, in_file, in_memory) in
         [(1, 5, 0, size, size), (1, 6, PAGE, 0, ROOM), (stack, stack_flags, 0, 0, 0)]
     {

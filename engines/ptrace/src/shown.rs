@@ -1,8 +1,8 @@
 //! Files of `/proc` whose text names the host, as the guest is to read them: the mounts that it sees, what is mapped, who a
 //! process is.
 //!
-//! A guest that opens one gets a file in memory instead, written when it is opened. Who reads this: `df`, Java (for its memory
-//! limit), .NET and sanitizers (for the paths of their own libraries).
+//! A guest that opens one gets a file in memory instead, written when it is opened. Who reads this: `df`, Java (for its
+//! memory limit), .NET and sanitizers (for the paths of their own libraries).
 
 use std::{
     ffi::{CStr, CString},
@@ -25,8 +25,8 @@ use crate::{
     window::path_of,
 };
 
-/// Makes the file that shows what `/proc` file `host` says of a process, which `person` takes itself to be and thread `tracer`
-/// debugs; also a path to open it by for as long as it is held.
+/// Makes the file that shows what `/proc` file `host` says of a process, which `person` takes itself to be and thread
+/// `tracer` debugs; also a path to open it by for as long as it is held.
 pub(crate) fn make(
     view: &View<'_>,
     (person, tracer): (Option<&Person>, i32),

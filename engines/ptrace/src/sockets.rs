@@ -1,9 +1,10 @@
-//! What the tracer knows of guests' sockets: names that are being bound or reached, and what guests call those that are bound.
+//! What the tracer knows of guests' sockets: names that are being bound or reached, and what guests call those that are
+//! bound.
 //!
 //! An address has room for 108 bytes; host paths are often longer. Then the way leads through a descriptor of the tracer's
-//! that is open for the time of the call, `/proc/PID/fd/N`. A socket is bound there under a short name of its own and renamed
-//! as soon as the call has ended, since the guest's last component alone may fill an address. The kernel goes on telling
-//! peers the name that was bound; no two sockets share such a name, so it can be turned back.
+//! that is open for the time of the call, `/proc/PID/fd/N`. A socket is bound there under a short name of its own and
+//! renamed as soon as the call has ended, since the guest's last component alone may fill an address. The kernel goes
+//! on telling peers the name that was bound; no two sockets share such a name, so it can be turned back.
 
 use std::{
     collections::{HashMap, VecDeque},

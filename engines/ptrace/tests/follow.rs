@@ -1,5 +1,5 @@
-//! The thread that alone is busy shares a processor with the tracer, and nobody else does; what a guest is told of that is the
-//! matter of the probe `affinity`.
+//! The thread that alone is busy shares a processor with the tracer, and nobody else does; what a guest is told of that
+//! is the matter of the probe `affinity`.
 
 mod common;
 

@@ -203,7 +203,8 @@ fn few_descriptors_for_the_guest_are_not_few_for_the_tracer() {
 
 #[test]
 fn the_tracer_keeps_nothing_of_those_who_have_gone() {
-    // The tracer is the first program's parent. It holds programs open while they are being loaded, so the shell counts itself.
+    // The tracer is the first program's parent. It holds programs open while they are being loaded, so the shell counts
+    // itself.
     let script = "f() { set -- /proc/$PPID/fd/*; echo $#; sed -n 's/VmRSS:[^0-9]*\\([0-9]*\\).*/\\1/p' /proc/$PPID/status; }; \
                   w() { i=0; while [ $i -lt $1 ]; do /bin/true & cat /etc/hosts /none >/dev/null 2>&1; i=$((i+1)); done; wait; }; \
                   w 50; f; w 300; f";

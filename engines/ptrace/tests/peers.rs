@@ -6,8 +6,8 @@ use std::{fs, process::Command};
 
 use common::{bind, extract, run, spec, volume};
 
-/// Prints what `SCM_CREDENTIALS` of messages say: sent by the kernel, by the guest, with a descriptor and by name, several at
-/// once; then what may not be sent.
+/// Prints what `SCM_CREDENTIALS` of messages say: sent by the kernel, by the guest, with a descriptor and by name,
+/// several at once; then what may not be sent.
 const MESSAGES: &str = r#"
     #define _GNU_SOURCE
     #include <errno.h>

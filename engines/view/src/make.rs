@@ -161,8 +161,8 @@ impl<'a> Maker<'a> {
     fn file(&mut self, source: BorrowedFd<'_>, target: BorrowedFd<'_>, name: &std::ffi::CStr, full: &[u8]) -> Step {
         match linkat(source, name, target, name, AtFlags::empty()) {
             Ok(()) => {}
-            // Another file system or mount; 65,000 links on ext4; not ours (fs.protected_hardlinks), or a file system that has
-            // no links.
+            // Another file system or mount; 65,000 links on ext4; not ours (fs.protected_hardlinks), or a file system
+            // that has no links.
             Err(
                 Errno::EXDEV
                 | Errno::EMLINK

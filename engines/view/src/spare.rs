@@ -1,12 +1,13 @@
-//! Spare views: one that nobody needs any more, and in which nothing was changed, is kept beside the shared tree for the next.
+//! Spare views: one that nobody needs any more, and in which nothing was changed, is kept beside the shared tree for
+//! the next.
 //!
 //! Making a view takes a call or two for each file, and so does removing one; to look whether one is still as it was made
 //! takes the names of its directories and little more. A spare view lies beside the tree, under the name [`SPARE`], and
 //! changes hands by one rename.
 //!
-//! Rules: what is not exactly as a maker leaves it is no spare view, whatever the reason. A file is as it was if its name means
-//! the tree's own inode, which nobody changes; a directory, if mode, owner and time are as the maker would set them and
-//! the same names are in it.
+//! Rules: what is not exactly as a maker leaves it is no spare view, whatever the reason. A file is as it was if its
+//! name means the tree's own inode, which nobody changes; a directory, if mode, owner and time are as the maker would
+//! set them and the same names are in it.
 
 use std::{
     collections::HashMap,

@@ -82,8 +82,8 @@ impl View {
         Ok(Aside::new(dir))
     }
 
-    /// Makes the copy that [`unshare_by`](Self::unshare_by) needs, in another process perhaps; `false` if the name means another
-    /// file by now.
+    /// Makes the copy that [`unshare_by`](Self::unshare_by) needs, in another process perhaps; `false` if the name
+    /// means another file by now.
     ///
     /// # Errors
     /// As [`unshare`](Self::unshare).

@@ -4,8 +4,8 @@
 //! signature that holds says that stub, manifest and index are those that were signed; the frames of the payload are held to
 //! the index when they are read.
 //!
-//! Rule: a file cannot vouch for itself. Only a program that was there before the bundle can find that a bundle is not the one
-//! that somebody signed; asked of the bundle's own stub, the same check finds damage and mix-ups.
+//! Rule: a file cannot vouch for itself. Only a program that was there before the bundle can find that a bundle is not
+//! the one that somebody signed; asked of the bundle's own stub, the same check finds damage and mix-ups.
 
 use std::{
     io,

@@ -14,8 +14,8 @@
 //! Rules:
 //! - A root's name is drawn once and never used again: what replaces a tree has another root, so whoever runs in the old one
 //!   goes on there.
-//! - A root says nothing by itself: it belongs to the directory whose link names it, and is whole, in use or left over as that
-//!   one is. So one rename still makes a tree.
+//! - A root says nothing by itself: it belongs to the directory whose link names it, and is whole, in use or left over
+//!   as that one is. So one rename still makes a tree.
 //! - The link is made before its root and removed after it: at every moment a killed process leaves a directory by which
 //!   the root is found. What a cleaner of old files has taken the link from is looked for as well ([`lost`]).
 

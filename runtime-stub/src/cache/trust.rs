@@ -1,8 +1,8 @@
 //! Whether a tree in the cache is still the one that was unpacked.
 //!
 //! Two things can have happened since. The node went down before the kernel had written all pages: nothing is synced while
-//! unpacking, ten thousand files would take too long. And a cleaner of temporary files has been at it: they delete one by one
-//! what nobody used for some days.
+//! unpacking, ten thousand files would take too long. And a cleaner of temporary files has been at it: they delete one
+//! by one what nobody used for some days.
 //!
 //! The `trust` file tells: its first line names the format and when the tree was unpacked; `directory` lines hold a few
 //! directories with the modification times that they were left with, which deleting or adding a name changes; each `boot`

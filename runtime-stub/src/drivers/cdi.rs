@@ -2,9 +2,9 @@
 //!
 //! After the specification of the CNCF's `container-device-interface`, version 1: a directory that comes later outranks
 //! one before it; within one directory the same device twice is an error when it is asked for. Of the hooks, those that
-//! arrange libraries (`update-ldcache`, `create-symlinks`) are done by [`libraries`](super::libraries), others are named as not
-//! run; groups are the caller's own, so those of `additionalGids` that he lacks are named, too. A file that cannot be read or
-//! understood is passed over with a note, as podman and containerd do.
+//! arrange libraries (`update-ldcache`, `create-symlinks`) are done by [`libraries`](super::libraries), others are
+//! named as not run; groups are the caller's own, so those of `additionalGids` that he lacks are named, too. A file
+//! that cannot be read or understood is passed over with a note, as podman and containerd do.
 
 use std::{
     fs,

@@ -1,8 +1,8 @@
 //! Another bundle: this one's stub, settings and files, with what a run has changed.
 //!
 //! Frames of the payload in which nothing has changed are copied as they are; new ones lie in a nameless file of the scratch
-//! directory until all lengths are known, for the stub, which comes first, has a slot with the total. Signatures are of other
-//! bytes and stay behind; edits stay with the files that are still the image's.
+//! directory until all lengths are known, for the stub, which comes first, has a slot with the total. Signatures are of
+//! other bytes and stay behind; edits stay with the files that are still the image's.
 
 use std::{
     collections::HashMap,

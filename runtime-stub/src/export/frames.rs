@@ -1,4 +1,5 @@
-//! The frames of an exported bundle: the payload's own, as they are stored, where nothing in them has changed; else new ones.
+//! The frames of an exported bundle: the payload's own, as they are stored, where nothing in them has changed; else new
+//! ones.
 //!
 //! A frame of the bundle's can stay if the members that it holds follow each other in the new tree just so. Frames that
 //! share a member (a large file is cut into several) stay or go together: a *group*.

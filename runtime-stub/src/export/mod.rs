@@ -1,7 +1,8 @@
 //! `export`: the image as one file that others take, with or without what a run has changed.
 //!
-//! [`tree`] says what is exported: the bundle's own files, or with the [`changes`] of a run laid on them. [`archive`] makes of it
-//! what Docker's kin load, [`bundle`] another bundle. [`stream`] writes files as the one tar that all of them hold.
+//! [`tree`] says what is exported: the bundle's own files, or with the [`changes`] of a run laid on them. [`archive`]
+//! makes of it what Docker's kin load, [`bundle`] another bundle. [`stream`] writes files as the one tar that all of
+//! them hold.
 //!
 //! Rules: the same bundle and changes give the same bytes; what a run has not changed is taken from the payload as it is.
 
@@ -53,8 +54,9 @@ impl Form {
     }
 }
 
-/// Does something with the bundle's tree, with the changes that lie in `changes` if that is given. Returns an exit status. Files that
-/// a guest's root gave away belong to ids that only a namespace like the guest's shows as what they were: that of `root`.
+/// Does something with the bundle's tree, with the changes that lie in `changes` if that is given. Returns an exit
+/// status. Files that a guest's root gave away belong to ids that only a namespace like the guest's shows as what they
+/// were: that of `root`.
 ///
 /// # Errors
 /// [`ActionError`].

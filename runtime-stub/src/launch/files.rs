@@ -17,8 +17,8 @@ pub(super) fn digest_name(bytes: &[u8]) -> String {
     name
 }
 
-/// The host path of a file with this content in `dir`, written if it is not there yet. Of several runs that write it at once one
-/// does, and its file stays: ranks of a job find each other by the files that they show (`ranks`).
+/// The host path of a file with this content in `dir`, written if it is not there yet. Of several runs that write it at
+/// once one does, and its file stays: ranks of a job find each other by the files that they show (`ranks`).
 pub(super) fn kept(dir: &Path, kind: &str, content: &[u8]) -> Result<PathBuf, LaunchError> {
     let file = dir.join(format!("{kind}-{}", digest_name(content)));
     // The length tells a file that a cleaner or a full disk shortened; the name tells the rest.

@@ -1,4 +1,5 @@
-//! From manifest, options and host (a bundle), or from an order (a [`container`]), to one [`LaunchSpec`]: which program, as whom, where, with what of the host.
+//! From manifest, options and host (a bundle), or from an order (a [`container`]), to one [`LaunchSpec`]: which
+//! program, as whom, where, with what of the host.
 //!
 //! [`plan`] decides everything and says why in words; it changes nothing but directories and generated files that the run
 //! needs. The bundle's default is what batch users expect (you, your home, your working directory, your environment);

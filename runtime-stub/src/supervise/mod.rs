@@ -2,9 +2,10 @@
 //!
 //! Two processes do. The *front* is this one, which the user knows: it passes signals on, mirrors stops so that the user's
 //! shell sees a stopped job, and ends as the guest ended. The *guardian*, its child, is the guest's parent and a subreaper:
-//! when the program has ended, it kills what that left running, as a container's is, since nothing may use the files that are
-//! removed next; and it waits for every descendant, so what they used is known. Either does what is left to do if the other
-//! is killed: SIGKILL for the front, as batch systems send it, takes all guests along and leaves nothing on disk.
+//! when the program has ended, it kills what that left running, as a container's is, since nothing may use the files
+//! that are removed next; and it waits for every descendant, so what they used is known. Either does what is left to do
+//! if the other is killed: SIGKILL for the front, as batch systems send it, takes all guests along and leaves nothing
+//! on disk.
 //!
 //! The guardian has a process group of its own, and the guest has the front's: what is sent to the job's group reaches
 //! the guest once, and the guardian not at all.
@@ -210,8 +211,8 @@ impl Drop for Blocked {
 /// The guest, for [`stop_handler`].
 static GUEST: AtomicI32 = AtomicI32::new(0);
 
-/// From now on this process stops only when its guest does ([`stops::stop_with`]): a Ctrl-Z reaches both, and if both stopped of it,
-/// this process would find out about the guest's stop only after the user's `fg`, and stop again.
+/// From now on this process stops only when its guest does ([`stops::stop_with`]): a Ctrl-Z reaches both, and if both
+/// stopped of it, this process would find out about the guest's stop only after the user's `fg`, and stop again.
 fn leave_stopping_to(guest: i32) -> io::Result<()> {
     GUEST.store(guest, Ordering::SeqCst);
     for signal in [libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU] {

@@ -4,9 +4,10 @@
 //! link exists while anything is written, and the target is closed to other users until the end. The index was checked
 //! (plain relative names, parents that are directories) before anything here sees it.
 //!
-//! Frames are independent. A thread takes the next frame, checks its digest, decompresses it into a buffer that it keeps, and
-//! writes the files straight from there: four system calls for a small file. Files of several frames are written by several
-//! threads at once. The work is done by a forked child, because whoever launches a guest must never have had threads.
+//! Frames are independent. A thread takes the next frame, checks its digest, decompresses it into a buffer that it
+//! keeps, and writes the files straight from there: four system calls for a small file. Files of several frames are
+//! written by several threads at once. The work is done by a forked child, because whoever launches a guest must never
+//! have had threads.
 //!
 //! Ownership is not set: an ordinary user cannot, and the index has it. Devices are left out. Of the extended attributes,
 //! `user.*` are set where the file system takes them.

@@ -40,8 +40,8 @@ pub(super) fn run(args: &EditsArgs, quiet: bool) -> anyhow::Result<()> {
     }
 }
 
-/// Edits the programs and libraries of a container for the `preload` engine, as a build does it for bundles: in its own tree,
-/// or in its view of the image's, which is made for it.
+/// Edits the programs and libraries of a container for the `preload` engine, as a build does it for bundles: in its own
+/// tree, or in its view of the image's, which is made for it.
 pub(super) fn lay(container: &Container, lease: Option<BorrowedFd<'_>>) -> anyhow::Result<Laid> {
     container.lay_edits(lease, |container| {
         let settings = container.settings()?;

@@ -1,8 +1,8 @@
 //! `coracle run --require-key`: a bundle that runs only if it is signed.
 //!
-//! This program is the one that is trusted: it looks at the bundle before anything of it runs. What it looked at is what runs,
-//! since the file is executed through the descriptor that was read. A file that others may write to could still change
-//! between the two, so such a file is refused.
+//! This program is the one that is trusted: it looks at the bundle before anything of it runs. What it looked at is
+//! what runs, since the file is executed through the descriptor that was read. A file that others may write to could
+//! still change between the two, so such a file is refused.
 
 use std::{
     fs,

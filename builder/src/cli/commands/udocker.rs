@@ -1,9 +1,10 @@
 //! `coracle import-udocker`: images and containers of a udocker repository, copied.
 //!
 //! udocker keeps `repos/[REGISTRY/]REPOSITORY/TAG/` with `TAG`, `manifest` and links to blobs by digest (or `ancestry`,
-//! `container.json` and links to `ID.layer`, for what was loaded from archives; `ID.json` instead of `container.json` for what
-//! was imported, with the digest of the compressed layer as its diff id); and `containers/ID/` with `container.json`,
-//! `imagerepo.name`, `execmode`, `ROOT/`, and links `NAME -> ID` beside it. `PROTECT` in either directory protects it.
+//! `container.json` and links to `ID.layer`, for what was loaded from archives; `ID.json` instead of `container.json`
+//! for what was imported, with the digest of the compressed layer as its diff id); and `containers/ID/` with
+//! `container.json`, `imagerepo.name`, `execmode`, `ROOT/`, and links `NAME -> ID` beside it. `PROTECT` in either
+//! directory protects it.
 
 use std::{
     collections::BTreeMap,

@@ -1,9 +1,11 @@
 //! Templates of `--format`: the part of Go's text/template that people use with Docker and Podman.
 //!
-//! Values are JSON's. A template is read once ([`Template::parse`]) and made for each value ([`Template::make`]): fields, variables,
-//! `if`, `with`, `range`, pipes, parentheses, comparisons, and the functions of Docker's (`json`, `join`, `split`, `upper`…).
+//! Values are JSON's. A template is read once ([`Template::parse`]) and made for each value ([`Template::make`]):
+//! fields, variables, `if`, `with`, `range`, pipes, parentheses, comparisons, and the functions of Docker's (`json`,
+//! `join`, `split`, `upper`…).
 //!
-//! Rules: what is not there is an error that names what is; maps of the user's own keys (labels) answer with nothing instead.
+//! Rules: what is not there is an error that names what is; maps of the user's own keys (labels) answer with nothing
+//! instead.
 
 mod eval;
 mod functions;

@@ -1,5 +1,5 @@
-//! Berkeley DB's hash container (`dbinc/db_page.h`): pages of keys and values in turn; a header is too long for a page, so its
-//! value says in which chain of overflow pages it is.
+//! Berkeley DB's hash container (`dbinc/db_page.h`): pages of keys and values in turn; a header is too long for a page,
+//! so its value says in which chain of overflow pages it is.
 
 const MAGIC: u32 = 0x0006_1561;
 /// Bytes of a page's own header.

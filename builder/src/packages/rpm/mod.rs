@@ -1,9 +1,10 @@
-//! rpm's database: a table of package headers, in one of three containers. Fedora and its kin keep it in [`sqlite`], SUSE in [`ndb`],
-//! releases before 2020 in [`bdb`]. Nothing of the image is executed to read it, and no library is asked that would take a
-//! database of SQLite's or Berkeley's to be trusted: only the few structures that hold the headers are followed.
+//! rpm's database: a table of package headers, in one of three containers. Fedora and its kin keep it in [`sqlite`],
+//! SUSE in [`ndb`], releases before 2020 in [`bdb`]. Nothing of the image is executed to read it, and no library is
+//! asked that would take a database of SQLite's or Berkeley's to be trusted: only the few structures that hold the
+//! headers are followed.
 //!
-//! A header (rpm's `docs/manual/format_header.md`): two numbers, of entries and of bytes, in big endian; the entries, each a tag, a
-//! type, an offset and a count; then the bytes.
+//! A header (rpm's `docs/manual/format_header.md`): two numbers, of entries and of bytes, in big endian; the entries,
+//! each a tag, a type, an offset and a count; then the bytes.
 
 mod bdb;
 mod ndb;

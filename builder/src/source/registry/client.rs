@@ -1,7 +1,8 @@
 //! One registry (or mirror) and one repository in it: requests with whatever login it wants, tried again where that helps.
 //!
 //! The first request finds out how the registry is spoken to: https; or http for a loopback address or where it was
-//! allowed. Its challenge says which login it wants; a token is fetched when it is first needed and again when it has expired.
+//! allowed. Its challenge says which login it wants; a token is fetched when it is first needed and again when it has
+//! expired.
 
 use std::{fmt, net::IpAddr, time::SystemTime};
 

@@ -1,4 +1,5 @@
-//! Containers that stand on an image's tree (`crate::store::trees::image`), and hold no more than what they have changed of it.
+//! Containers that stand on an image's tree (`crate::store::trees::image`), and hold no more than what they have
+//! changed of it.
 //!
 //! ```text
 //! containers/ID/changes/         the directory that engines get for a copy-on-write run
@@ -31,8 +32,8 @@ const VIEW: &str = "changes/view/root";
 /// Where a tree of its own is put together.
 const DRAFT: &str = "own-new";
 
-/// File systems of a node's own that an overlay can have its changes on (statfs(2)): ext4, xfs, btrfs, tmpfs, f2fs, bcachefs.
-/// On one that nodes share, two of them would each mount an overlay, and know nothing of each other.
+/// File systems of a node's own that an overlay can have its changes on (statfs(2)): ext4, xfs, btrfs, tmpfs, f2fs,
+/// bcachefs. On one that nodes share, two of them would each mount an overlay, and know nothing of each other.
 const LOCAL: [i64; 6] = [0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994, 0xf2f5_2010, 0xca45_1a4e];
 
 /// The layers of a container that stands on an image's tree.
@@ -176,8 +177,8 @@ impl Container {
         })
     }
 
-    /// Does something while nothing (else) runs in it. `lease` is a descriptor with its lease, if the caller has that already;
-    /// it is left shared.
+    /// Does something while nothing (else) runs in it. `lease` is a descriptor with its lease, if the caller has that
+    /// already; it is left shared.
     pub(super) fn alone<T, E: From<ContainerError>>(
         &self,
         lease: Option<std::os::fd::BorrowedFd<'_>>,

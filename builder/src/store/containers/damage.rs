@@ -48,8 +48,8 @@ impl Container {
         Some(format!("the record of a run is damaged, and `ps` leaves it out: remove {}", first.display()))
     }
 
-    /// What is wrong with the files that engines keep beside it from run to run, in words: the shim, descriptions of runs, the
-    /// launcher for programs that they hand over.
+    /// What is wrong with the files that engines keep beside it from run to run, in words: the shim, descriptions of
+    /// runs, the launcher for programs that they hand over.
     #[must_use]
     pub fn damage_of_made(&self) -> Option<String> {
         let launcher = kept_launcher(artifacts::STUB.len() as u64);

@@ -2,7 +2,8 @@
 //!
 //! A container's tree belongs to its user, who can always change and remove it: directories are `u+rwx`, files `u+rw`, no
 //! file is set-id, no device is made. What the image says otherwise is in [`Owners`], by path; root emulation starts from
-//! there, keeps its own ledger from then on, and an export reads that. When root makes a container, the tree has its true owners and modes at once.
+//! there, keeps its own ledger from then on, and an export reads that. When root makes a container, the tree has its
+//! true owners and modes at once.
 
 pub mod image;
 mod merge;

@@ -1,7 +1,8 @@
-//! Batch jobs: tasks of an array under Slurm, as a bundle, native and under bubblewrap; and sixty-four starts at once on a node.
+//! Batch jobs: tasks of an array under Slurm, as a bundle, native and under bubblewrap; and sixty-four starts at once
+//! on a node.
 //!
-//! Slurm is a controller and two nodes on this machine, and all of it shares the processors with the tasks; so what counts is
-//! the difference to the same tasks run natively, in the same round.
+//! Slurm is a controller and two nodes on this machine, and all of it shares the processors with the tasks; so what
+//! counts is the difference to the same tasks run natively, in the same round.
 
 use std::{path::Path, time::Duration};
 

@@ -42,7 +42,8 @@ struct Stage {
     bundle: PathBuf,
 }
 
-/// Goals, for a path of five components: preload at most 1.3 of native; P1 at most 0.7 of PRoot 5.4 for calls with paths, and within 10 % of native for others.
+/// Goals, for a path of five components: preload at most 1.3 of native; P1 at most 0.7 of PRoot 5.4 for calls with
+/// paths, and within 10 % of native for others.
 pub(crate) fn syscalls(rounds: usize) -> anyhow::Result<()> {
     let stage = Stage::set()?;
     let ways = stage.ways()?;

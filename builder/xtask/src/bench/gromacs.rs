@@ -1,5 +1,5 @@
-//! Molecular dynamics: a small box of water by GROMACS's own tools, native (chroot) against Coracle's engines and others of the
-//! kind.
+//! Molecular dynamics: a small box of water by GROMACS's own tools, native (chroot) against Coracle's engines and
+//! others of the kind.
 //!
 //! A program that computes should run as fast as without any of them, so what is asked is whether a difference can be told
 //! from noise, by ratios of pairs (`pairs.rs`).

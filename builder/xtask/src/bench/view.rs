@@ -1,9 +1,9 @@
 //! A view (the tree beside the tree in which programs name the tree's own loader, F3): what making it costs, against
 //! unpacking the tree, in processor time.
 //!
-//! In memory (`/dev/shm`) where it can be had, and said where: on a disk both wait for it. Each round has a fresh cache, a first
-//! start that only unpacks (F1), one that makes the view of that tree (F3), and one that finds it; then another fresh cache
-//! and a first start that does both at once. What a warm start costs is taken off.
+//! In memory (`/dev/shm`) where it can be had, and said where: on a disk both wait for it. Each round has a fresh
+//! cache, a first start that only unpacks (F1), one that makes the view of that tree (F3), and one that finds it; then
+//! another fresh cache and a first start that does both at once. What a warm start costs is taken off.
 
 use std::{
     fs,

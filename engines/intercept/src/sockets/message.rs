@@ -119,8 +119,8 @@ fn lend<G: Guest>(rules: &Rules<'_>, guest: &G, call: &Call, at: u64, scratch: &
     Ok(true)
 }
 
-/// Puts the control messages of a header behind the place of a header in `room`, with the host's ids in those that tell of the
-/// sender; their end, or none if they may stay as they are.
+/// Puts the control messages of a header behind the place of a header in `room`, with the host's ids in those that tell
+/// of the sender; their end, or none if they may stay as they are.
 fn credentials<G: Guest>(
     rules: &Rules<'_>,
     guest: &G,
@@ -151,8 +151,8 @@ pub struct Sent {
     left: u32,
 }
 
-/// sendmmsg(2): argument 1 is the array, argument 2 how many. Messages whose names are translated go one by one, those between
-/// them together.
+/// sendmmsg(2): argument 1 is the array, argument 2 how many. Messages whose names are translated go one by one, those
+/// between them together.
 pub(crate) fn send_many<G: Guest>(
     rules: &Rules<'_>,
     guest: &G,

@@ -2,8 +2,8 @@
 //!
 //! Binding takes the host's number, whatever the address. Reaching does so on this machine's loopback only: elsewhere the
 //! same number is somebody else's. What the kernel tells is turned back by the same rule, so that a reply seems to come
-//! from where the request went. Who binds all addresses gets the one that the port has on the host, and never more than that:
-//! a socket of the other family, which cannot have it, gets its own family's loopback.
+//! from where the request went. Who binds all addresses gets the one that the port has on the host, and never more than
+//! that: a socket of the other family, which cannot have it, gets its own family's loopback.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

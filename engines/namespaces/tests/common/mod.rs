@@ -1,8 +1,8 @@
 //! Runs the engine as an ordinary user over a real tree, and looks at what came out.
 //!
 //! Every run is a fork of the test: the child gives up root if it has it, takes pipes for its output, and calls the
-//! engine as the launcher would. A guest that must do more than Alpine's shell can is this test program itself, bound into the
-//! tree: see [`guest_action`].
+//! engine as the launcher would. A guest that must do more than Alpine's shell can is this test program itself, bound
+//! into the tree: see [`guest_action`].
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
@@ -306,8 +306,8 @@ fn become_user((uid, gid): (u32, u32)) {
         setgroups(&[]).expect("setgroups");
         setresgid(group, group, group).expect("setresgid");
         setresuid(user, user, user).expect("setresuid");
-        // After a change of user the kernel denies us our own /proc files until the next exec, which a real launcher has had.
-        // SAFETY: this option takes plain integers.
+        // After a change of user the kernel denies us our own /proc files until the next exec, which a real launcher
+        // has had. SAFETY: this option takes plain integers.
         unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0) };
     }
 }

@@ -39,8 +39,8 @@ const MOST_NEEDED: usize = 256;
 pub struct Linkage<'b> {
     /// PT_INTERP as written, without its NUL; `None` in a program that is linked statically.
     pub interpreter: Option<&'b [u8]>,
-    /// The same where the program has it in memory, if that is another place of its file: what an edit of its interpreter left
-    /// as it was. Empty if it is not.
+    /// The same where the program has it in memory, if that is another place of its file: what an edit of its
+    /// interpreter left as it was. Empty if it is not.
     pub before: &'b [u8],
     /// DT_RUNPATH, or without one DT_RPATH; empty where there is neither.
     pub search: &'b [u8],
@@ -95,8 +95,8 @@ pub fn linkage<'b>(elf: &Elf, file: &impl Source, room: &'b mut [u8]) -> Result<
     Ok(Linkage { interpreter: Some(interpreter), before, search: &rest[..search], own_calls })
 }
 
-/// Where in the file the interpreter's name in memory comes from, if that is not where the kernel reads it. It lies in the first
-/// segment that is loaded, behind the headers.
+/// Where in the file the interpreter's name in memory comes from, if that is not where the kernel reads it. It lies in
+/// the first segment that is loaded, behind the headers.
 fn moved(first: &Segment, interpreter: &Segment) -> Option<u64> {
     let within = interpreter.address.checked_sub(first.address).filter(|within| *within < first.file_size)?;
     first.offset.checked_add(within).filter(|at| *at != interpreter.offset)
@@ -110,8 +110,9 @@ fn absolute<'n>(file: &impl Source, at: u64, room: &'n mut [u8]) -> Option<&'n [
     read.get(..end).filter(|name| name.starts_with(b"/"))
 }
 
-/// Whether one of the notes is the build id that Go's linker writes (`cmd/internal/buildid`): name `Go`, type 4. A note is three
-/// numbers (length of the name, length of what follows it, type), the name and the rest, each filled up to four bytes.
+/// Whether one of the notes is the build id that Go's linker writes (`cmd/internal/buildid`): name `Go`, type 4. A note
+/// is three numbers (length of the name, length of what follows it, type), the name and the rest, each filled up to
+/// four bytes.
 fn notes_say_go(file: &impl Source, segment: &Segment) -> bool {
     let go = |note: &[u8; 16]| note[..4] == [4, 0, 0, 0] && note[8..] == *b"\x04\0\0\0Go\0\0";
     let mut at = 0;
@@ -156,9 +157,9 @@ fn search(elf: &Elf, file: &impl Source, size: usize, dynamic: &Segment, room: &
     string(elf, file, size, strings?.checked_add(runpath.or(rpath)?)?, room)
 }
 
-/// Whether one of the libraries that a program needs is named by an absolute path that `is_elsewhere`: a loader opens it as it
-/// is, before there is a shim, and so on the host. `room` holds one name after the other (one that does not fit can be opened
-/// nowhere).
+/// Whether one of the libraries that a program needs is named by an absolute path that `is_elsewhere`: a loader opens
+/// it as it is, before there is a shim, and so on the host. `room` holds one name after the other (one that does not
+/// fit can be opened nowhere).
 pub fn needs_elsewhere(
     elf: &Elf,
     file: &impl Source,

@@ -119,8 +119,8 @@ pub fn way<'a>(run: &Run<'a>, program: &CStr, elf: &Elf, linkage: &Linkage<'a>) 
 }
 
 impl Way<'_> {
-    /// The way of a program of which is known whether it [`needs_elsewhere`](crate::needs_elsewhere): the edits of one that is
-    /// [`Direct`](Self::Direct) have taken care of that.
+    /// The way of a program of which is known whether it [`needs_elsewhere`](crate::needs_elsewhere): the edits of one
+    /// that is [`Direct`](Self::Direct) have taken care of that.
     #[must_use]
     pub fn unless(self, needs_elsewhere: bool) -> Self {
         match self {

@@ -35,7 +35,8 @@ pub use space::Space;
 pub use write::{Facts, Sites};
 
 /// How directories outside the tree begin in the lists that loaders are told: the kernel takes it for `/`, and nobody writes
-/// it. A loader that opens a library there later, in a guest that does not see the directory under that name, is known by it.
+/// it. A loader that opens a library there later, in a guest that does not see the directory under that name, is known
+/// by it.
 pub const TOLD: &[u8] = b"/././/././";
 
 /// The variable that holds the host path of the run's description.

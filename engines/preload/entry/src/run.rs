@@ -1,8 +1,8 @@
 //! A run's description, as it lies in a file: mapped read-only by every process of the run.
 //!
 //! Little-endian words of 32 bits. A header ([`MAGIC`], length of all, flags, four ids), then for every [`Text`] where it is
-//! and its length, then for each of the lists (binds, ports, groups, loaders, C libraries, their system calls) where it is and how many it has, then the
-//! lists' records and the strings, each with a NUL behind it.
+//! and its length, then for each of the lists (binds, ports, groups, loaders, C libraries, their system calls) where it
+//! is and how many it has, then the lists' records and the strings, each with a NUL behind it.
 //!
 //! Rules: its maker belongs to the same build as its reader, so nothing is converted; [`Run::new`] looks at every number
 //! once, so that a file that was cut or damaged is an error and no panic afterwards.

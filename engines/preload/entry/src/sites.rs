@@ -1,10 +1,10 @@
 //! System calls in the text of a C library: just enough of the processor's instructions to find them, and what sets their
 //! numbers.
 //!
-//! A site is `mov eax, NUMBER`, perhaps instructions that move other registers, `syscall`. musl keeps the number of open(2) in
-//! another register where it opens files for name lookups, so there `mov esi, FLAGS` stands for it. Looking for them takes
-//! longer than all else that a process of a run does at its start; so whoever describes a run looks once, and each process
-//! looks only whether they are there ([`Site::is_in`]).
+//! A site is `mov eax, NUMBER`, perhaps instructions that move other registers, `syscall`. musl keeps the number of
+//! open(2) in another register where it opens files for name lookups, so there `mov esi, FLAGS` stands for it. Looking
+//! for them takes longer than all else that a process of a run does at its start; so whoever describes a run looks
+//! once, and each process looks only whether they are there ([`Site::is_in`]).
 
 /// Bytes of other instructions that a site may have.
 pub const ROOM: usize = 32;
@@ -87,8 +87,8 @@ pub fn build_id(mut notes: &[u8]) -> Option<u64> {
     }
 }
 
-/// Finds each `syscall`: they are rare, so a whole block is asked first whether it has one, which the processor does in a few
-/// steps.
+/// Finds each `syscall`: they are rare, so a whole block is asked first whether it has one, which the processor does in
+/// a few steps.
 fn find(text: &[u8], mut found: impl FnMut(usize)) {
     const BLOCK: usize = 64;
     let is_call = |(first, second): (&u8, &u8)| (*first == SYSCALL[0]) & (*second == SYSCALL[1]);
@@ -137,8 +137,8 @@ fn opening(site: Site) -> Option<Site> {
 const RAX: u8 = 0;
 const RSP: u8 = 4;
 
-/// The register that is written, and the length, of an instruction that only moves or computes registers, or pushes them, and
-/// whose meaning is the same at any address.
+/// The register that is written, and the length, of an instruction that only moves or computes registers, or pushes
+/// them, and whose meaning is the same at any address.
 fn moved(code: &[u8]) -> Option<(u8, usize)> {
     let (prefix, rest) = match code {
         [prefix @ 0x40..=0x4f, rest @ ..] => (*prefix, rest),

@@ -2,9 +2,10 @@
 //!
 //! The kernel shows the strings that it put on the stack, and so the loader, its options and host paths. It takes another
 //! range from a process without privileges (prctl(2), `PR_SET_MM_MAP`, where it was built with checkpoints; elsewhere the
-//! loader stays to be seen). The guest's arguments are the end of what is there; the first is put right before the others, over
-//! the program's host path, which glibc's loader has copied by then. So they are in one piece, as programs expect that
-//! write their state over them (setproctitle). musl's loader goes on using that path: there the kernel is shown a copy.
+//! loader stays to be seen). The guest's arguments are the end of what is there; the first is put right before the
+//! others, over the program's host path, which glibc's loader has copied by then. So they are in one piece, as programs
+//! expect that write their state over them (setproctitle). musl's loader goes on using that path: there the kernel is
+//! shown a copy.
 
 use core::{
     ffi::{CStr, c_char},

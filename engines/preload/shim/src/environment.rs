@@ -150,8 +150,8 @@ fn kept(path: &[u8]) -> Option<&'static CStr> {
     CStr::from_bytes_until_nul(memory).ok()
 }
 
-/// Takes out of the environment what is not the guest's, and puts back what was hidden from its loader; once, as soon as the C
-/// library knows of one.
+/// Takes out of the environment what is not the guest's, and puts back what was hidden from its loader; once, as soon
+/// as the C library knows of one.
 pub(crate) fn clean(run: &Run<'_>) {
     let list = first();
     if list.is_null() || CLEAN.swap(true, Ordering::Relaxed) {

@@ -52,15 +52,16 @@ pub(crate) fn execve(path: *const c_char, argv: *const *const c_char, envp: *con
     raw(__NR_execve, [path.expose_provenance(), argv.expose_provenance(), envp.expose_provenance(), 0, 0, 0])
 }
 
-/// Work on a program, in the memory of a block. What each program needs lies together, and is little of it: the rest is never
-/// touched, so that it costs no pages.
+/// Work on a program, in the memory of a block. What each program needs lies together, and is little of it: the rest is
+/// never touched, so that it costs no pages.
 #[repr(C)]
 struct Work {
     /// Their text first, and how long it is right before what follows.
     scripts: Scripts,
     head: [u8; HEAD],
     wishes: [u8; 2 * HEAD],
-    /// One behind the other: host path of the program, the guest's, the name that was given, those of a loader that came later.
+    /// One behind the other: host path of the program, the guest's, the name that was given, those of a loader that
+    /// came later.
     texts: [u8; 5 * PATH],
     /// What a link in `/proc` stands for.
     behind: [u8; PATH],
@@ -167,8 +168,8 @@ pub(crate) fn zeroed(memory: &mut [MaybeUninit<u8>]) -> &mut [u8] {
     unsafe { &mut *(core::ptr::from_mut(memory) as *mut [u8]) }
 }
 
-/// How many pointers a list has before its null; a null list has none, as the kernel takes it. Each leads to a string that can
-/// be read, up to its NUL.
+/// How many pointers a list has before its null; a null list has none, as the kernel takes it. Each leads to a string
+/// that can be read, up to its NUL.
 fn count(list: *const *const c_char) -> Result<usize, Errno> {
     if list.is_null() {
         return Ok(0);

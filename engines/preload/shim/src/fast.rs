@@ -1,7 +1,8 @@
 //! The short way: an absolute path of a tree that never changes, without links on its way, is put together on the stack.
 //!
-//! Directories that were come through are kept ([`known`]), so that mostly one name is looked up. Everything else (a link, `..`, a bind, a change) takes the way through the table of meanings, which gives the same answer
-//! for these, too. What the tree's table does not have is not there, and no system call is made at all.
+//! Directories that were come through are kept ([`known`]), so that mostly one name is looked up. Everything else (a
+//! link, `..`, a bind, a change) takes the way through the table of meanings, which gives the same answer for these,
+//! too. What the tree's table does not have is not there, and no system call is made at all.
 
 use core::{mem::MaybeUninit, slice};
 

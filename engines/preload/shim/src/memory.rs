@@ -1,8 +1,9 @@
 //! The guest's memory as arguments of calls name it: pointers that lead nowhere are answered `EFAULT`, as by the kernel.
 //!
-//! Here such a pointer would be a fault, so a page is looked at only when it is known to be there. The kernel says so once, by a
-//! call that reads or writes it and does nothing else; after that the page is remembered, and costs a comparison. What was
-//! there may go away, and a pointer to it be used all the same: that is a fault, as it would be in a C library.
+//! Here such a pointer would be a fault, so a page is looked at only when it is known to be there. The kernel says so
+//! once, by a call that reads or writes it and does nothing else; after that the page is remembered, and costs a
+//! comparison. What was there may go away, and a pointer to it be used all the same: that is a fault, as it would be in
+//! a C library.
 
 use core::{
     arch::x86_64::{__m128i, _mm_cmpeq_epi8, _mm_load_si128, _mm_movemask_epi8, _mm_setzero_si128},
@@ -173,8 +174,8 @@ pub(crate) struct Copied {
     pub(crate) slash: Option<usize>,
 }
 
-/// Copies a string of the guest's, with its NUL, and looks at it meanwhile. Whole words are written, so what is behind the NUL
-/// to the end of its word is changed, too; no bytes behind `most`. `None`: as for [`string`].
+/// Copies a string of the guest's, with its NUL, and looks at it meanwhile. Whole words are written, so what is behind
+/// the NUL to the end of its word is changed, too; no bytes behind `most`. `None`: as for [`string`].
 #[inline]
 pub(crate) fn copy_string(address: usize, to: *mut u8, most: usize) -> Option<Copied> {
     if !can_read(address) {

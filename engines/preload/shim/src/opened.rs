@@ -6,8 +6,8 @@ use coracle_sys::kernel::{__NR_fstat, __NR_newfstatat, __NR_statx, AT_EMPTY_PATH
 
 use crate::{memory, state::State};
 
-/// What is to be done with the result of a call that asks about an open file; `None`: this is none, or the host's answer is the
-/// guest's. The call may be asked for more, by which files are known.
+/// What is to be done with the result of a call that asks about an open file; `None`: this is none, or the host's
+/// answer is the guest's. The call may be asked for more, by which files are known.
 #[expect(non_upper_case_globals, reason = "the kernel's own names")]
 pub(crate) fn asks(state: &State, number: u32, args: &mut [usize; 6]) -> Option<After> {
     if !state.rules.shows_files() {

@@ -236,8 +236,8 @@ fn change_text(start: usize, len: usize, change: impl FnOnce()) {
     const PAGE: usize = 4096;
     let from = start / PAGE * PAGE;
     let size = (start + len).next_multiple_of(PAGE) - from;
-    // SAFETY: while this text cannot be executed nothing of it is: `change` and we call only the kernel, and a process has one
-    // thread when its constructors run.
+    // SAFETY: while this text cannot be executed nothing of it is: `change` and we call only the kernel, and a process
+    // has one thread when its constructors run.
     unsafe {
         if sys::protect(from, size, PROT_READ | PROT_WRITE).is_err() {
             return;

@@ -8,7 +8,8 @@
 //! Rules:
 //! - A debugger sees its tracee as the program wrote it: a call is translated after the stop at its entry has ended, so that
 //!   the debugger's changes count, and is put back before the stop at its end. Loading a program shows as one execve(2).
-//! - Whoever does not debug pays nothing: no wait is in the filter. All calls of a process stop from its first bond to its last.
+//! - Whoever does not debug pays nothing: no wait is in the filter. All calls of a process stop from its first bond to
+//!   its last.
 //! - A debugger that sleeps in a wait is woken by an interrupt, which has the kernel restart the call, where we see it.
 
 mod bond;

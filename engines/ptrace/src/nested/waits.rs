@@ -1,9 +1,9 @@
 //! wait4(2), waitpid(2) and waitid(2) of a process that debugs.
 //!
 //! What it can wait for is of two kinds: its own children, of which the kernel tells, and its tracees, of which we tell. The
-//! call is answered if a tracee has something to say. Otherwise it is made, so that the kernel speaks for the children; if it
-//! says that there are none, the caller sleeps in a futex(2) instead, which signals end in the same way as a wait. Either
-//! sleep is ended by an interrupt when a tracee stops.
+//! call is answered if a tracee has something to say. Otherwise it is made, so that the kernel speaks for the children;
+//! if it says that there are none, the caller sleeps in a futex(2) instead, which signals end in the same way as a
+//! wait. Either sleep is ended by an interrupt when a tracee stops.
 
 use std::fs;
 

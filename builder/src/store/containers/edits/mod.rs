@@ -178,8 +178,8 @@ impl Container {
         Ok(true)
     }
 
-    /// As [`take_out_edits`](Self::take_out_edits), for who has the container alone; the record of owners need not follow in a
-    /// container that goes.
+    /// As [`take_out_edits`](Self::take_out_edits), for who has the container alone; the record of owners need not
+    /// follow in a container that goes.
     pub(in crate::store::containers) fn restore(&self, stays: bool) -> Result<(), ContainerError> {
         let mut moved = Vec::new();
         let edited = self.edited()?;

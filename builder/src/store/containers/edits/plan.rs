@@ -1,8 +1,8 @@
 //! What is to be edited in the tree of an image, found out once for all its containers.
 //!
 //! Reading all programs of a tree takes longer than all else that is done before a container's first run; but as long as a
-//! container has changed nothing its tree is the image's. The plan lies beside the image's tree, goes with it, and is nothing
-//! but saved work: one that is missing, damaged or another version's is made anew.
+//! container has changed nothing its tree is the image's. The plan lies beside the image's tree, goes with it, and is
+//! nothing but saved work: one that is missing, damaged or another version's is made anew.
 
 use std::{fs, path::Path};
 

@@ -1,5 +1,5 @@
-//! Functions that compiled code calls by itself: `memcpy` and its kin, hidden. In the shim they must neither be the C library's (which the
-//! loader may not have relocated yet) nor become everybody's.
+//! Functions that compiled code calls by itself: `memcpy` and its kin, hidden. In the shim they must neither be the C
+//! library's (which the loader may not have relocated yet) nor become everybody's.
 //!
 //! Written for the sizes of paths; what is larger goes by the processor's own string instructions.
 

@@ -1,9 +1,10 @@
 //! The shim's own addresses, before its loader has put them in.
 //!
 //! A loader relocates libraries from the last to the first, and the shim is among the first. A library behind it may have
-//! functions that the loader is to choose (IFUNC), and what chooses may call us. So whoever makes the state, with the first call
-//! of all, looks whether the loader has been here, and does part of its work if not: what is relative to our own address.
-//! The loader does the same once more, with the same result; names of the C library's stay null until then.
+//! functions that the loader is to choose (IFUNC), and what chooses may call us. So whoever makes the state, with the
+//! first call of all, looks whether the loader has been here, and does part of its work if not: what is relative to our
+//! own address. The loader does the same once more, with the same result; names of the C library's stay null until
+//! then.
 
 use core::arch::asm;
 

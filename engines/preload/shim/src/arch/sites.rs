@@ -1,9 +1,9 @@
 //! Where the C library's own system calls come to: one stub for each site, and the way from there into Rust.
 //!
 //! A site is `mov eax, NUMBER` or `mov esi, FLAGS`, perhaps instructions that move other registers, `syscall`. Of that the
-//! first five bytes become a jump to the site's stub, and nothing else changes, so that code which jumps behind them goes on as
-//! before. A stub begins with those other instructions ([`put`]), and goes on behind the `syscall`, with what the kernel would have left: all
-//! registers but rax, rcx and r11, the vector registers and the red zone.
+//! first five bytes become a jump to the site's stub, and nothing else changes, so that code which jumps behind them
+//! goes on as before. A stub begins with those other instructions ([`put`]), and goes on behind the `syscall`, with
+//! what the kernel would have left: all registers but rax, rcx and r11, the vector registers and the red zone.
 
 use core::{
     arch::{global_asm, naked_asm},

@@ -1,7 +1,7 @@
 //! References to symbols that some C libraries lack: weak, so that the loader leaves them null there.
 //!
-//! `dlsym` stood in a library of its own before glibc 2.34, which most processes do not have. What does its work was in the C
-//! library then, by another name, which went when `dlsym` came.
+//! `dlsym` stood in a library of its own before glibc 2.34, which most processes do not have. What does its work was in
+//! the C library then, by another name, which went when `dlsym` came.
 
 use core::{
     arch::{asm, global_asm},

@@ -1,9 +1,10 @@
 //! Copy-on-write inside the guest's own process: it breaks a link itself before its call would change a shared file.
 //!
-//! What is to be done when is `coracle-intercept`'s matter; here is how. A copy is made beside, with nothing locked, and takes
-//! the name in a [`Turn`], if the name still means the shared file then: so of many processes and threads that do it at
-//! once one wins, and the others find it done. Calls that take a name away or give it to another file wait for a turn, too.
-//! The layout, and the lock, are those of `coracle-view`: a tracer may work on the same view at the same time.
+//! What is to be done when is `coracle-intercept`'s matter; here is how. A copy is made beside, with nothing locked,
+//! and takes the name in a [`Turn`], if the name still means the shared file then: so of many processes and threads
+//! that do it at once one wins, and the others find it done. Calls that take a name away or give it to another file
+//! wait for a turn, too. The layout, and the lock, are those of `coracle-view`: a tracer may work on the same view at
+//! the same time.
 //!
 //! Rules: no allocation but one mapping for the time of a copy; all signals are blocked, so no handler of the guest's meets
 //! a lock that its own thread holds; a lock that somebody keeps too long (stopped in its few microseconds) is gone
@@ -99,8 +100,8 @@ impl View {
         if at == NOWHERE {
             return None;
         }
-        // SAFETY: mapped for good, aligned to a page, as many words as the marks have slots; all processes change it by atomic
-        // operations alone.
+        // SAFETY: mapped for good, aligned to a page, as many words as the marks have slots; all processes change it by
+        // atomic operations alone.
         Some(unsafe { &*core::ptr::with_exposed_provenance::<AtomicU64>(at).add(slot) })
     }
 }

@@ -1,9 +1,9 @@
 //! File actions of posix_spawn(3): paths that the C library opens and changes to in the child.
 //!
 //! The child has a few kB of stack, so paths become the host's here, when they are added, and go past the C library's own
-//! calls as they are ([`MARK`]). A relative one is taken from the directory to which an action before changes: that is kept for
-//! each list of actions, by its address, until the list is made anew or destroyed. Of a list whose directory nobody knows, the
-//! kernel finds relative paths by itself, from where the child is then.
+//! calls as they are ([`MARK`]). A relative one is taken from the directory to which an action before changes: that is
+//! kept for each list of actions, by its address, until the list is made anew or destroyed. Of a list whose directory
+//! nobody knows, the kernel finds relative paths by itself, from where the child is then.
 
 use core::{
     ffi::{CStr, c_char, c_int, c_void},

@@ -164,8 +164,8 @@ unsafe fn by_shell(path: *const c_char, argv: Strings, envp: Strings, finish: Fi
     let count = unsafe { (0..).take_while(|at| !(*argv.add(*at)).is_null()).count() };
     with_stack((count + 3) * size_of::<*const c_char>(), |memory| {
         let list = memory.as_mut_ptr().cast::<*const c_char>();
-        // SAFETY: room for the shell, the path, what follows the caller's first argument, and a null, also where there was no
-        // argument at all; the memory is aligned to 16.
+        // SAFETY: room for the shell, the path, what follows the caller's first argument, and a null, also where there
+        // was no argument at all; the memory is aligned to 16.
         unsafe {
             list.write(c"/bin/sh".as_ptr());
             list.add(1).write(path);

@@ -193,7 +193,8 @@ pub(super) fn guest_name<'t>(host: &[u8], text: &'t mut [u8]) -> Option<&'t [u8]
     text.get(..len)
 }
 
-/// Writes the guest's name over a host's, where it fits and memory can be written to. By its address it is known for the guest's.
+/// Writes the guest's name over a host's, where it fits and memory can be written to. By its address it is known for
+/// the guest's.
 unsafe fn rename(name: *mut c_char) {
     if name.is_null() {
         return;

@@ -78,8 +78,8 @@ unsafe extern "C" fn backtrace_symbols_fd(addresses: *const *mut c_void, count: 
         let address = unsafe { *addresses.add(number) };
         let mut info = [core::ptr::null::<c_char>(); 4];
         let mut map: *mut c_void = core::ptr::null_mut();
-        // SAFETY: room for a `Dl_info` and for a pointer; the first field of a link map is where its file was loaded, and the
-        // strings are the loader's and ours.
+        // SAFETY: room for a `Dl_info` and for a pointer; the first field of a link map is where its file was loaded,
+        // and the strings are the loader's and ours.
         unsafe {
             let found = dladdr1(address, info.as_mut_ptr(), &raw mut map, MAP) != 0;
             let [name, _, symbol, symbol_at] = info;
