@@ -5,7 +5,10 @@ use std::{
     ffi::OsStr,
     fs,
     io::Write as _,
-    os::unix::fs::{PermissionsExt, chown},
+    os::unix::{
+        fs::{PermissionsExt, chown},
+        process::CommandExt as _,
+    },
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::OnceLock,
@@ -195,6 +198,7 @@ impl Sandbox {
         command.env_clear().envs(self.env.iter().map(|(key, value)| (key, value)));
         command.current_dir(self.path().join("work")).stdin(Stdio::null());
         user::ordinary().apply(&mut command);
+        heed_signals(&mut command);
         command
     }
 
@@ -250,6 +254,20 @@ impl Drop for Sandbox {
         // Unpacked trees have directories without write bits; as root this is not needed, and harmless.
         let _ = Command::new("chmod").args(["-R", "u+rwX"]).arg(self.path()).stderr(Stdio::null()).status();
     }
+}
+
+/// Has a command begin with the signals of a terminal at their defaults, whoever started the tests: `nohup` ignores hang-ups,
+/// and a shell's `&` interrupts, and both are inherited (signal(7)).
+fn heed_signals(command: &mut Command) {
+    let heed = || {
+        for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT] {
+            // SAFETY: signal(2) with a default takes no pointer; it is one that may be called after fork (signal-safety(7)).
+            unsafe { libc::signal(signal, libc::SIG_DFL) };
+        }
+        Ok(())
+    };
+    // SAFETY: what runs between fork and exec makes system calls only.
+    unsafe { command.pre_exec(heed) };
 }
 
 /// Runs a prepared command to its end.
