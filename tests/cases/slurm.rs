@@ -334,8 +334,10 @@ fn a_job_that_takes_more_memory_than_it_was_given_is_killed_alone() {
         assert_eq!(site.ended(&small)["JobState"], "COMPLETED", "{way}");
         assert_eq!(fs::read_to_string(site.sandbox.work("small")).unwrap(), "small\n", "{way}");
         assert_eq!(site.ended(&one)["JobState"], "OUT_OF_MEMORY", "{way}");
-        let going = site.slurm.job(&site.sandbox, &two);
-        if going["JobState"] == "RUNNING" {
+        // The scheduler may not have come to it yet.
+        let state = || site.slurm.job(&site.sandbox, &two)["JobState"].clone();
+        eventually("the second job begins", 60, || state() != "PENDING");
+        if state() == "RUNNING" {
             // Its shell lives, and waits for its child.
             site.sandbox.run("scancel", [&two]).ok();
         }
