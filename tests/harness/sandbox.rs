@@ -256,8 +256,8 @@ impl Drop for Sandbox {
     }
 }
 
-/// Has a command begin with the signals of a terminal at their defaults, whoever started the tests: `nohup` ignores hang-ups,
-/// and a shell's `&` interrupts, and both are inherited (signal(7)).
+/// Has a command begin with the signals of a terminal at their defaults, whoever started the tests: `nohup` ignores
+/// hang-ups, and a shell's `&` interrupts, and both are inherited (signal(7)).
 fn heed_signals(command: &mut Command) {
     let heed = || {
         for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT] {
