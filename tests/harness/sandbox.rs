@@ -5,13 +5,10 @@ use std::{
     ffi::OsStr,
     fs,
     io::Write as _,
-    os::unix::{
-        fs::{PermissionsExt, chown},
-        process::CommandExt as _,
-    },
+    os::unix::fs::{PermissionsExt, chown},
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::OnceLock,
+    sync::{Once, OnceLock},
 };
 
 use crate::{Output, images, user};
@@ -105,6 +102,7 @@ impl Sandbox {
     /// If the directory cannot be made.
     #[must_use]
     pub fn new() -> Self {
+        heed_signals();
         let dir = tempfile::Builder::new().prefix("coracle-case-").tempdir_in("/tmp").unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let mut sandbox = Self { dir, env: Vec::new() };
@@ -198,7 +196,6 @@ impl Sandbox {
         command.env_clear().envs(self.env.iter().map(|(key, value)| (key, value)));
         command.current_dir(self.path().join("work")).stdin(Stdio::null());
         user::ordinary().apply(&mut command);
-        heed_signals(&mut command);
         command
     }
 
@@ -256,18 +253,16 @@ impl Drop for Sandbox {
     }
 }
 
-/// Has a command begin with the signals of a terminal at their defaults, whoever started the tests: `nohup` ignores
+/// Puts the signals of a terminal at their defaults for all that this process starts, whoever started it: `nohup` ignores
 /// hang-ups, and a shell's `&` interrupts, and both are inherited (signal(7)).
-fn heed_signals(command: &mut Command) {
-    let heed = || {
+fn heed_signals() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
         for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT] {
-            // SAFETY: signal(2) with a default takes no pointer; it is one that may be called after fork (signal-safety(7)).
+            // SAFETY: signal(2) with a default takes no pointer, and nothing here handles these.
             unsafe { libc::signal(signal, libc::SIG_DFL) };
         }
-        Ok(())
-    };
-    // SAFETY: what runs between fork and exec makes system calls only.
-    unsafe { command.pre_exec(heed) };
+    });
 }
 
 /// Runs a prepared command to its end.
